@@ -1,0 +1,82 @@
+# `make` lists the targets. Everything is installed into .venv, and only when its list changed.
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+UV := uv==0.13.9
+
+# Runs a command while holding a lock that dies with it: two makes at once install once.
+LOCKED = mkdir -p .cache && $(PYTHON) -c 'import fcntl, os, sys; \
+  lock = os.open(".cache/install.lock", os.O_CREAT | os.O_RDWR); \
+  os.set_inheritable(lock, True); \
+  fcntl.flock(lock, fcntl.LOCK_EX); \
+  os.execvp(sys.argv[1], sys.argv[1:])'
+
+.PHONY: help quickstart test lint constraints clean check-python install-run install-dev
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make quickstart   install, train a small model, show where its results are'
+	@echo 'make test         run the tests; ARGS="-k resume" passes arguments to pytest'
+	@echo 'make lint         ruff check, ruff format --check, basedpyright'
+	@echo 'make constraints  pin afresh all that requirements*.txt pull in'
+	@echo 'make clean        remove .venv and caches; runs/ stays'
+	@echo 'PYTHON=python3.12 chooses the Python (3.11 to 3.13) of a new .venv.'
+
+quickstart: install-run
+	@$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
+	@echo 'Results are in runs/quickstart: open report.html, or read result.json.'
+
+test: install-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install-dev
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m basedpyright
+
+# requirements.txt reads constraints.txt, so the old pins are set aside while the new ones are found.
+constraints: check-python
+	@$(LOCKED) $(MAKE) -s --no-print-directory $(BIN)/python
+	@$(PIP_INSTALL) $(UV)
+	@cp constraints.txt .cache/constraints.old && : > constraints.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	  --no-annotate --no-emit-index-url --no-emit-find-links --output-file constraints.txt \
+	  requirements.txt requirements-dev.txt requirements-cuda.txt requirements-tpu.txt \
+	  || { cp .cache/constraints.old constraints.txt; exit 1; }
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache
+	find cifar_jax configs tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+check-python:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo 'error: $(PYTHON) not found; install Python 3.11, 3.12 or 3.13, or say PYTHON=...' >&2; exit 1; }
+
+install-run: check-python
+	@$(LOCKED) $(MAKE) -s --no-print-directory $(RUN_STAMP)
+
+install-dev: check-python
+	@$(LOCKED) $(MAKE) -s --no-print-directory $(DEV_STAMP)
+
+# A stamp is written only after pip succeeded: what failed midway is tried again.
+$(RUN_STAMP): requirements.txt constraints.txt | $(BIN)/python
+	@echo 'Installing requirements.txt into $(VENV) (a few minutes the first time).'
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(DEV_STAMP): requirements-dev.txt requirements.txt constraints.txt | $(BIN)/python
+	@echo 'Installing requirements-dev.txt into $(VENV) (a few minutes the first time).'
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $(RUN_STAMP) $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; say make PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'error: $(PYTHON) has no venv module; on Debian or Ubuntu: apt install python3-venv' >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)

@@ -1,0 +1,1 @@
+"""The reference JAX/Flax codebase for CIFAR-10."""

@@ -1,0 +1,190 @@
+"""Validation of a config before anything is loaded or compiled: one line per fault."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cifar_jax.errors import UserError
+
+# Where things lie, and what is measured, on the machine at hand: they do not change the result,
+# so a run may be resumed elsewhere with other values of these keys.
+MACHINE_KEYS = ("data.dir", "data.archive", "data.cache_dir", "data.download", "profile")
+
+_Check = tuple[str, Callable[[Any], bool]]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(low: int, high: float = math.inf) -> _Check:
+    bound = f"at least {low}" if math.isinf(high) else f"from {low} to {high:.0f}"
+    return f"a whole number, {bound}", (
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
+    )
+
+
+def _number(low: float, high: float = math.inf) -> _Check:
+    bound = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+    return f"a number, {bound}", lambda v: _is_number(v) and low <= v <= high
+
+
+def _one_of(*values: Any) -> _Check:
+    return "one of " + ", ".join(map(repr, values)), lambda v: v in values
+
+
+def _all(name: str, check: _Check) -> _Check:
+    text, test = check
+    return f"{name}, each {text}", lambda v: isinstance(v, tuple | list) and all(map(test, v))
+
+
+_POSITIVE = "a number above 0", lambda v: _is_number(v) and v > 0
+_FRACTION = "a number from 0 up to but without 1", lambda v: _is_number(v) and 0 <= v < 1
+_BETWEEN = "a number between 0 and 1, both excluded", lambda v: _is_number(v) and 0 < v < 1
+_FLAG = "True or False", lambda v: isinstance(v, bool)
+
+_CHECKS: dict[str, _Check] = {
+    "seed": _whole(0, 2**32 - 1),
+    "epochs": _whole(1),
+    "batch_size": _whole(1),
+    "dtype": _one_of("float32", "bfloat16"),
+    "label_smoothing": _FRACTION,
+    "steps_per_dispatch": _whole(0),
+    "data.validation_fraction": _BETWEEN,
+    "augment.crop_padding": _whole(0),
+    "augment.cutout": _whole(0),
+    "augment.mixup": _number(0),
+    "model.name": _one_of("cnn"),
+    "model.dense": _all("a tuple of widths", _whole(1)),
+    "model.dense_dropout": _FRACTION,
+    "model.dense_l2": _number(0),
+    "optimizer.name": _one_of("adam", "adamw", "sgd"),
+    "optimizer.learning_rate": _POSITIVE,
+    "optimizer.b1": _FRACTION,
+    "optimizer.b2": _FRACTION,
+    "optimizer.epsilon": _POSITIVE,
+    "optimizer.momentum": _FRACTION,
+    "optimizer.weight_decay": _number(0),
+    "optimizer.gradient_clip": _number(0),
+    "optimizer.ema_decay": _FRACTION,
+    "schedule.name": _one_of("constant", "cosine", "one_cycle", "piecewise"),
+    "schedule.warmup_epochs": _number(0),
+    "schedule.boundaries": _all("a tuple of fractions of config.epochs", _BETWEEN),
+    "schedule.factor": _POSITIVE,
+    "schedule.final_fraction": _number(0, 1),
+    "plateau.factor": _BETWEEN,
+    "plateau.patience": _whole(1),
+    "plateau.min_delta": _number(0),
+    "plateau.cooldown": _whole(0),
+    "plateau.min_scale": _number(0, 1),
+    "early_stopping.metric": _one_of("validation_loss", "validation_accuracy"),
+    "early_stopping.patience": _whole(1),
+    "early_stopping.min_delta": _number(0),
+    "eval.batch_size": _whole(1),
+    "checkpoint.every_steps": _whole(0),
+}
+
+_BLOCK_CHECKS: dict[str, _Check] = {
+    "filters": _whole(1),
+    "kernel": _whole(1),
+    "padding": _one_of("SAME", "VALID"),
+    "batch_norm": _FLAG,
+    "pool": _whole(1),
+    "dropout": _FRACTION,
+    "l2": _number(0),
+}
+
+
+def flat(config: ConfigDict) -> dict[str, Any]:
+    """`config` as `{"optimizer.learning_rate": 0.001, ...}`; tuples stay values."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            leaves |= {f"{key}.{rest}": leaf for rest, leaf in flat(value).items()}
+        else:
+            leaves[key] = value
+    return leaves
+
+
+def _block_faults(blocks: Any) -> Iterator[str]:
+    if not isinstance(blocks, tuple | list):
+        yield f"config.model.blocks must be a tuple of base.conv_block(...): it is {blocks!r}"
+        return
+    for i, block in enumerate(blocks):
+        name = f"config.model.blocks[{i}]"
+        if not isinstance(block, ConfigDict):
+            yield f"{name} must be a base.conv_block(...): it is {block!r}"
+            continue
+        for key in sorted(set(block) ^ set(_BLOCK_CHECKS)):
+            fault = "is not a key of a block" if key in block else "is missing"
+            yield f"{name}.{key} {fault}: a block has {', '.join(_BLOCK_CHECKS)}"
+        for key, (text, test) in _BLOCK_CHECKS.items():
+            if key in block and not test(block[key]):
+                yield f"{name}.{key} must be {text}: it is {block[key]!r}"
+
+
+def _contradictions(config: ConfigDict) -> Iterator[str]:
+    optimizer, schedule = config.optimizer, config.schedule
+    if optimizer.weight_decay and optimizer.name != "adamw":
+        yield (
+            "config.optimizer.weight_decay is decoupled and belongs to adamw: set "
+            "config.optimizer.name=adamw, or the l2 of the blocks and config.model.dense_l2"
+        )
+    if optimizer.nesterov and optimizer.name != "sgd":
+        yield "config.optimizer.nesterov belongs to sgd: set config.optimizer.name=sgd"
+    if schedule.warmup_epochs >= config.epochs:
+        yield (
+            "config.schedule.warmup_epochs must be below config.epochs "
+            f"({config.epochs}): it is {schedule.warmup_epochs:g}"
+        )
+    if list(schedule.boundaries) != sorted(set(schedule.boundaries)):
+        yield "config.schedule.boundaries must rise: sort them and drop repeated ones"
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every value of a config, and pairs of values against each other.
+
+    Raises:
+      UserError: at least one fault; the message has a line for each, with key and remedy.
+    """
+    values = flat(config)
+    faults = [
+        f"config.{key} must be {text}: it is {values[key]!r}"
+        for key, (text, test) in _CHECKS.items()
+        if not test(values[key])
+    ]
+    faults += _block_faults(config.model.blocks)
+    faults += [] if faults else _contradictions(config)
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def differences(saved: ConfigDict, asked: ConfigDict) -> list[str]:
+    """One text per key, machine keys aside, in which two configs differ: `key: saved -> asked`."""
+    old, new = flat(saved), flat(asked)
+    missing = "(no such key)"
+    return [
+        f"config.{key}: {plain(old.get(key, missing))} -> {plain(new.get(key, missing))}"
+        for key in sorted(old.keys() | new.keys())
+        if key not in MACHINE_KEYS and plain(old.get(key)) != plain(new.get(key))
+    ]
+
+
+def plain(value: Any) -> Any:
+    """A config as JSON has it: configs as dicts, tuples as lists."""
+    if isinstance(value, ConfigDict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def from_plain(value: dict[str, Any]) -> ConfigDict:
+    """The config that `plain` made `value` of."""
+
+    def restore(item: Any) -> Any:
+        if isinstance(item, dict):
+            return ConfigDict({key: restore(inner) for key, inner in item.items()})
+        return tuple(restore(inner) for inner in item) if isinstance(item, list) else item
+
+    return restore(value)

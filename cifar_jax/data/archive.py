@@ -1,0 +1,191 @@
+"""CIFAR-10 from a local copy of its official archive, in the binary or the python flavour.
+
+https://www.cs.toronto.edu/~kriz/cifar.html describes both: six batches of 10,000 images, either as
+`data_batch_1.bin` (a label byte, then 3,072 pixel bytes in channel, row, column order, for each
+image) or as `data_batch_1` (a pickled dict of `data [N, 3072] uint8` and `labels`).
+"""
+
+import gzip
+import hashlib
+import io
+import pickle
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from cifar_jax.errors import UserError
+
+Images = UInt8[np.ndarray, "n h w c"]
+Labels = Int32[np.ndarray, " n"]
+Splits = dict[str, tuple[Images, Labels]]  # "train" and "test"
+
+CLASS_NAMES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+
+_TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
+_TEST = "test_batch"
+_SUFFIXES = {"binary": ".bin", "python": ""}
+_FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
+_PIXELS = 3 * 32 * 32
+_MAX_BATCH_BYTES = 64 * 2**20  # an official batch is 30 MB; more is not a batch
+_OFFICIAL_MD5 = {
+    "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
+    "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
+}
+
+
+def read(path: Path) -> Splits:
+    """The splits in the archive at `path`, a `.tar.gz` or a directory unpacked from one.
+
+    Nothing is unpacked to disk. Only the form is checked here; whether the images are the right
+    ones is for the caller to check.
+
+    Returns:
+      Images `[N, 32, 32, 3]` and labels `[N]`, in the archive's order.
+
+    Raises:
+      UserError: unreadable, truncated, not an archive, a batch missing or malformed.
+    """
+    try:
+        batches = _from_directory(path) if path.is_dir() else _from_tar(path)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise UserError(_damaged(path, error)) from error
+    except OSError as error:  # gzip.BadGzipFile is one, without an errno
+        if error.errno is None:
+            raise UserError(_damaged(path, error)) from error
+        raise UserError(f"cannot read config.data.archive={path}: {error.strerror}") from error
+    flavour = max(_SUFFIXES, key=lambda name: sum(_names(name).count(batch) for batch in batches))
+    missing = [name for name in _names(flavour) if name not in batches]
+    if missing:
+        raise UserError(
+            f"config.data.archive={path} is not the official CIFAR-10 archive: expected"
+            f" data_batch_1.bin or data_batch_1, and so on, found no {', '.join(missing)}"
+        )
+    parse = {"binary": _parse_binary, "python": _parse_python}[flavour]
+    parsed = []
+    for name in _names(flavour):
+        try:
+            parsed.append(parse(batches[name]))
+        except _UNPICKLING_ERRORS as error:
+            raise UserError(f"{name} in config.data.archive={path} is damaged: {error}") from error
+    *train, test = parsed
+    train_images = np.concatenate([images for images, _ in train])
+    train_labels = np.concatenate([labels for _, labels in train])
+    return {"train": (train_images, train_labels), "test": test}
+
+
+def _names(flavour: str) -> tuple[str, ...]:
+    """The batches' file names, the test batch last."""
+    return tuple(name + _SUFFIXES[flavour] for name in (*_TRAIN, _TEST))
+
+
+_ALL_NAMES = frozenset(name for flavour in _SUFFIXES for name in _names(flavour))
+
+
+def _from_directory(path: Path) -> dict[str, bytes]:
+    for folder in (path, *(path / name for name in _FOLDERS)):
+        files = [file for file in map(folder.joinpath, _ALL_NAMES) if file.is_file()]
+        if files:
+            return {file.name: file.read_bytes() for file in files}
+    return {}
+
+
+def _from_tar(path: Path) -> dict[str, bytes]:
+    batches = {}
+    with gzip.open(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            name = PurePosixPath(member.name).name
+            if not member.isfile() or name not in _ALL_NAMES:
+                continue
+            if member.size > _MAX_BATCH_BYTES:
+                raise tarfile.ReadError(f"{name} claims {member.size:,} bytes")
+            content = tar.extractfile(member)
+            assert content is not None  # it is a regular file
+            batches[name] = content.read()
+        while file.read(2**20):  # gzip checks its CRC-32 at the end only, which tar need not reach
+            pass
+    return batches
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    expected = _OFFICIAL_MD5.get(path.name) or " or ".join(_OFFICIAL_MD5.values())
+    return (
+        f"config.data.archive={path} is truncated or damaged ({error}): expected MD5 {expected},"
+        f" found {found} ({path.stat().st_size:,} bytes); copy or download it again"
+    )
+
+
+def _parse_binary(batch: bytes) -> tuple[Images, Labels]:
+    """Raises ValueError."""
+    count, rest = divmod(len(batch), 1 + _PIXELS)
+    if rest:
+        raise ValueError(f"expected a multiple of {1 + _PIXELS} bytes, found {len(batch):,}")
+    records = np.frombuffer(batch, np.uint8).reshape(count, 1 + _PIXELS)
+    return _to_images(records[:, 1:]), records[:, 0].astype(np.int32)
+
+
+def _parse_python(batch: bytes) -> tuple[Images, Labels]:
+    """Raises one of `_UNPICKLING_ERRORS`."""
+    content = _NumpyUnpickler(io.BytesIO(batch), encoding="latin1").load()
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a dict, found {type(content).__name__}")
+    # A batch pickled anew by Python 3 may carry bytes keys.
+    content = {k.decode() if isinstance(k, bytes) else k: v for k, v in content.items()}
+    data, labels = np.asarray(content["data"]), np.asarray(content["labels"])
+    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _PIXELS:
+        raise ValueError(f"expected data [N, {_PIXELS}] uint8, found {data.shape} {data.dtype}")
+    if labels.shape != data.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(f"expected {len(data)} labels, found {labels.shape} {labels.dtype}")
+    return _to_images(data), labels.astype(np.int32)
+
+
+def _to_images(pixels: UInt8[np.ndarray, "n 3072"]) -> UInt8[np.ndarray, "n 32 32 3"]:
+    return np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+
+
+class _NumpyUnpickler(pickle.Unpickler):
+    """Admits what an array of numbers is made of, and nothing that could run code."""
+
+    _ALLOWED = {
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy._core.numeric", "_frombuffer"),
+        ("_codecs", "encode"),  # how protocol 2 writes bytes
+    }
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        # The official batches were written by numpy 1, which called numpy._core numpy.core.
+        module_name = module_name.replace("numpy.core.", "numpy._core.")
+        if (module_name, global_name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"refusing to load {module_name}.{global_name}")
+        return super().find_class(module_name, global_name)
+
+
+# What `pickle` documents that damaged bytes can raise, and what the checks above do.
+_UNPICKLING_ERRORS = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+)

@@ -1,0 +1,95 @@
+"""Preprocessing and augmentation: pure functions on device, of a batch and a key."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
+from ml_collections import ConfigDict
+
+Images = Float32[Array, "b h w c"]
+Targets = Float32[Array, "b k"]  # rows of probabilities
+Statistic = Float[Array | np.ndarray, " c"]
+
+
+def normalize(
+    images: UInt8[Array, "b h w c"], mean: Statistic | None, std: Statistic | None
+) -> Images:
+    """To float32 in [0, 1]; standardised where mean and deviation of the channels are given."""
+    scaled = images.astype(jnp.float32) / 255
+    return scaled if mean is None or std is None else (scaled - mean) / std
+
+
+def random_flip(key: PRNGKeyArray, images: Images) -> Images:
+    """Mirrors each image left-right with probability 1/2."""
+    flip = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+    return jnp.where(flip, images[:, :, ::-1], images)
+
+
+def random_crop(key: PRNGKeyArray, images: Images, padding: int) -> Images:
+    """Pads each image with zeros, crops its size back at a random offset."""
+    batch, height, width, channels = images.shape
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    offsets = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
+
+    def crop(image, offset):
+        return jax.lax.dynamic_slice(image, (*offset, 0), (height, width, channels))
+
+    return jax.vmap(crop)(padded, offsets)
+
+
+def cutout(key: PRNGKeyArray, images: Images, size: int) -> Images:
+    """Sets a random square of each image to zero; it lies wholly inside."""
+    batch, height, width, _ = images.shape
+    row_key, column_key = jax.random.split(key)
+
+    def band(key, length):
+        first = jax.random.randint(key, (batch, 1), 0, length - size + 1)
+        position = jnp.arange(length)
+        return (position >= first) & (position < first + size)
+
+    hole = band(row_key, height)[:, :, None] & band(column_key, width)[:, None, :]
+    return jnp.where(hole[..., None], 0, images)
+
+
+def mixup(
+    key: PRNGKeyArray, images: Images, targets: Targets, alpha: float
+) -> tuple[Images, Targets]:
+    """Mixes the batch with itself reversed, one weight ~ Beta(alpha, alpha) (Zhang et al. 2018).
+
+    The batch order is random, so its reverse is as good as a permutation.
+    """
+    weight = jax.random.beta(key, alpha, alpha)
+    mixed = [weight * x + (1 - weight) * x[::-1] for x in (images, targets)]
+    return mixed[0], mixed[1]
+
+
+def names(config: ConfigDict) -> list[str]:
+    """The augmentations that `config.augment` turns on, in the order of their application."""
+    augment = config.augment
+    switches = {
+        "random_flip": augment.flip,
+        "random_crop": augment.crop_padding,
+        "cutout": augment.cutout,
+        "mixup": augment.mixup,
+    }
+    return [name for name, on in switches.items() if on]
+
+
+def augment(
+    config: ConfigDict, key: PRNGKeyArray, images: Images, targets: Targets
+) -> tuple[Images, Targets]:
+    """Applies the augmentations of `config.augment` to normalised images and their targets.
+
+    Each has its own key, so that turning one on does not change another's draws.
+    """
+    options = config.augment
+    flip_key, crop_key, cutout_key, mixup_key = jax.random.split(key, 4)
+    if options.flip:
+        images = random_flip(flip_key, images)
+    if options.crop_padding:
+        images = random_crop(crop_key, images, options.crop_padding)
+    if options.cutout:
+        images = cutout(cutout_key, images, options.cutout)
+    if options.mixup:
+        images, targets = mixup(mixup_key, images, targets, options.mixup)
+    return images, targets

@@ -1,0 +1,194 @@
+"""Where the arrays come from: the cache, a TFDS directory, an archive, a download, or a package.
+
+Every source of a data set gives identical arrays in identical order (`_canonical`), so that a run
+is a function of its config and not of the place its data came from.
+"""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+from jaxtyping import Int32, UInt8
+from PIL import Image
+
+from cifar_jax.data import archive, cache
+from cifar_jax.data.archive import Splits
+from cifar_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set in memory, each split in canonical order."""
+
+    name: str
+    train_images: UInt8[np.ndarray, "train h w c"]
+    train_labels: Int32[np.ndarray, " train"]  # in [0, len(class_names))
+    test_images: UInt8[np.ndarray, "test h w c"]
+    test_labels: Int32[np.ndarray, " test"]  # in [0, len(class_names))
+    class_names: tuple[str, ...]
+    source: str  # one line for humans: where the arrays came from
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """What a data set must be, whatever it was read from."""
+
+    counts: dict[str, int]
+    fingerprints: dict[str, str]
+
+
+_KNOWN = {
+    "cifar10": _Known(
+        counts={"train": 50_000, "test": 10_000},
+        fingerprints={
+            "train": "1d19a08985d3153aed9477675a85d8e314ca428854a06ff97651207b5a9be093",
+            "test": "edffc52d5cf2fb74a2a44b733a16b5bd92b42bb67f7be2355b8c068cabc1fd79",
+        },
+    )
+}
+_DIGITS_TEST_PER_CLASS = 36
+
+
+def load(data: ml_collections.ConfigDict) -> Dataset:
+    """Loads the data set `data.name`.
+
+    The cache comes first. Then the source that was asked for (`data.dir`, else `data.archive`):
+    if that one is at fault, so is the config, and no other is tried. Where none was asked for,
+    TFDS' directory (`$TFDS_DATA_DIR`, else `~/tensorflow_datasets`), which `data.download` allows
+    to be filled.
+
+    Args:
+      data: str fields `name` ("cifar10", "digits", or an image classification set of TFDS),
+        `dir`, `archive`, `cache_dir` ("" is not set), and bool `download`.
+
+    Raises:
+      UserError: whatever of this cannot be had or is not what it should be.
+    """
+    if data.archive and data.name != "cifar10":
+        raise UserError(f"config.data.archive holds cifar10, but config.data.name={data.name}")
+    for key in ("dir", "archive"):
+        if data[key] and not Path(data[key]).expanduser().exists():
+            raise UserError(f"config.data.{key}={data[key]} does not exist")
+    if data.name == "digits":
+        return _digits()
+
+    known = _KNOWN.get(data.name)
+    root = data.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    directory = Path(root).expanduser().absolute()
+    content = "".join(known.fingerprints.values()) if known else str(directory)
+    cache_path = cache.path_of(data.cache_dir, data.name, content)
+    arrays = cache.read(cache_path)
+    if arrays is not None:
+        return _dataset(data.name, arrays, f"cache {cache_path}")
+
+    if data.archive and not data.dir:
+        path = Path(data.archive).expanduser()
+        splits, class_names, source = archive.read(path), archive.CLASS_NAMES, f"archive {path}"
+    else:
+        # Imported here since it takes half a second that a start from the cache can do without.
+        from cifar_jax.data import tfds_source
+
+        splits, class_names, path = tfds_source.read(
+            data.name, directory, prepare=data.download and not data.dir
+        )
+        source = f"TFDS {path}"
+    if data.name == "cifar10":  # a directory prepared long ago may not carry the names
+        class_names = archive.CLASS_NAMES
+    splits = {split: _canonical(*arrays) for split, arrays in splits.items()}
+    _check(source, splits, len(class_names), known)
+    arrays = _flatten(splits, class_names)
+    cache.write(cache_path, arrays)
+    return _dataset(data.name, arrays, source)
+
+
+def _canonical(
+    images: UInt8[np.ndarray, "n ..."], labels: Int32[np.ndarray, " n"]
+) -> tuple[UInt8[np.ndarray, "n ..."], Int32[np.ndarray, " n"]]:
+    """Sorts a split by the digests of its images, then by label.
+
+    An order that any source can compute from the content alone, and as good as shuffled.
+    """
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+    order = sorted(range(len(images)), key=lambda i: (digests[i], labels[i]))
+    return images[order], labels[order]
+
+
+def _fingerprint(images: UInt8[np.ndarray, "n ..."], labels: Int32[np.ndarray, " n"]) -> str:
+    """SHA-256 of a split's image bytes followed by its labels as little-endian int32."""
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+    digest.update(labels.astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def _check(source: str, splits: Splits, num_classes: int, known: _Known | None) -> None:
+    """Raises UserError unless the splits are what the data set must be."""
+    for split, (images, labels) in splits.items():
+        if not len(images):
+            raise UserError(f"{source}: the {split} split is empty")
+        if labels.min() < 0 or labels.max() >= num_classes:
+            raise UserError(
+                f"{source}: expected {split} labels in 0..{num_classes - 1}, found"
+                f" {labels.min()}..{labels.max()}"
+            )
+        if known is None:
+            continue
+        if len(images) != known.counts[split]:
+            raise UserError(
+                f"{source}: expected {known.counts[split]:,} {split} images, found {len(images):,}"
+            )
+        found = _fingerprint(images, labels)
+        if found != known.fingerprints[split]:
+            raise UserError(
+                f"{source} is not the official data set: expected SHA-256"
+                f" {known.fingerprints[split]} for the {split} split, found {found}"
+            )
+
+
+def _flatten(splits: Splits, class_names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    arrays = {"class_names": np.array(class_names)}
+    for split, (images, labels) in splits.items():
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    return arrays
+
+
+def _dataset(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
+    return Dataset(
+        name=name,
+        train_images=arrays["train_images"],
+        train_labels=arrays["train_labels"],
+        test_images=arrays["test_images"],
+        test_labels=arrays["test_labels"],
+        class_names=tuple(arrays["class_names"].tolist()),
+        source=source,
+    )
+
+
+def _digits() -> Dataset:
+    """scikit-learn's 1,797 handwritten digits as `[N, 32, 32, 3]` images; no network needed.
+
+    The 8x8 images of 0..16 are scaled to 0..255, enlarged by Pillow's bicubic filter and repeated
+    over the channels. The test split is the first 36 of each class in canonical order: stratified,
+    and fixed by the content alone.
+    """
+    # Imported here since only this data set pays for it.
+    from sklearn.datasets import load_digits
+
+    small, labels = load_digits(return_X_y=True)
+    small = np.round(small * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    small, labels = _canonical(small, labels.astype(np.int32))
+    bicubic = Image.Resampling.BICUBIC
+    images = np.stack([np.asarray(Image.fromarray(x).resize((32, 32), bicubic)) for x in small])
+    images = np.repeat(images[..., np.newaxis], 3, axis=-1)
+    is_test = np.zeros(len(labels), bool)
+    for label in range(10):
+        is_test[np.flatnonzero(labels == label)[:_DIGITS_TEST_PER_CLASS]] = True
+    # Left in the order of the small images, which does not hang on Pillow's rounding.
+    splits = {
+        "train": (images[~is_test], labels[~is_test]),
+        "test": (images[is_test], labels[is_test]),
+    }
+    names = tuple(map(str, range(10)))
+    return _dataset("digits", _flatten(splits, names), "scikit-learn's load_digits")

@@ -1,0 +1,177 @@
+"""Prepares TensorFlow Datasets without TensorFlow.
+
+TFDS needs TensorFlow here only for opening files and for encoding PNG. Plain Python opens the
+files instead and Pillow encodes, and what comes out is the standard data set (`cifar10/3.0.2`,
+...) in `array_record`, which TFDS reads anywhere.
+"""
+
+import contextlib
+import fcntl
+import http.client
+import io
+import logging
+import os
+import re
+import sys
+import types
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core import shuffle
+from tensorflow_datasets.core.download import extractor
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+from tensorflow_datasets.core.download.util import DownloadError
+
+from cifar_jax.errors import UserError
+
+_PROBE_SECONDS = 5
+
+_log = logging.getLogger(__name__)
+
+
+def prepare(name: str, builder: Any) -> None:
+    """Downloads the set of `builder` with TFDS' progress bars and prepares it in array_record.
+
+    Raises:
+      UserError: host out of reach, damaged download, full disk, or a set that needs TensorFlow.
+    """
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        raise UserError(f"TFDS cannot download {name} by itself: prepare it with `tfds build`")
+    _probe(builder)
+    generate, image_key = builder._generate_examples, builder.info.supervised_keys[0]
+
+    def generate_with_png(*args: Any, **kwargs: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+        for key, example in generate(*args, **kwargs):
+            if isinstance(example[image_key], np.ndarray):
+                example = {**example, image_key: _png(example[image_key])}
+            yield key, example
+
+    builder._generate_examples = generate_with_png
+    _log.info("downloading and preparing %s in %s", name, builder.data_path)
+    try:
+        with _without_tensorflow(builder):
+            builder.download_and_prepare(
+                file_format="array_record",
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+            )
+    except NonMatchingChecksumError as error:
+        digests = ", found ".join(re.findall(r"checksum='(\w+)'", str(error)))
+        raise UserError(
+            f"the download of {name} is damaged: expected SHA-256 {digests}; start again, or"
+            f" {alternatives(name)}"
+        ) from error
+    except (DownloadError, extractor.ExtractError, OSError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"cannot prepare {name} in {builder.data_path}: {brief(error)}; if the disk is full,"
+            f" set TFDS_DATA_DIR to another place; else {alternatives(name)}"
+        ) from error
+    except (AttributeError, ImportError, TypeError) as error:
+        raise UserError(
+            f"{name} cannot be prepared without TensorFlow ({brief(error)}): prepare it where"
+            f" TensorFlow is installed, by `tfds build {name} --file_format=array_record`"
+        ) from error
+
+
+def _png(image: np.ndarray) -> io.BytesIO:
+    """`image` `[H, W, C]` uint8, C in 1, 3 or 4, as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, format="PNG")
+    file.seek(0)
+    return file
+
+
+@contextlib.contextmanager
+def _without_tensorflow(builder: Any) -> Iterator[None]:
+    """Gives what prepares the set a stand-in for TensorFlow, which only opens files."""
+    gfile = types.SimpleNamespace(
+        GFile=open, exists=os.path.exists, listdir=os.listdir, remove=os.remove
+    )
+    tensorflow = types.SimpleNamespace(
+        io=types.SimpleNamespace(gfile=gfile),
+        compat=types.SimpleNamespace(as_text=os.fsdecode),
+        errors=types.SimpleNamespace(ResourceExhaustedError=()),  # plain files never raise it
+    )
+    core = "tensorflow_datasets.core."
+    own = {sys.modules[cls.__module__] for cls in type(builder).__mro__}
+    modules = {extractor, shuffle} | {m for m in own if not m.__name__.startswith(core)}
+    saved = {module: module.tf for module in modules if hasattr(module, "tf")}
+    try:
+        for module in saved:
+            vars(module)["tf"] = tensorflow
+        yield
+    finally:
+        for module, original in saved.items():
+            vars(module)["tf"] = original
+
+
+def _probe(builder: Any) -> None:
+    """Raises UserError in seconds where the data set's host is out of reach.
+
+    TFDS itself would try for minutes.
+    """
+    for url in {urlsplit(url).netloc: url for url in builder.url_infos or ()}.values():
+        request = urllib.request.Request(url, method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
+        except urllib.error.HTTPError as error:
+            if error.code < 500:  # an answer; what it means is for TFDS to find out
+                continue
+            reason: object = error
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+        else:
+            continue
+        raise UserError(
+            f"cannot download {builder.name}: {urlsplit(url).netloc} is out of reach ({reason});"
+            f" {alternatives(builder.name)}"
+        )
+
+
+def alternatives(name: str) -> str:
+    """What a user can do where `name` cannot be downloaded: the end of a one-line message."""
+    archive = (
+        "set config.data.archive to a local cifar-10-binary.tar.gz or cifar-10-python.tar.gz, "
+        if name == "cifar10"
+        else ""
+    )
+    return (
+        f"set config.data.dir (or TFDS_DATA_DIR) to a TFDS directory that holds {name}, {archive}or"
+        " leave config.data.dir empty and set config.data.download=True where there is network"
+    )
+
+
+@contextlib.contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Lets one process at a time prepare in `directory`; the others wait, then find it done.
+
+    Raises:
+      UserError: `directory` cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(
+            f"cannot prepare a data set in {directory} ({error.strerror}): set TFDS_DATA_DIR to a"
+            " directory that can be written"
+        ) from error
+    try:
+        # Without locks (some network file systems) preparing twice is a waste, yet harmless:
+        # TFDS prepares in a directory of its own and renames it.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def brief(error: Exception) -> str:
+    """The error's message on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,141 @@
+"""Image classification sets from a TensorFlow Datasets directory, read without TensorFlow."""
+
+import difflib
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from google.protobuf.json_format import ParseError
+from google.protobuf.message import DecodeError
+from PIL import Image
+
+from cifar_jax.data import tfds_prepare
+from cifar_jax.data.archive import Images, Labels, Splits
+from cifar_jax.data.tfds_prepare import brief
+from cifar_jax.errors import UserError
+
+MAX_SIZE = 64  # the whole set lives on the devices, decoded: no place for large images
+_CHUNK = 1000
+
+_log = logging.getLogger(__name__)
+
+
+def read(name: str, directory: Path, *, prepare: bool) -> tuple[Splits, tuple[str, ...], str]:
+    """Reads the data set `name` from the TFDS directory `directory`.
+
+    Args:
+      name: as TFDS knows it, `"cifar10"` or `"emnist/letters"`.
+      directory: the root that holds `name/version`.
+      prepare: where it is not there yet, download and prepare it.
+
+    Returns:
+      Images `[N, H, W, C]` and labels `[N]`, in the directory's order; the class names; the
+      directory of the version read.
+
+    Raises:
+      UserError: unknown, absent, damaged or unfit data set; failed download; full disk.
+    """
+    builder = _open(name, directory)
+    if not builder.data_path.exists():
+        if not prepare:
+            raise UserError(
+                f"found no data set {name}: looked for {builder.data_path};"
+                f" {tfds_prepare.alternatives(name)}"
+            )
+        _check_fitness(name, builder.info)
+        with tfds_prepare.lock(directory):
+            builder = _open(name, directory)  # another process may have prepared it meanwhile
+            if not builder.data_path.exists():
+                tfds_prepare.prepare(name, builder)
+        builder = _open(name, directory)
+    _check_readable(name, builder)
+    _check_fitness(name, builder.info)
+    counts = {split: builder.info.splits[split].num_examples for split in ("train", "test")}
+    path = str(builder.data_path)
+    _log.info(
+        "decoding %s images of %s from %s (once; cached afterwards)",
+        f"{sum(counts.values()):,}",
+        name,
+        path,
+    )
+    splits = {split: _decode(builder, split) for split in counts}
+    label = builder.info.features[builder.info.supervised_keys[1]]
+    return splits, tuple(label.names), path
+
+
+def _open(name: str, directory: Path) -> Any:
+    known = tfds.list_builders(with_community_datasets=False)
+    base = name.partition("/")[0].partition(":")[0]
+    if base not in known and not (directory / base).is_dir():
+        close = difflib.get_close_matches(base, [*known, "digits"], n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "try cifar10, cifar100 or digits"
+        raise UserError(f"config.data.name={name} is no data set that TFDS knows; {hint}")
+    try:
+        builder = tfds.builder(name, data_dir=directory)
+        builder.info  # noqa: B018 (reads the directory's metadata)
+    except (ParseError, ImportError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot open {name} in {directory}: {brief(error)}") from error
+    return builder
+
+
+def _check_readable(name: str, builder: Any) -> None:
+    path = builder.data_path
+    if not (path / "dataset_info.json").exists():
+        raise UserError(f"{path} is no prepared data set (no dataset_info.json): remove it")
+    file_format = builder.info.file_format.value
+    if file_format != "array_record":
+        archive = ", or set config.data.archive" if name == "cifar10" else ""
+        raise UserError(
+            f"{path} is prepared as {file_format}, which only TensorFlow reads: remove it to have"
+            f" it prepared anew as array_record, or set TFDS_DATA_DIR to another place{archive}"
+        )
+
+
+def _check_fitness(name: str, info: Any) -> None:
+    """Raises UserError unless the set is images of one small size, each with one class."""
+    fault = ""
+    keys = info.supervised_keys
+    if keys is None or len(keys) != 2 or not all(isinstance(key, str) for key in keys):
+        fault = "it is not an image classification set (no pair of image and label)"
+    else:
+        image, label = (info.features[key] for key in keys)
+        if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
+            fault = "its input is not an image of 8 bits a channel"
+        elif not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
+            fault = "its target is not one class label"
+        elif None in image.shape or max(image.shape[:2]) > MAX_SIZE:
+            fault = f"its images are {image.shape}, not all one size of at most {MAX_SIZE} pixels"
+        elif info.splits and not {"train", "test"} <= set(info.splits):
+            fault = f"its splits are {', '.join(info.splits)}; train and test are needed"
+    if fault:
+        raise UserError(f"config.data.name={name} does not fit: {fault}")
+
+
+def _decode(builder: Any, split: str) -> tuple[Images, Labels]:
+    """A split in the directory's order."""
+    image_key, label_key = builder.info.supervised_keys
+    shape = builder.info.features[image_key].shape
+    try:
+        # Skipping TFDS' own decoding of images halves the time. Threads do not help: Pillow
+        # holds the interpreter for images this small.
+        records = builder.as_data_source(
+            split=split, decoders={image_key: tfds.decode.SkipDecoding()}
+        )
+        images = np.empty((len(records), *shape), np.uint8)
+        labels = np.empty(len(records), np.int32)
+        for start in range(0, len(records), _CHUNK):
+            indices = range(start, min(start + _CHUNK, len(records)))
+            for i, record in zip(indices, records.__getitems__(list(indices)), strict=True):
+                with Image.open(io.BytesIO(record[image_key])) as image:
+                    images[i] = np.asarray(image).reshape(shape)
+                labels[i] = record[label_key]
+    # array_record reports damage as RuntimeError, Pillow as OSError.
+    except (RuntimeError, OSError, ValueError, IndexError, KeyError, DecodeError) as error:
+        raise UserError(
+            f"the {split} split in {builder.data_path} is damaged ({brief(error)}): remove that"
+            " directory to have it prepared anew"
+        ) from error
+    return images, labels

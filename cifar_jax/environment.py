@@ -1,0 +1,68 @@
+"""What a run ran on: versions, devices, source. Kept for every start of the run."""
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+from etils import epath
+
+from cifar_jax import workdir as files
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
+
+
+def _git(*command: str) -> str | None:
+    """The output of a git command on the source tree; None without git or outside a checkout."""
+    root = pathlib.Path(__file__).parent.parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _processor() -> str:
+    """The processor's model name where Linux tells it, else what Python knows."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def collect() -> dict[str, Any]:
+    """The environment of this process, JSON-ready."""
+    status = _git("status", "--porcelain")
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpu_count": os.cpu_count(),
+        "backend": jax.default_backend(),
+        "device_kind": jax.devices()[0].device_kind,
+        "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": None if status is None else bool(status),
+    }
+
+
+def record(workdir: epath.Path, command: str, step: int) -> None:
+    """Writes `environment.json`: that of this start, and under "starts" that of each so far.
+
+    Args:
+      command: that started the process.
+      step: that the run goes on from.
+    """
+    path = workdir / files.ENVIRONMENT
+    starts = files.read_json(path)["starts"] if path.exists() else []
+    now = collect()
+    files.write_json(path, {**now, "starts": [*starts, {"command": command, "step": step, **now}]})

@@ -1,0 +1,195 @@
+"""Exact evaluation: every image counts once, for any batch size."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jaxtyping import Array, Float, Float32, Integer, UInt8
+from scipy.special import logsumexp, softmax
+
+from cifar_jax import config as config_lib
+from cifar_jax import metrics_writer, optim, sharding, steps
+from cifar_jax import workdir as files
+from cifar_jax.checkpoint import Checkpoints
+from cifar_jax.data import batches
+from cifar_jax.errors import UserError
+from cifar_jax.experiment import Experiment, build
+from cifar_jax.models import summary
+from cifar_jax.state import TrainState
+
+Logits = Float[np.ndarray, "n k"]
+Labels = Integer[np.ndarray, " n"]
+
+
+def predict(
+    eval_step: Callable[..., jax.Array],
+    variables: dict,
+    images: UInt8[Array, "n h w c"],
+    batch_size: int,
+) -> Float32[np.ndarray, "n k"]:
+    """The logits of all images, in their order.
+
+    The last batch is filled up with image 0, and the filling cut off: one compiled shape, no image
+    lost or counted twice.
+    """
+    plan = batches.padded_batches(len(images), batch_size)
+    # Dispatched all at once and fetched at the end: the device never waits for the host.
+    parts = [eval_step(variables, images, batch) for batch in plan]
+    logits = np.concatenate(jax.device_get(parts))[: len(images)]
+    assert logits.shape[0] == len(images)
+    return logits
+
+
+def cross_entropy(logits: Logits, labels: Labels) -> float:
+    """Mean categorical cross-entropy in nats, computed in float64."""
+    logits = logits.astype(np.float64)
+    picked = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+    return float(np.mean(logsumexp(logits, axis=1) - picked))
+
+
+def accuracy(logits: Logits, labels: Labels) -> float:
+    """The fraction in [0, 1] of images whose largest logit is the label's."""
+    return float(np.mean(logits.argmax(1) == labels))
+
+
+def expected_calibration_error(logits: Logits, labels: Labels, bins: int = 15) -> float:
+    """|accuracy - confidence|, averaged over equal bins of confidence by their number of images.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3, with its 15 bins.
+
+    Returns:
+      The error in [0, 1].
+    """
+    probabilities = softmax(logits.astype(np.float64), axis=1)
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    # Bins are open on the left: (0, 1/15], (1/15, 2/15] ...
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(index, weights=correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def classification_figures(
+    logits: Logits, labels: Labels, class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    """`confusion_matrix` (rows: true class), `classification_report` and
+    `expected_calibration_error`, JSON-ready."""
+    from sklearn import metrics
+
+    predicted, classes = logits.argmax(1), range(len(class_names))
+    report = metrics.classification_report(
+        labels,
+        predicted,
+        labels=classes,
+        target_names=class_names,
+        output_dict=True,
+        zero_division=0.0,
+    )
+    # Over all classes scikit-learn adds their accuracy, which has a place of its own.
+    rows = {name: row for name, row in report.items() if isinstance(row, dict)}
+    return {
+        "confusion_matrix": metrics.confusion_matrix(labels, predicted, labels=classes).tolist(),
+        "classification_report": rows,
+        "expected_calibration_error": expected_calibration_error(logits, labels),
+    }
+
+
+def final_test(
+    experiment: Experiment, checkpoints: Checkpoints, workdir: epath.Path
+) -> dict[str, Any]:
+    """The one reading of the test set: writes `predictions.npz`, then `result.json`.
+
+    Everything comes from the workdir and the data, so that `--mode=evaluate` is this same call.
+
+    Returns:
+      The content of `result.json`.
+
+    Raises:
+      UserError: the run has no whole checkpoint of the epoch to test.
+    """
+    config = experiment.config
+    rows = metrics_writer.read_rows(workdir)
+    like = experiment.abstract_state()
+    best = config.early_stopping.restore_best
+    restored = checkpoints.restore_best(like) if best else checkpoints.restore_latest(like)
+    if restored is None or not rows:
+        raise UserError(
+            f"the best checkpoint or {files.METRICS} in {workdir} is missing or damaged: restore "
+            "it, or delete the workdir and train again"
+        )
+    train_state = restored.state
+    variables = train_state.variables()
+    images, labels = experiment.test
+    eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
+    logits = predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
+    loss = cross_entropy(logits, labels)
+    row = rows[restored.step // experiment.steps_per_epoch - 1]
+    result = {
+        "parameters": summary.count((train_state.params, train_state.batch_stats)),
+        "epochs": rows[-1]["epoch"],
+        "best_epoch": row["epoch"],
+        "stopped_early": rows[-1]["epoch"] < config.epochs,
+        "train_seconds": sum(row["seconds"] for row in rows),
+        "validation_accuracy": row["validation_accuracy"],
+        "test_accuracy": accuracy(logits, labels),
+        "test_loss": loss,
+        "test_objective": loss + float(optim.l2_penalty(variables["params"], experiment.l2)),
+        "test_examples": len(labels),
+        **classification_figures(logits, labels, experiment.dataset.class_names),
+        "class_counts": experiment.class_counts(),
+    }
+    if sharding.is_writer():
+        files.write_npz(workdir / files.PREDICTIONS, {"logits": logits, "labels": labels})
+        files.write_json(workdir / files.RESULT, result)
+    return result
+
+
+def run(workdir: epath.Path) -> dict[str, Any]:
+    """`--mode=evaluate`: tests the finished run in `workdir` again, from the workdir alone.
+
+    Returns:
+      The content of `result.json`.
+
+    Raises:
+      UserError: there is no finished run.
+    """
+    config = files.load_config(workdir)
+    config_lib.validate(config)
+    experiment = build(config)
+    with Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
+        latest = checkpoints.restore_latest(experiment.abstract_state())
+        if latest is None or not is_finished(experiment, latest.state):
+            raise UserError(
+                f"the run in {workdir} has not finished; the test set is read once, at the end: "
+                "go on with --mode=train first"
+            )
+        return final_test(experiment, checkpoints, workdir)
+
+
+def is_finished(experiment: Experiment, train_state: TrainState) -> bool:
+    """True after the last epoch, be it the config's or early stopping's."""
+    last = experiment.config.epochs * experiment.steps_per_epoch
+    return int(train_state.step) >= last or bool(train_state.callbacks.should_stop)
+
+
+def describe(result: dict[str, Any]) -> str:
+    """A result in a few lines, for a person."""
+    early = ", stopped early" if result["stopped_early"] else ""
+    rows = result["classification_report"]
+    width = max(map(len, rows))
+    table = [f"{'':{width}}  precision  recall  f1-score  support"]
+    for name, row in rows.items():
+        figures = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1-score']:8.4f}"
+        table.append(f"{name:{width}}  {figures}  {row['support']:7.0f}")
+    return "\n".join(
+        [
+            *table,
+            f"test accuracy {result['test_accuracy']:.4f}, loss {result['test_loss']:.4f}, "
+            f"objective {result['test_objective']:.4f} on {result['test_examples']:,} images; "
+            f"calibration error {result['expected_calibration_error']:.4f}",
+            f"epoch {result['best_epoch']} of {result['epochs']}{early}, "
+            f"validation accuracy {result['validation_accuracy']:.4f}; "
+            f"{result['parameters']:,} parameters, {result['train_seconds']:.0f} s of training",
+        ]
+    )

@@ -1,0 +1,134 @@
+"""What every mode sets up from a config: data, split, mesh, network, optimizer, state."""
+
+import dataclasses
+import functools
+import logging
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from cifar_jax import models, optim, sharding, state, steps
+from cifar_jax.data import batches, sources, splits
+from cifar_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A config made concrete. Images are uint8 `[N, H, W, C]` and labels int32 `[N]`, on the host:
+    `put` brings what is needed to the devices."""
+
+    config: ConfigDict
+    dataset: sources.Dataset
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    mesh: Mesh
+    model: nn.Module
+    l2: Any  # like the parameters: the L2 weight of each
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    statistics: steps.Statistics
+    steps_per_epoch: int
+
+    @property
+    def test(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.dataset.test_images, self.dataset.test_labels
+
+    def put(self, tree: Any) -> Any:
+        """The tree's arrays, whole on every device."""
+        return jax.device_put(tree, sharding.replicated(self.mesh))
+
+    def abstract_state(self) -> state.TrainState:
+        """Shapes, dtypes and shardings of the train state."""
+        everywhere = sharding.replicated(self.mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+            jax.eval_shape(self._create),
+        )
+
+    def initial_state(self) -> state.TrainState:
+        """The train state before the first step, on the devices."""
+        return jax.jit(self._create, out_shardings=sharding.replicated(self.mesh))()
+
+    def _create(self) -> state.TrainState:
+        shape = self.dataset.train_images.shape[1:]
+        return state.create(self.config, self.model, self.optimizer, shape)
+
+    def epoch_order(self, epoch: int) -> jax.Array:
+        """`[steps_per_epoch, batch_size]` int32: the batches of an epoch (from 0), on devices."""
+        return self._epoch_order(epoch)
+
+    @functools.cached_property
+    def _epoch_order(self):
+        key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
+        size, batch_size = len(self.train[1]), self.config.batch_size
+        return jax.jit(
+            lambda epoch: batches.epoch_order(key, epoch, size, batch_size),
+            out_shardings=sharding.replicated(self.mesh),
+        )
+
+    def class_counts(self) -> dict[str, dict[str, int]]:
+        """Split -> class name -> number of images."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        names = self.dataset.class_names
+        return {part: splits.class_counts(labels, names) for part, (_, labels) in parts.items()}
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Loads the data and builds everything a run of a validated config needs.
+
+    Raises:
+      UserError: the data cannot be had, or does not fit the config.
+    """
+    mesh = sharding.make_mesh()
+    sharding.check_batch_size("config.batch_size", config.batch_size, mesh)
+    sharding.check_batch_size("config.eval.batch_size", config.eval.batch_size, mesh)
+    dataset = sources.load(config.data)
+    images, labels = dataset.train_images, dataset.train_labels
+    _check_augmentation(config, images.shape[1:])
+    train, validation = splits.split(
+        labels, config.data.validation_fraction, config.seed, config.data.stratified
+    )
+    if config.batch_size > len(train):
+        raise UserError(
+            f"config.batch_size={config.batch_size} exceeds the {len(train)} training images of "
+            f"{dataset.name}: use at most {len(train) // mesh.size * mesh.size}"
+        )
+    statistics: steps.Statistics = (None, None)
+    if config.data.standardize:
+        statistics = splits.channel_statistics(images[train])
+    model = models.build(config, images.shape[1:], len(dataset.class_names))
+    params = jax.eval_shape(lambda: state.init_variables(model, 0, images.shape[1:]))["params"]
+    l2 = models.l2_weights(model, params)
+    steps_per_epoch = len(train) // config.batch_size
+    schedule = optim.make_schedule(config, steps_per_epoch)
+    _log.info("%s: %s", dataset.name, dataset.source)
+    return Experiment(
+        config=config,
+        dataset=dataset,
+        train=(images[train], labels[train]),
+        validation=(images[validation], labels[validation]),
+        mesh=mesh,
+        model=model,
+        l2=l2,
+        schedule=schedule,
+        optimizer=optim.make_optimizer(config, schedule, l2),
+        statistics=statistics,
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def _check_augmentation(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+    side = min(image_shape[:2])
+    for key in ("cutout", "crop_padding"):
+        if config.augment[key] > side:
+            raise UserError(
+                f"config.augment.{key}={config.augment[key]} exceeds the {side} pixels of an "
+                f"image: use at most {side}"
+            )

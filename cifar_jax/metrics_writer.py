@@ -1,0 +1,111 @@
+"""Where the figures of a run go: `metrics.jsonl`, TensorBoard, and one live line."""
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+from etils import epath
+from tqdm import tqdm
+
+from cifar_jax import workdir as files
+
+_log = logging.getLogger(__name__)
+
+
+def read_rows(workdir: epath.Path) -> list[dict[str, Any]]:
+    """The whole rows of `metrics.jsonl`, in order; a last line cut short is left out."""
+    path = workdir / files.METRICS
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            _log.warning("%s: a damaged line left out", path)
+    return rows
+
+
+class MetricsWriter:
+    """Writes a row an epoch to `metrics.jsonl` and TensorBoard. Use as a context manager.
+
+    The file is rewritten whole under a temporary name and renamed: a row is there or not, never
+    half, on local disks and on object stores alike.
+    """
+
+    def __init__(self, workdir: epath.Path, step: int):
+        """Goes on after `step`: rows and scalars of later steps, which will be redone, are cut."""
+        # Imported here: evaluation and the tests of the pure parts do without.
+        from tensorboardX import SummaryWriter
+
+        self._path = workdir / files.METRICS
+        self.rows = [row for row in read_rows(workdir) if row["step"] <= step]
+        if self._path.exists():
+            self._write()
+        self._tensorboard = SummaryWriter(str(workdir / files.TENSORBOARD), purge_step=step + 1)
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._tensorboard.close()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds the row of an epoch; its scalars go to TensorBoard at `row["step"]`."""
+        self.rows.append(row)
+        self._write()
+        for key, value in row.items():
+            if key not in ("epoch", "step"):
+                self._tensorboard.add_scalar(key, value, row["step"])
+        self._tensorboard.flush()
+
+    def _write(self) -> None:
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows)
+        files.write_bytes(self._path, text.encode())
+
+
+class Progress:
+    """One live line on a terminal; elsewhere a plain line every `interval` seconds."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int, step: int, interval: float = 30.0):
+        self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
+        self._start = self._step = step
+        self._interval = interval
+        self._began = self._spoke = time.monotonic()
+        self._bar = tqdm(
+            total=epochs * steps_per_epoch,
+            initial=step,
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} {postfix}, {remaining} left",
+        )
+
+    def update(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        """Shows the state after `step`: loss and accuracy are means over the epoch so far."""
+        self._step = step
+        epoch = (step - 1) // self._steps_per_epoch + 1
+        figures = f"loss {loss:.4f}, accuracy {accuracy:.4f}, {images_per_second:,.0f} images/s"
+        if not self._bar.disable:
+            self._bar.set_description_str(f"epoch {epoch}/{self._epochs}", refresh=False)
+            self._bar.set_postfix_str(figures, refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif time.monotonic() - self._spoke >= self._interval:
+            self._spoke = time.monotonic()
+            at = f"step {step}/{self._epochs * self._steps_per_epoch}"
+            self.say(f"epoch {epoch}/{self._epochs}, {at}: {figures}, {self.eta()} left")
+
+    def eta(self) -> str:
+        """Time until the last step of the run at the pace so far, as h:mm:ss."""
+        done = self._step - self._start
+        left = self._epochs * self._steps_per_epoch - self._step
+        elapsed = time.monotonic() - self._began
+        return tqdm.format_interval(elapsed / done * left) if done else "?"
+
+    def say(self, line: str) -> None:
+        """Prints a line that stays, above the live one."""
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        self._bar.close()

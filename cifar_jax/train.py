@@ -1,0 +1,256 @@
+"""The story of a run, from top to bottom."""
+
+import collections
+import logging
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from cifar_jax import callbacks, environment, evaluate, experiment, sharding, steps
+from cifar_jax import config as config_lib
+from cifar_jax import workdir as files
+from cifar_jax.checkpoint import Checkpoints
+from cifar_jax.data import augment
+from cifar_jax.errors import UserError
+from cifar_jax.experiment import Experiment
+from cifar_jax.interrupt import Interrupted, StopRequest
+from cifar_jax.metrics_writer import MetricsWriter, Progress
+from cifar_jax.models import summary
+from cifar_jax.state import TrainState
+
+_log = logging.getLogger(__name__)
+
+# Dispatches that may be under way before the loop reads the figures of the oldest: enough that the
+# device never waits for the host, few enough that a signal or a NaN is answered within steps.
+_AHEAD = 2
+_PROFILED_STEPS = range(5, 10)  # after compilation and the first steps' noise
+
+
+def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+    """`--mode=train`: trains a config in `workdir` to its end, from wherever it stands.
+
+    Returns:
+      The content of `result.json`.
+
+    Raises:
+      UserError: the config, the data or the workdir will not do, or the loss is not finite.
+      Interrupted: a signal came; the state is saved.
+    """
+    config_lib.validate(config)
+    files.check_config(workdir, config)
+    # ---------------------------------------------------------------- a finished run
+    if (workdir / files.RESULT).exists():
+        result = files.read_json(workdir / files.RESULT)
+        print(f"{workdir} holds the finished run of this config")
+        print(evaluate.describe(result))
+        return result
+
+    with StopRequest() as stop:
+        # ------------------------------------------------------------ data, mesh, network
+        exp = experiment.build(config)
+        if sharding.is_writer():
+            files.claim(workdir, config)
+
+        # ------------------------------------------------------------ state, new or restored
+        with Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
+            restored = checkpoints.restore_latest(exp.abstract_state())
+            state = restored.state if restored else exp.initial_state()
+            step = restored.step if restored else 0
+            checkpoints.forget_after(step)
+            environment.record(workdir, " ".join(sys.argv), step)
+            _introduce(exp, state, step)
+
+            # -------------------------------------------------------- the loop
+            loop = _Loop(exp, checkpoints, stop, workdir)
+            loop.run(state, restored.epoch_seconds if restored else 0.0)
+
+        # ------------------------------------------------------------ the test, once
+        with Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
+            result = evaluate.final_test(exp, checkpoints, workdir)
+    print(evaluate.describe(result))
+    print(f"everything is in {workdir}")
+    return result
+
+
+def _introduce(exp: Experiment, state: TrainState, step: int) -> None:
+    """Prints what is about to be trained on what."""
+    shape = exp.dataset.train_images.shape[1:]
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    rows = summary.layers(exp.model, shape)
+    print(summary.table(rows, variables, state.opt_state, augment.names(exp.config), shape))
+    for part, counts in exp.class_counts().items():
+        each = ", ".join(f"{name} {n:,}" for name, n in counts.items())
+        print(f"{part}: {sum(counts.values()):,} images ({each})")
+    device = jax.devices()[0].device_kind
+    print(f"{exp.mesh.size} x {device}, {exp.steps_per_epoch} steps an epoch")
+    if step:
+        print(f"resumed at step {step}, epoch {step // exp.steps_per_epoch + 1}")
+    sys.stdout.flush()
+
+
+class _Loop:
+    """Epochs of dispatches of steps, with what happens between them."""
+
+    def __init__(
+        self, exp: Experiment, checkpoints: Checkpoints, stop: StopRequest, workdir: epath.Path
+    ):
+        config = exp.config
+        self.exp, self.config = exp, config
+        self.checkpoints, self.stop, self.workdir = checkpoints, stop, workdir
+        self.train_steps = steps.make_train_step(
+            config, exp.model, exp.optimizer, exp.l2, exp.statistics, exp.mesh
+        )
+        self.eval_step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh)
+        self.update_callbacks = jax.jit(
+            lambda *args: callbacks.update(config, *args),
+            out_shardings=sharding.replicated(exp.mesh),
+        )
+        self.arrays = exp.put(exp.train)
+        self.validation_images = exp.put(exp.validation[0])
+        on_cpu = jax.default_backend() == "cpu"
+        self.per_dispatch = config.steps_per_dispatch or (1 if on_cpu else 50)
+
+    def run(self, state: TrainState, epoch_seconds: float) -> None:
+        """Trains to the end. `epoch_seconds`: spent before on the epoch that `state` is in.
+
+        Raises:
+          UserError: the loss is not finite.
+          Interrupted: a signal came; the state is saved.
+        """
+        per_epoch = self.exp.steps_per_epoch
+        step = int(state.step)
+        progress = Progress(self.config.epochs, per_epoch, step)
+        try:
+            with MetricsWriter(self.workdir, step) as writer:
+                while not evaluate.is_finished(self.exp, state):
+                    began = time.monotonic() - epoch_seconds
+                    state, train_seconds = self._train_epoch(state, began, progress)
+                    row, state = self._close_epoch(state, began, train_seconds, progress)
+                    # The row first: a kill between the two costs a row that is cut and redone on
+                    # resume; the other way round, the row would be lost.
+                    writer.append(row)
+                    self.checkpoints.save(
+                        row["step"], state, validation_accuracy=row["validation_accuracy"]
+                    )
+                    epoch_seconds = 0.0
+                    if self.stop.requested and not evaluate.is_finished(self.exp, state):
+                        self._leave(row["step"])
+        finally:
+            progress.close()
+
+    def _train_epoch(
+        self, state: TrainState, began: float, progress: Progress
+    ) -> tuple[TrainState, float]:
+        """The rest of the epoch that `state` is in; returns the seconds it took, too."""
+        per_epoch, batch_size = self.exp.steps_per_epoch, self.config.batch_size
+        every = self.config.checkpoint.every_steps
+        first = step = int(state.step)
+        end = (step // per_epoch + 1) * per_epoch
+        order = self.exp.epoch_order(step // per_epoch)
+        under_way: collections.deque = collections.deque()
+        start = time.monotonic()
+        while step < end:
+            # Dispatches begin at multiples of their size, so that a resumed run makes the same.
+            position = step % per_epoch
+            size = self.per_dispatch - position % self.per_dispatch
+            size = min(size, end - step)
+            self._profile(step - first)
+            state, sums = self.train_steps(state, self.arrays, order, size)
+            passed = every and step // every != (step + size) // every
+            step += size
+            under_way.append((step, sums))
+            if len(under_way) > _AHEAD:
+                done, sums = under_way.popleft()
+                speed = (done - first) * batch_size / (time.monotonic() - start)
+                self._read(done, sums, speed, progress)
+            if step < end and (passed or self.stop.requested):
+                self._check_finite(state)
+                self.checkpoints.save(step, state, time.monotonic() - began)
+                if self.stop.requested:
+                    self._leave(step)
+        self._check_finite(state)
+        return state, time.monotonic() - start
+
+    def _close_epoch(
+        self, state: TrainState, began: float, train_seconds: float, progress: Progress
+    ) -> tuple[dict[str, Any], TrainState]:
+        """Validates, steps the callbacks; returns the epoch's row and the state after it."""
+        config, step = self.config, int(state.step)
+        epoch = step // self.exp.steps_per_epoch
+        sums = jax.device_get(state.sums)
+        images = self.exp.steps_per_epoch * config.batch_size
+        learning_rate = self.exp.schedule(step - 1) * state.callbacks.learning_rate_scale
+        variables = state.variables()
+        logits = evaluate.predict(
+            self.eval_step, variables, self.validation_images, config.eval.batch_size
+        )
+        labels = self.exp.validation[1]
+        loss, accuracy = evaluate.cross_entropy(logits, labels), evaluate.accuracy(logits, labels)
+        if not np.isfinite(loss):
+            self._diverged(step)
+        penalty = float(evaluate.optim.l2_penalty(variables["params"], self.exp.l2))
+        updated = self.update_callbacks(
+            state.callbacks, np.int32(epoch), np.float32(loss), np.float32(accuracy)
+        )
+        seconds = time.monotonic() - began
+        row = {
+            "epoch": epoch,
+            "step": step,
+            "train_loss": float(sums.loss / sums.steps),
+            "train_accuracy": int(sums.correct) / images,
+            "validation_loss": loss,
+            "validation_accuracy": accuracy,
+            "train_objective": float(sums.objective / sums.steps),
+            "validation_objective": loss + penalty,
+            "learning_rate": float(learning_rate),
+            "images_per_second": images / train_seconds,
+            "seconds": seconds,
+        }
+        progress.update(step, row["train_loss"], row["train_accuracy"], row["images_per_second"])
+        progress.say(
+            f"epoch {epoch}/{config.epochs}: train loss {row['train_loss']:.4f} accuracy "
+            f"{row['train_accuracy']:.4f}, validation loss {loss:.4f} accuracy {accuracy:.4f}, "
+            f"learning rate {row['learning_rate']:.2g}, {row['images_per_second']:,.0f} images/s, "
+            f"{seconds:.1f} s, {progress.eta()} left"
+        )
+        return row, state.replace(callbacks=updated)
+
+    def _read(self, step: int, sums, images_per_second: float, progress: Progress) -> None:
+        """Reads the figures of a dispatch that has most likely ended."""
+        sums = jax.device_get(sums)
+        if sums.nonfinite_step >= 0:
+            self._diverged(int(sums.nonfinite_step))
+        loss = float(sums.loss / sums.steps)
+        accuracy = int(sums.correct) / (int(sums.steps) * self.config.batch_size)
+        progress.update(step, loss, accuracy, images_per_second)
+
+    def _check_finite(self, state: TrainState) -> None:
+        """Waits for the state: none with a NaN in it is ever saved."""
+        nonfinite_step = int(state.sums.nonfinite_step)
+        if nonfinite_step >= 0:
+            self._diverged(nonfinite_step)
+
+    def _diverged(self, step: int) -> None:
+        good = [s for s in self.checkpoints.steps if s < step]
+        last = f"the last good checkpoint is that of step {good[-1]}" if good else "no checkpoint"
+        raise UserError(
+            f"loss or gradient is not finite at step {step}; {last} in "
+            f"{self.workdir / files.CHECKPOINTS}: lower config.optimizer.learning_rate or set "
+            "config.optimizer.gradient_clip, in a new workdir"
+        )
+
+    def _leave(self, step: int) -> None:
+        raise Interrupted(f"interrupted: saved step {step} in {self.workdir}; run again to resume")
+
+    def _profile(self, done: int) -> None:
+        """Traces a few steps of this process, `done` steps into its first epoch."""
+        if self.config.profile:
+            if done == _PROFILED_STEPS.start:
+                jax.profiler.start_trace(str(self.workdir / files.PROFILE))
+            elif done == _PROFILED_STEPS.stop:
+                jax.profiler.stop_trace()

@@ -1,0 +1,95 @@
+"""The files of a workdir. Paths may be local or `gs://`: every write goes through `etils.epath`."""
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from cifar_jax import config as config_lib
+from cifar_jax.errors import UserError
+
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.json"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+PREDICTIONS = "predictions.npz"
+RESULT = "result.json"
+TENSORBOARD = "tensorboard"
+PROFILE = "profile"
+
+
+def write_bytes(path: epath.Path, data: bytes) -> None:
+    """Writes a file whole or not at all: to a temporary name beside it, then renamed."""
+    temporary = path.parent / f".{path.name}.tmp"
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes `value` as readable JSON, atomically. NaN is refused: it is no JSON."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: epath.Path) -> Any:
+    """Reads a JSON file of the workdir.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or delete it") from error
+
+
+def write_npz(path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays as a compressed `.npz`, atomically."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_config(workdir: epath.Path) -> ConfigDict:
+    """The resolved config of the run in `workdir`.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = workdir / CONFIG
+    if not path.exists():
+        raise UserError(f"no run in {workdir} ({CONFIG} is missing): train one there first")
+    return config_lib.from_plain(read_json(path))
+
+
+def check_config(workdir: epath.Path, config: ConfigDict) -> None:
+    """Checks that `workdir` is empty or holds a run of `config`.
+
+    Raises:
+      UserError: it holds a run of another config.
+    """
+    if (workdir / CONFIG).exists():
+        changed = config_lib.differences(load_config(workdir), config)
+        if changed:
+            raise UserError(
+                f"{workdir} holds a run of another config: choose another --workdir, or take back "
+                + "; ".join(changed)
+            )
+
+
+def claim(workdir: epath.Path, config: ConfigDict) -> None:
+    """Makes `workdir` the home of a run of `config`.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / CONFIG, config_lib.plain(config))
+    except OSError as error:
+        raise UserError(
+            f"cannot write to --workdir={workdir} ({error.strerror or error}): choose another"
+        ) from error

@@ -1,0 +1,81 @@
+"""Train and evaluate CIFAR-10 classifiers.
+
+python main.py --config=configs/final.py [--workdir=DIR] [--mode=MODE] [--config.KEY=VALUE ...]
+"""
+
+import logging
+import pathlib
+import re
+import sys
+
+from absl import app, flags
+from etils import epath
+from ml_collections import config_flags
+
+from cifar_jax import config_file
+from cifar_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="the experiment, a configs/*.py")
+_WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; default: runs/<config name>")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "what to do with the workdir")
+
+_OVERRIDE = re.compile(r"--?config\.([^=]*)")
+
+BAD_INPUT = 2  # exit status after one line that says what to mend
+INTERRUPTED = 75  # sysexits.h's EX_TEMPFAIL: saved, run again to resume
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]} is not understood: options begin with --")
+    # Imported here: --help and a wrong flag answer at once.
+    from cifar_jax import evaluate, train
+    from cifar_jax.interrupt import Interrupted
+
+    if _MODE.value == "train":
+        if _CONFIG.value is None:
+            raise UserError("no config: pass --config=configs/final.py")
+        name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+        workdir = epath.Path(_WORKDIR.value or f"runs/{name}").expanduser()
+        try:
+            train.run(_CONFIG.value, workdir)
+        except Interrupted as interruption:
+            print(interruption, file=sys.stderr)
+            sys.exit(INTERRUPTED)
+    else:
+        if not _WORKDIR.value:
+            raise UserError(f"--mode={_MODE.value} needs --workdir")
+        print(evaluate.describe(evaluate.run(epath.Path(_WORKDIR.value).expanduser())))
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    """absl's flags, with faults in a config's path, keys and values as one line each."""
+    try:
+        rest = flags.FLAGS(arguments)
+        if _CONFIG.value is not None:
+            _CONFIG.value.items()  # only now is a file that could not be read an error
+        return rest
+    except (flags.Error, *config_file.FAULTS) as error:
+        paths = [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
+        keys = [match[1] for match in map(_OVERRIDE.match, arguments) if match]
+        reason = paths and config_file.explain(paths[-1], keys)
+        raise UserError(reason or f"{' '.join(str(error).split())}; see --help") from error
+
+
+def _log_to_stderr() -> None:
+    """This package's notes as plain lines; absl formats those of the libraries."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("cifar_jax")
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    package.propagate = False
+
+
+if __name__ == "__main__":
+    _log_to_stderr()
+    try:
+        app.run(main, flags_parser=_parse)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)

@@ -1,0 +1,40 @@
+"""`main.py` as a user starts it: a process of its own, on one device."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = "--config=tests/configs/tiny.py"
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    """Starts main.py with standard output and error in one pipe."""
+    return subprocess.Popen(
+        [sys.executable, "main.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(*arguments: str, timeout: float = 180) -> tuple[int, str]:
+    """Runs main.py to its end; returns its exit status and all it printed."""
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=timeout)
+    return process.returncode, output
+
+
+def rows(workdir: pathlib.Path) -> list[dict]:
+    """The rows of `metrics.jsonl`, times aside."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [without_times(json.loads(line)) for line in lines]
+
+
+def without_times(figures: dict) -> dict:
+    times = {"seconds", "images_per_second", "train_seconds"}
+    return {key: value for key, value in figures.items() if key not in times}

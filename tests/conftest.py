@@ -1,0 +1,36 @@
+"""Set up the test process before anything imports jax.
+
+Eight CPU devices stand in for an accelerator pod, so that sharding is real in every test. A test
+that starts a process of its own decides for itself: the child inherits this environment.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache"  # ignored by git
+DEVICES_FLAG = "--xla_force_host_platform_device_count=8"
+
+if "jax" in sys.modules:
+    raise RuntimeError("jax was imported before tests/conftest.py could choose its devices")
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES_FLAG}".strip()
+# Compiled programs are kept, so that the second run of the suite compiles next to nothing.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+# Tests never write to the user's own caches.
+os.environ["XDG_CACHE_HOME"] = str(CACHE)
+os.environ["KERAS_HOME"] = str(CACHE / "keras")
+os.environ["KERAS_BACKEND"] = "jax"
+
+
+@pytest.fixture(scope="session")
+def real_cifar10_dir() -> Path:
+    """The TFDS directory named by $TFDS_DATA_DIR that holds cifar10; skips the test without it."""
+    data_dir = os.environ.get("TFDS_DATA_DIR")
+    if not data_dir or not (Path(data_dir) / "cifar10").is_dir():
+        pytest.skip("real CIFAR-10 not found: set TFDS_DATA_DIR")
+    return Path(data_dir)

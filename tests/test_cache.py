@@ -1,0 +1,157 @@
+"""The cache is used only when whole, and never leaves anything half-written behind."""
+
+import errno
+import logging
+import threading
+
+import numpy as np
+import pytest
+
+from cifar_jax.data import cache
+from cifar_jax.errors import UserError
+
+
+def arrays(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "train_images": rng.integers(0, 256, (3, 4, 4, 1), np.uint8),
+        "train_labels": rng.integers(0, 2, 3, np.int32),
+        "test_images": rng.integers(0, 256, (2, 4, 4, 1), np.uint8),
+        "test_labels": rng.integers(0, 2, 2, np.int32),
+        "class_names": np.array(["cat", "dog"]),
+    }
+
+
+def assert_same(found, expected):
+    assert set(found) == set(expected)
+    for field, array in expected.items():
+        assert found[field].dtype == array.dtype
+        np.testing.assert_array_equal(found[field], array)
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    path = tmp_path / "new" / "directory" / "set.npz"
+    cache.write(path, arrays())
+    assert_same(cache.read(path), arrays())
+    assert [file.name for file in path.parent.iterdir()] == ["set.npz"]
+
+
+def test_no_cache_is_no_warning(tmp_path, caplog):
+    assert cache.read(tmp_path / "set.npz") is None
+    assert not caplog.records
+
+
+def test_a_flipped_byte_is_never_read_as_data(tmp_path, caplog):
+    path = tmp_path / "set.npz"
+    cache.write(path, arrays())
+    whole = path.read_bytes()
+    refused = 0
+    for position in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[position] ^= 0xFF
+        path.write_bytes(flipped)
+        found = cache.read(path)
+        if found is None:
+            refused += 1
+        else:  # zip carries dates and the like, where a flip changes no array
+            assert_same(found, arrays())
+    assert refused > sum(array.nbytes for array in arrays().values())
+    assert refused == len([r for r in caplog.records if r.levelno == logging.WARNING])
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -1])
+def test_a_truncated_cache_is_not_used(tmp_path, caplog, length):
+    path = tmp_path / "set.npz"
+    cache.write(path, arrays())
+    path.write_bytes(path.read_bytes()[:length])
+    assert cache.read(path) is None
+    assert len(caplog.records) == 1 and str(path) in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train_labels": np.zeros(2, np.int32)},
+        {"train_labels": np.zeros(3, np.int64)},
+        {"test_images": np.zeros((2, 4, 4, 1), np.float32)},
+        {"test_images": np.zeros((2, 4, 4), np.uint8)},
+    ],
+)
+def test_arrays_of_another_form_are_not_used(tmp_path, caplog, change):
+    path = tmp_path / "set.npz"
+    cache.write(path, arrays() | change)
+    assert cache.read(path) is None
+    assert len(caplog.records) == 1
+
+
+def test_pickled_objects_are_not_loaded(tmp_path, caplog):
+    path = tmp_path / "set.npz"
+    np.savez(path, **(arrays() | {"class_names": np.array(["cat", 1], object)}))
+    assert cache.read(path) is None
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_the_users_to_mend_and_leaves_no_file(tmp_path, monkeypatch, code):
+    def savez(file, **_):
+        file.write(b"half of it")
+        raise OSError(code, "full")
+
+    monkeypatch.setattr(np, "savez", savez)
+    big = arrays() | {"train_images": np.zeros((2000, 32, 32, 3), np.uint8)}
+    with pytest.raises(UserError, match=r"6 MB.*config\.data\.cache_dir"):
+        cache.write(tmp_path / "set.npz", big)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_keeps_the_cache_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "set.npz"
+    cache.write(path, arrays(0))
+    monkeypatch.setattr(np, "savez", lambda file, **_: file.write(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cache.write(path, arrays(1))
+    assert_same(cache.read(path), arrays(0))
+    assert [file.name for file in tmp_path.iterdir()] == ["set.npz"]
+
+
+def test_a_place_that_cannot_be_written_is_a_warning_only(tmp_path, caplog):
+    (tmp_path / "file").write_text("not a directory")
+    path = tmp_path / "file" / "set.npz"
+    cache.write(path, arrays())
+    assert cache.read(path) is None
+    assert "cannot write" in caplog.text and str(path) in caplog.text
+
+
+def test_readers_see_whole_caches_while_writers_race(tmp_path, caplog):
+    path = tmp_path / "set.npz"
+    candidates = [arrays(0), arrays(1)]
+    cache.write(path, candidates[0])
+
+    def rewrite(candidate):
+        for _ in range(30):
+            cache.write(path, candidate)
+
+    writers = [threading.Thread(target=rewrite, args=[candidate]) for candidate in candidates]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        found = cache.read(path)
+        sums = [candidate["train_images"].sum() for candidate in candidates]
+        assert_same(found, candidates[sums.index(found["train_images"].sum())])
+    for writer in writers:
+        writer.join()
+    assert not caplog.records
+    assert [file.name for file in tmp_path.iterdir()] == ["set.npz"]
+
+
+def test_the_place_follows_the_config_then_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache.path_of("~/mine", "a/b:1", "x").parent == tmp_path / "home" / "mine"
+    assert cache.path_of("", "cifar10", "x").parent == tmp_path / "xdg" / "cifar_jax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.path_of("", "cifar10", "x").parent == tmp_path / "home" / ".cache" / "cifar_jax"
+
+
+def test_other_content_has_another_place():
+    assert cache.path_of("", "cifar10", "x") != cache.path_of("", "cifar10", "y")

@@ -1,0 +1,157 @@
+"""A whole run: what it writes, when it stops, what it refuses."""
+
+import dataclasses
+import json
+import runpy
+
+import numpy as np
+import pytest
+from command_line import ROOT
+from etils import epath
+
+from cifar_jax import evaluate, experiment, train
+from cifar_jax.data import sources
+from cifar_jax.errors import UserError
+from configs import model1
+
+ROW_KEYS = {
+    "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
+    "train_objective", "validation_objective", "learning_rate", "images_per_second", "seconds",
+}  # fmt: skip
+RESULT_KEYS = {
+    "parameters", "epochs", "best_epoch", "stopped_early", "train_seconds", "validation_accuracy",
+    "test_accuracy", "test_loss", "test_objective", "test_examples", "confusion_matrix",
+    "classification_report", "expected_calibration_error",
+}  # fmt: skip
+
+
+@pytest.fixture
+def config():
+    return runpy.run_path(str(ROOT / "tests/configs/tiny.py"))["get_config"]()
+
+
+def test_a_run_keeps_the_workdir_contract(config, tmp_path):
+    config.profile = True
+    result = train.run(config, epath.Path(tmp_path))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {
+        "config.json", "environment.json", "checkpoints", "metrics.jsonl", "result.json",
+        "predictions.npz", "tensorboard", "profile",
+    }  # fmt: skip
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["step"] for row in rows] == [38, 76, 114]
+    assert all(set(row) == ROW_KEYS for row in rows)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert all(row["validation_objective"] > row["validation_loss"] for row in rows)
+
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert set(result) >= RESULT_KEYS
+    accuracies = [row["validation_accuracy"] for row in rows]
+    assert result["best_epoch"] == 1 + int(np.argmax(accuracies))
+    assert result["validation_accuracy"] == max(accuracies)
+    assert result["train_seconds"] == sum(row["seconds"] for row in rows)
+    confusion = np.array(result["confusion_matrix"])
+    assert confusion.sum() == result["test_examples"] == 360
+    assert np.trace(confusion) / 360 == result["test_accuracy"] > 0.5
+    assert set(result["classification_report"]) == {*"0123456789", "macro avg", "weighted avg"}
+    assert set(result["class_counts"]) == {"train", "validation", "test"}
+    assert sum(result["class_counts"]["train"].values()) == 1221
+
+    with np.load(tmp_path / "predictions.npz") as file:
+        logits, labels = file["logits"], file["labels"]
+    assert logits.shape == (360, 10) and logits.dtype == np.float32
+    assert evaluate.accuracy(logits, labels) == result["test_accuracy"]
+    assert evaluate.cross_entropy(logits, labels) == pytest.approx(result["test_loss"])
+    assert result["test_objective"] > result["test_loss"]
+
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert {"python", "jax", "flax", "optax", "orbax-checkpoint", "backend", "device_kind",
+            "device_count", "git_commit", "git_dirty", "starts"} <= set(environment)  # fmt: skip
+
+
+def test_early_stopping_ends_the_run(config, tmp_path):
+    config.epochs = 8
+    config.optimizer.learning_rate = 1e-9  # nothing improves by min_delta
+    config.early_stopping.patience = 2
+    config.early_stopping.min_delta = 0.5
+    result = train.run(config, epath.Path(tmp_path))
+    assert result["epochs"] == 3  # the first improves on nothing known, then two in vain
+    assert result["stopped_early"]
+
+
+def test_the_plateau_lowers_the_learning_rate(config, tmp_path):
+    config.optimizer.learning_rate = 1e-9
+    config.plateau.min_delta = 0.5
+    train.run(config, epath.Path(tmp_path))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [row["learning_rate"] for row in rows]
+    assert rates == pytest.approx([1e-9, 1e-9, 0.5e-9])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_checkpoint(config, tmp_path):
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 1e-3
+    config.schedule.name = "piecewise"  # a schedule that explodes in the second epoch
+    config.schedule.boundaries = (0.5,)
+    config.schedule.factor = 1e30
+    with pytest.raises(UserError, match=r"not finite at step (\d+); .* step 55 .*learning_rate"):
+        train.run(config, epath.Path(tmp_path))
+    # Drop at step 57: its update explodes, and the loss after it is seen at the very next steps.
+    assert not (tmp_path / "result.json").exists()
+    like = experiment.build(config).abstract_state()
+    with train.Checkpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
+        restored = checkpoints.restore_latest(like)
+    assert restored is not None
+    assert np.isfinite(restored.state.params["head"]["kernel"]).all()
+
+
+def test_a_workdir_of_another_config_is_refused_by_key(config, tmp_path):
+    config.epochs = 1
+    train.run(config, epath.Path(tmp_path))
+    config.optimizer.b1 = 0.8
+    config.model.blocks[0].filters = 5
+    with pytest.raises(UserError, match="optimizer.b1: 0.9 -> 0.8") as caught:
+        train.run(config, epath.Path(tmp_path))
+    assert "model.blocks" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_unfinished_run_is_not_evaluated(config, tmp_path):
+    with pytest.raises(UserError, match="no run in"):
+        evaluate.run(epath.Path(tmp_path))
+    train.run(config, epath.Path(tmp_path))
+    (tmp_path / "result.json").unlink()
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"epochs": 3', '"epochs": 4'))
+    with pytest.raises(UserError, match="has not finished"):
+        evaluate.run(epath.Path(tmp_path))
+
+
+def test_batches_that_the_devices_cannot_share_are_refused(config):
+    config.batch_size = 33
+    with pytest.raises(UserError, match="config.batch_size=33 .* use 32 or 40"):
+        experiment.build(config)
+    config.batch_size = 2400
+    with pytest.raises(UserError, match="exceeds the 1221 training images.* at most 1216"):
+        experiment.build(config)
+
+
+def test_model_1_learns_real_cifar10(real_cifar10_dir, tmp_path, monkeypatch):
+    """A small share of the real data, in a minute: far above the 10 % of chance."""
+    whole = sources.load(model1.get_config().data)
+    part = dataclasses.replace(
+        whole,
+        train_images=whole.train_images[:6000],
+        train_labels=whole.train_labels[:6000],
+        test_images=whole.test_images[:1000],
+        test_labels=whole.test_labels[:1000],
+    )
+    monkeypatch.setattr(sources, "load", lambda _: part)
+    config = model1.get_config()
+    config.epochs = 3
+    config.eval.batch_size = 504
+    result = train.run(config, epath.Path(tmp_path))
+    assert result["test_examples"] == 1000
+    assert result["test_accuracy"] > 0.33

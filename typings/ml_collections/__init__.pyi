@@ -1,0 +1,9 @@
+# For the type checker only. ml_collections types every field of a config as the union of all that
+# a field may be, so that each `config.model.filters` would be an error. Here a field is Any.
+from typing import Any
+
+class ConfigDict(Any):
+    def __getattr__(self, name: str) -> Any: ...
+    def __getitem__(self, key: str) -> Any: ...
+
+def __getattr__(name: str) -> Any: ...
