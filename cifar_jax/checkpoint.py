@@ -3,7 +3,7 @@
 import json
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -63,6 +63,7 @@ class Checkpoints:
 
     def __init__(self, directory: epath.Path):
         absl_logging.set_verbosity(absl_logging.ERROR)  # orbax reports each file it touches
+        directory = directory.resolve()  # orbax takes absolute paths only
         _set_aside_unreadable(directory)
         policies = ocp.training.preservation_policies
         self._checkpointer = ocp.training.Checkpointer(
@@ -82,6 +83,7 @@ class Checkpoints:
             ),
             cleanup_tmp_directories=True,  # left by a killed process
         )
+        self._saving = None  # orbax' promise of the save in flight
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -113,7 +115,7 @@ class Checkpoints:
         if validation_accuracy is not None:
             metrics = {"validation_accuracy": validation_accuracy, "step": step}
         try:
-            self._checkpointer.save_async(
+            self._saving = self._checkpointer.save_async(
                 step,
                 state,
                 force=True,
@@ -153,7 +155,9 @@ class Checkpoints:
         best = [c.step for c in ranked[-1:]]
         return next(self._restore(like, best), None)
 
-    def _restore(self, like: Any, steps) -> Iterator[Restored]:
+    def _restore(self, like: Any, steps: Iterable[int]) -> Iterator[Restored]:
+        if self._saving is not None:
+            self._saving.result()
         for step in steps:
             try:
                 state = self._checkpointer.load(step, like)

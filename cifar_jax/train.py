@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import callbacks, environment, evaluate, experiment, sharding, steps
+from cifar_jax import callbacks, environment, evaluate, experiment, optim, sharding, steps
 from cifar_jax import config as config_lib
 from cifar_jax import workdir as files
 from cifar_jax.checkpoint import Checkpoints
@@ -69,8 +69,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
             loop = _Loop(exp, checkpoints, stop, workdir)
             loop.run(state, restored.epoch_seconds if restored else 0.0)
 
-        # ------------------------------------------------------------ the test, once
-        with Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
+            # -------------------------------------------------------- the test, once
             result = evaluate.final_test(exp, checkpoints, workdir)
     print(evaluate.describe(result))
     print(f"everything is in {workdir}")
@@ -193,7 +192,7 @@ class _Loop:
         loss, accuracy = evaluate.cross_entropy(logits, labels), evaluate.accuracy(logits, labels)
         if not np.isfinite(loss):
             self._diverged(step)
-        penalty = float(evaluate.optim.l2_penalty(variables["params"], self.exp.l2))
+        penalty = float(optim.l2_penalty(variables["params"], self.exp.l2))
         updated = self.update_callbacks(
             state.callbacks, np.int32(epoch), np.float32(loss), np.float32(accuracy)
         )

@@ -52,6 +52,12 @@ def test_an_empty_directory_has_nothing_to_restore(tmp_path):
         assert checkpoints.restore_best(LIKE) is None
 
 
+def test_a_relative_directory_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_all(pathlib.Path("run/checkpoints"), {3: None})
+    assert (tmp_path / "run/checkpoints/3").is_dir()
+
+
 def test_saving_a_step_again_replaces_it(tmp_path):
     save_all(tmp_path, {3: None})
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:

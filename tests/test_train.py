@@ -10,6 +10,7 @@ from command_line import ROOT
 from etils import epath
 
 from cifar_jax import evaluate, experiment, train
+from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
 from configs import model1
@@ -102,7 +103,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_checkpoint(c
     # Drop at step 57: its update explodes, and the loss after it is seen at the very next steps.
     assert not (tmp_path / "result.json").exists()
     like = experiment.build(config).abstract_state()
-    with train.Checkpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
+    with Checkpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
         restored = checkpoints.restore_latest(like)
     assert restored is not None
     assert np.isfinite(restored.state.params["head"]["kernel"]).all()
