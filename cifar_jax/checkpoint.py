@@ -63,7 +63,8 @@ class Checkpoints:
 
     def __init__(self, directory: epath.Path):
         absl_logging.set_verbosity(absl_logging.ERROR)  # orbax reports each file it touches
-        directory = directory.resolve()  # orbax takes absolute paths only
+        if not directory.is_absolute():  # gs:// is, and resolve() would spoil it
+            directory = directory.resolve()
         _set_aside_unreadable(directory)
         policies = ocp.training.preservation_policies
         self._checkpointer = ocp.training.Checkpointer(

@@ -78,7 +78,7 @@ class Progress:
             file=sys.stderr,
             disable=not sys.stderr.isatty(),
             dynamic_ncols=True,
-            bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} {postfix}, {remaining} left",
+            bar_format="{desc} |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left",
         )
 
     def update(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:

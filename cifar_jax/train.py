@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 # Dispatches that may be under way before the loop reads the figures of the oldest: enough that the
 # device never waits for the host, few enough that a signal or a NaN is answered within steps.
 _AHEAD = 2
-_PROFILED_STEPS = range(5, 10)  # after compilation and the first steps' noise
+_PROFILED = range(3, 8)  # dispatches of this process: after compilation
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
@@ -112,6 +112,7 @@ class _Loop:
         self.arrays = exp.put(exp.train)
         self.validation_images = exp.put(exp.validation[0])
         on_cpu = jax.default_backend() == "cpu"
+        self.dispatches = 0
         self.per_dispatch = config.steps_per_dispatch or (1 if on_cpu else 50)
 
     def run(self, state: TrainState, epoch_seconds: float) -> None:
@@ -128,8 +129,8 @@ class _Loop:
             with MetricsWriter(self.workdir, step) as writer:
                 while not evaluate.is_finished(self.exp, state):
                     began = time.monotonic() - epoch_seconds
-                    state, train_seconds = self._train_epoch(state, began, progress)
-                    row, state = self._close_epoch(state, began, train_seconds, progress)
+                    state, speed = self._train_epoch(state, began, progress)
+                    row, state = self._close_epoch(state, began, speed, progress)
                     # The row first: a kill between the two costs a row that is cut and redone on
                     # resume; the other way round, the row would be lost.
                     writer.append(row)
@@ -145,7 +146,7 @@ class _Loop:
     def _train_epoch(
         self, state: TrainState, began: float, progress: Progress
     ) -> tuple[TrainState, float]:
-        """The rest of the epoch that `state` is in; returns the seconds it took, too."""
+        """The rest of the epoch that `state` is in; returns its images per second, too."""
         per_epoch, batch_size = self.exp.steps_per_epoch, self.config.batch_size
         every = self.config.checkpoint.every_steps
         first = step = int(state.step)
@@ -158,7 +159,7 @@ class _Loop:
             position = step % per_epoch
             size = self.per_dispatch - position % self.per_dispatch
             size = min(size, end - step)
-            self._profile(step - first)
+            self._profile()
             state, sums = self.train_steps(state, self.arrays, order, size)
             passed = every and step // every != (step + size) // every
             step += size
@@ -173,10 +174,10 @@ class _Loop:
                 if self.stop.requested:
                     self._leave(step)
         self._check_finite(state)
-        return state, time.monotonic() - start
+        return state, (end - first) * batch_size / (time.monotonic() - start)
 
     def _close_epoch(
-        self, state: TrainState, began: float, train_seconds: float, progress: Progress
+        self, state: TrainState, began: float, images_per_second: float, progress: Progress
     ) -> tuple[dict[str, Any], TrainState]:
         """Validates, steps the callbacks; returns the epoch's row and the state after it."""
         config, step = self.config, int(state.step)
@@ -207,7 +208,7 @@ class _Loop:
             "train_objective": float(sums.objective / sums.steps),
             "validation_objective": loss + penalty,
             "learning_rate": float(learning_rate),
-            "images_per_second": images / train_seconds,
+            "images_per_second": images_per_second,
             "seconds": seconds,
         }
         progress.update(step, row["train_loss"], row["train_accuracy"], row["images_per_second"])
@@ -246,10 +247,10 @@ class _Loop:
     def _leave(self, step: int) -> None:
         raise Interrupted(f"interrupted: saved step {step} in {self.workdir}; run again to resume")
 
-    def _profile(self, done: int) -> None:
-        """Traces a few steps of this process, `done` steps into its first epoch."""
-        if self.config.profile:
-            if done == _PROFILED_STEPS.start:
-                jax.profiler.start_trace(str(self.workdir / files.PROFILE))
-            elif done == _PROFILED_STEPS.stop:
-                jax.profiler.stop_trace()
+    def _profile(self) -> None:
+        """Called before each dispatch: traces a few of them."""
+        self.dispatches += 1
+        if self.config.profile and self.dispatches == _PROFILED.start:
+            jax.profiler.start_trace(str(self.workdir / files.PROFILE))
+        elif self.config.profile and self.dispatches == _PROFILED.stop:
+            jax.profiler.stop_trace()

@@ -18,7 +18,7 @@ FLOORS = [
     {"experiment"},
     {"evaluate"},
     {"train"},
-    {"main"},
+    {"main", "results"},
 ]
 SOURCES = sorted([ROOT / "main.py", *(ROOT / "cifar_jax").rglob("*.py")])
 

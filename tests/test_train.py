@@ -39,7 +39,7 @@ def test_a_run_keeps_the_workdir_contract(config, tmp_path):
         "config.json", "environment.json", "checkpoints", "metrics.jsonl", "result.json",
         "predictions.npz", "tensorboard", "profile",
     }  # fmt: skip
-    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
 
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]

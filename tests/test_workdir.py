@@ -1,0 +1,57 @@
+"""The files of a workdir: whole or not there, and damage is named."""
+
+import json
+
+import numpy as np
+import pytest
+from etils import epath
+
+from cifar_jax import config as config_lib
+from cifar_jax import workdir
+from cifar_jax.errors import UserError
+from configs import final
+
+
+def test_a_config_comes_back_as_it_was(tmp_path):
+    config = final.get_config()
+    workdir.claim(epath.Path(tmp_path) / "new" / "run", config)
+    loaded = workdir.load_config(epath.Path(tmp_path) / "new" / "run")
+    config_lib.validate(loaded)
+    assert config_lib.flat(loaded).keys() == config_lib.flat(config).keys()
+    assert loaded.model.blocks[3].filters == 512 and loaded.model.dense == (128, 64)
+    assert config_lib.differences(loaded, config) == []
+    workdir.check_config(epath.Path(tmp_path) / "new" / "run", config)
+
+
+def test_another_config_is_refused_by_key_but_other_places_are_not(tmp_path):
+    config = final.get_config()
+    workdir.claim(epath.Path(tmp_path), config)
+    config.data.dir = "/elsewhere"
+    workdir.check_config(epath.Path(tmp_path), config)
+    config.epochs = 41
+    with pytest.raises(UserError, match="config.epochs: 40 -> 41"):
+        workdir.check_config(epath.Path(tmp_path), config)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = epath.Path(tmp_path) / "result.json"
+    workdir.write_json(path, {"a": 1})
+    with pytest.raises(ValueError):
+        workdir.write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    workdir.write_npz(epath.Path(tmp_path) / "a.npz", {"x": np.arange(3)})
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["x"].tolist() == [0, 1, 2]
+    assert {p.name for p in tmp_path.iterdir()} == {"result.json", "a.npz"}
+
+
+def test_damaged_json_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 0, "epo')
+    with pytest.raises(UserError, match="config.json is damaged"):
+        workdir.load_config(epath.Path(tmp_path))
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to --workdir=.*file/run"):
+        workdir.claim(epath.Path(tmp_path) / "file" / "run", final.get_config())
