@@ -16,20 +16,21 @@ LOCKED = mkdir -p .cache && $(PYTHON) -c 'import fcntl, os, sys; \
   fcntl.flock(lock, fcntl.LOCK_EX); \
   os.execvp(sys.argv[1], sys.argv[1:])'
 
-.PHONY: help quickstart test lint constraints clean check-python install-run install-dev
+.PHONY: help quickstart test lint results constraints clean check-python install-run install-dev
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make quickstart   install, train a small model, show where its results are'
 	@echo 'make test         run the tests; ARGS="-k resume" passes arguments to pytest'
 	@echo 'make lint         ruff check, ruff format --check, basedpyright'
+	@echo 'make results      the README table anew, from results/'
 	@echo 'make constraints  pin afresh all that requirements*.txt pull in'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 	@echo 'PYTHON=python3.12 chooses the Python (3.11 to 3.13) of a new .venv.'
 
 quickstart: install-run
 	@$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
-	@echo 'Results are in runs/quickstart: open report.html, or read result.json.'
+	@echo 'The results are in runs/quickstart: result.json, metrics.jsonl, tensorboard/.'
 
 test: install-dev
 	@$(BIN)/python -m pytest $(ARGS)
@@ -38,6 +39,9 @@ lint: install-dev
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m basedpyright
+
+results: install-run
+	@$(BIN)/python -m cifar_jax.results
 
 # requirements.txt reads constraints.txt, so the old pins are set aside while the new ones are found.
 constraints: check-python

@@ -44,6 +44,7 @@ _POSITIVE = "a number above 0", lambda v: _is_number(v) and v > 0
 _FRACTION = "a number from 0 up to but without 1", lambda v: _is_number(v) and 0 <= v < 1
 _BETWEEN = "a number between 0 and 1, both excluded", lambda v: _is_number(v) and 0 < v < 1
 _FLAG = "True or False", lambda v: isinstance(v, bool)
+_TEXT = "a text", lambda v: isinstance(v, str)
 
 _CHECKS: dict[str, _Check] = {
     "seed": _whole(0, 2**32 - 1),
@@ -52,7 +53,16 @@ _CHECKS: dict[str, _Check] = {
     "dtype": _one_of("float32", "bfloat16"),
     "label_smoothing": _FRACTION,
     "steps_per_dispatch": _whole(0),
+    "profile": _FLAG,
+    "data.name": _TEXT,
+    "data.dir": _TEXT,
+    "data.archive": _TEXT,
+    "data.cache_dir": _TEXT,
+    "data.download": _FLAG,
     "data.validation_fraction": _BETWEEN,
+    "data.stratified": _FLAG,
+    "data.standardize": _FLAG,
+    "augment.flip": _FLAG,
     "augment.crop_padding": _whole(0),
     "augment.cutout": _whole(0),
     "augment.mixup": _number(0),
@@ -66,6 +76,7 @@ _CHECKS: dict[str, _Check] = {
     "optimizer.b2": _FRACTION,
     "optimizer.epsilon": _POSITIVE,
     "optimizer.momentum": _FRACTION,
+    "optimizer.nesterov": _FLAG,
     "optimizer.weight_decay": _number(0),
     "optimizer.gradient_clip": _number(0),
     "optimizer.ema_decay": _FRACTION,
@@ -74,14 +85,17 @@ _CHECKS: dict[str, _Check] = {
     "schedule.boundaries": _all("a tuple of fractions of config.epochs", _BETWEEN),
     "schedule.factor": _POSITIVE,
     "schedule.final_fraction": _number(0, 1),
+    "plateau.enabled": _FLAG,
     "plateau.factor": _BETWEEN,
     "plateau.patience": _whole(1),
-    "plateau.min_delta": _number(0),
+    "plateau.min_delta": _POSITIVE,  # optax refuses 0
     "plateau.cooldown": _whole(0),
     "plateau.min_scale": _number(0, 1),
+    "early_stopping.enabled": _FLAG,
     "early_stopping.metric": _one_of("validation_loss", "validation_accuracy"),
     "early_stopping.patience": _whole(1),
     "early_stopping.min_delta": _number(0),
+    "early_stopping.restore_best": _FLAG,
     "eval.batch_size": _whole(1),
     "checkpoint.every_steps": _whole(0),
 }
@@ -139,6 +153,10 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
             "config.schedule.warmup_epochs must be below config.epochs "
             f"({config.epochs}): it is {schedule.warmup_epochs:g}"
         )
+    if schedule.name == "piecewise" and any(
+        boundary * config.epochs < schedule.warmup_epochs for boundary in schedule.boundaries
+    ):
+        yield "config.schedule.boundaries must come after config.schedule.warmup_epochs"
     if list(schedule.boundaries) != sorted(set(schedule.boundaries)):
         yield "config.schedule.boundaries must rise: sort them and drop repeated ones"
 
@@ -150,12 +168,17 @@ def validate(config: ConfigDict) -> None:
       UserError: at least one fault; the message has a line for each, with key and remedy.
     """
     values = flat(config)
+    blocks = values.pop("model.blocks", None)
     faults = [
+        f"config.{key} {'is missing' if key in _CHECKS else 'is no key'}: see configs/base.py"
+        for key in sorted(values.keys() ^ _CHECKS.keys())
+    ]
+    faults += [
         f"config.{key} must be {text}: it is {values[key]!r}"
         for key, (text, test) in _CHECKS.items()
-        if not test(values[key])
+        if key in values and not test(values[key])
     ]
-    faults += _block_faults(config.model.blocks)
+    faults += _block_faults(blocks)
     faults += [] if faults else _contradictions(config)
     if faults:
         raise UserError("\n".join(faults))

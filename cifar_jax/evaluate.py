@@ -124,7 +124,7 @@ def final_test(
     eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
     logits = predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
     loss = cross_entropy(logits, labels)
-    row = rows[restored.step // experiment.steps_per_epoch - 1]
+    row = next(row for row in rows if row["step"] == restored.step)
     result = {
         "parameters": summary.count((train_state.params, train_state.batch_stats)),
         "epochs": rows[-1]["epoch"],

@@ -7,6 +7,8 @@ import time
 from typing import Any
 
 from etils import epath
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2, summary_pb2
 from tqdm import tqdm
 
 from cifar_jax import workdir as files
@@ -35,14 +37,19 @@ class MetricsWriter:
 
     def __init__(self, workdir: epath.Path, step: int):
         """Goes on after `step`: rows and scalars of later steps, which will be redone, are cut."""
-        # Imported here: evaluation and the tests of the pure parts do without.
-        from tensorboardX import SummaryWriter
-
         self._path = workdir / files.METRICS
         self.rows = [row for row in read_rows(workdir) if row["step"] <= step]
         if self._path.exists():
             self._write()
-        self._tensorboard = SummaryWriter(str(workdir / files.TENSORBOARD), purge_step=step + 1)
+        directory = workdir / files.TENSORBOARD
+        directory.mkdir(parents=True, exist_ok=True)
+        # Not SummaryWriter: its flush leaves in a queue what a killed process then loses. The
+        # suffix, because the name has the time in whole seconds, and an older file would go.
+        self._tensorboard = EventsWriter(str(directory / "events"), f".{step}")
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._tensorboard.write_event(
+            event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=start)
+        )
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -54,9 +61,16 @@ class MetricsWriter:
         """Adds the row of an epoch; its scalars go to TensorBoard at `row["step"]`."""
         self.rows.append(row)
         self._write()
-        for key, value in row.items():
-            if key not in ("epoch", "step"):
-                self._tensorboard.add_scalar(key, value, row["step"])
+        values = [
+            summary_pb2.Summary.Value(tag=key, simple_value=value)
+            for key, value in row.items()
+            if key not in ("epoch", "step")
+        ]
+        self._tensorboard.write_event(
+            event_pb2.Event(
+                wall_time=time.time(), step=row["step"], summary=summary_pb2.Summary(value=values)
+            )
+        )
         self._tensorboard.flush()
 
     def _write(self) -> None:

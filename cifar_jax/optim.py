@@ -43,7 +43,7 @@ def make_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     """The learning rate as a function of the step, the plateau's factor aside."""
     schedule, peak = config.schedule, config.optimizer.learning_rate
     total = config.epochs * steps_per_epoch
-    warmup = round(schedule.warmup_epochs * steps_per_epoch)
+    warmup = min(round(schedule.warmup_epochs * steps_per_epoch), total - 1)
     last = schedule.final_fraction
     if schedule.name == "one_cycle":
         # Linear up, linear down; by default 30 % of the run rises, as Smith & Topin 2018 do.
@@ -59,7 +59,10 @@ def make_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
         main = optax.cosine_decay_schedule(peak, total - warmup, alpha=last)
     elif schedule.name == "piecewise":
         # join_schedules counts from the end of the warm-up; the boundaries are of the whole run.
-        drops = {round(at * total) - warmup: schedule.factor for at in schedule.boundaries}
+        drops: dict[int, float] = {}
+        for at in schedule.boundaries:
+            step = round(at * total) - warmup
+            drops[step] = drops.get(step, 1.0) * schedule.factor
         main = optax.piecewise_constant_schedule(peak, drops)
     else:
         main = optax.constant_schedule(peak)

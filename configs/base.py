@@ -86,7 +86,7 @@ def get_config() -> ConfigDict:
     config.plateau.enabled = False
     config.plateau.factor = 0.5
     config.plateau.patience = 3  # epochs without improvement
-    config.plateau.min_delta = 1e-4
+    config.plateau.min_delta = 1e-4  # above 0
     config.plateau.cooldown = 0  # epochs
     config.plateau.min_scale = 0.0
 

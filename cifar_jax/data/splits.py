@@ -22,7 +22,7 @@ def split(
       The sorted indices of the two parts, training first.
 
     Raises:
-      UserError: a part, or a class in it, would be empty.
+      UserError: a part would be empty, or a class is too small to be in both.
     """
     # Here, so that what needs no split starts without it. Its RandomState stream is frozen.
     from sklearn.model_selection import train_test_split
@@ -58,5 +58,6 @@ def channel_statistics(
         [np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)]
     )
     mean = histograms @ values / histograms.sum(1)
-    variance = histograms @ values**2 / histograms.sum(1) - mean**2
+    squares = np.square(values - mean[:, None])
+    variance = (histograms * squares).sum(1) / histograms.sum(1)
     return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)

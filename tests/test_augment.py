@@ -1,0 +1,172 @@
+"""Augmentations do what they say, to the pixel, and nothing when they are off."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from cifar_jax.data import augment, splits
+
+SIZE = 8
+KEY = jax.random.key(0)
+
+
+def distinct(batch, seed=0):
+    """Images `[batch, 8, 8, 3]` float32 in which no pixel is zero and no two are equal."""
+    order = np.random.default_rng(seed).permutation(batch * SIZE * SIZE * 3)
+    return ((order + 1) / len(order)).astype(np.float32).reshape(batch, SIZE, SIZE, 3)
+
+
+def one_hot(batch):
+    return np.eye(4, dtype=np.float32)[np.arange(batch) % 4]
+
+
+def apply(overrides, key=KEY, batch=32):
+    config = tiny.config({f"augment.{name}": value for name, value in overrides.items()})
+    images, targets = jnp.asarray(distinct(batch)), jnp.asarray(one_hot(batch))
+    return jax.device_get(augment.augment(config, key, images, targets))
+
+
+def test_flip_mirrors_half_of_the_images_exactly():
+    images = distinct(512)
+    found = np.asarray(augment.random_flip(KEY, jnp.asarray(images)))
+    same = (found == images).all((1, 2, 3))
+    mirrored = (found == images[:, :, ::-1]).all((1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert 0.4 < mirrored.mean() < 0.6  # of 512 fair coins: nine standard deviations
+
+
+@pytest.mark.parametrize("padding", [1, 3])
+def test_crop_is_a_window_of_the_padded_image(padding):
+    images = distinct(64)
+    found = np.asarray(augment.random_crop(KEY, jnp.asarray(images), padding))
+    assert found.shape == images.shape
+    padded = np.pad(images, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)))
+    side = 2 * padding + 1
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (SIZE, SIZE), (1, 2))
+    windows = windows.transpose(0, 1, 2, 4, 5, 3)  # [64, side, side, 8, 8, 3]
+    assert windows.shape[1:3] == (side, side)
+    matches = (windows == found[:, None, None]).all((3, 4, 5))
+    assert (matches.sum((1, 2)) == 1).all()
+    seen = matches.any(0)
+    # 64 draws of 9 offsets leave one out with a chance of 0.5 %; of 49 they see most.
+    assert seen.sum() >= 0.6 * side**2
+    assert seen[0].any() and seen[-1].any() and seen[:, 0].any() and seen[:, -1].any()
+
+
+def test_crop_reaches_every_offset():
+    image = np.broadcast_to(distinct(1), (400, SIZE, SIZE, 3))
+    found = np.asarray(augment.random_crop(KEY, jnp.asarray(image), 2))
+    assert len(np.unique(found.reshape(400, -1), axis=0)) == 25
+
+
+@pytest.mark.parametrize("size", [1, 3, SIZE])
+def test_cutout_zeroes_a_square_wholly_inside(size):
+    images = distinct(64)
+    found = np.asarray(augment.cutout(KEY, jnp.asarray(images), size))
+    hole = (found == 0).all(-1)
+    assert ((found == images) | hole[..., None]).all()
+    assert (hole.sum((1, 2)) == size * size).all()
+    assert (hole.any(2).sum(1) == size).all()  # so many rows
+    assert (hole.any(1).sum(1) == size).all()  # and columns: with the area, a square
+
+
+def test_cutout_reaches_every_place():
+    images = jnp.asarray(np.ones((600, SIZE, SIZE, 1), np.float32))
+    hole = np.asarray(augment.cutout(KEY, images, 3))[..., 0] == 0
+    corners = {(int(rows[0]), int(columns[0])) for rows, columns in map(np.nonzero, hole)}
+    assert corners == {(row, column) for row in range(6) for column in range(6)}
+
+
+def test_mixup_mixes_images_and_targets_with_one_weight():
+    images, targets = distinct(16), np.eye(16, dtype=np.float32)
+    arguments = jnp.asarray(images), jnp.asarray(targets)
+    mixed, mixed_targets = jax.device_get(augment.mixup(KEY, *arguments, 1.0))
+    weight = mixed_targets[0, 0]
+    assert 0.01 < weight < 0.99  # of this key: neither end, where everything would pass
+    np.testing.assert_allclose(mixed_targets.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(mixed_targets, weight * np.eye(16) + (1 - weight) * np.eye(16)[::-1])
+    np.testing.assert_allclose(mixed, weight * images + (1 - weight) * images[::-1], rtol=1e-5)
+
+
+def test_mixup_draws_the_weight_from_the_beta_distribution():
+    def weight(key):
+        images = jnp.zeros((2, 1, 1, 1))
+        return augment.mixup(key, images, jnp.eye(2), 0.2)[1][0, 0]
+
+    weights = np.asarray(jax.vmap(weight)(jax.random.split(KEY, 2000)))
+    # Beta(a, a) has the mean 1/2 and the variance 1 / (4 * (2 * a + 1)).
+    assert weights.mean() == pytest.approx(0.5, abs=0.04)
+    assert weights.var() == pytest.approx(1 / (4 * 1.4), rel=0.05)
+
+
+EVERYTHING = {"flip": True, "crop_padding": 2, "cutout": 3, "mixup": 0.5}
+
+
+def test_nothing_on_changes_nothing():
+    images, targets = apply({})
+    np.testing.assert_array_equal(images, distinct(32))
+    np.testing.assert_array_equal(targets, one_hot(32))
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_each_switch_does_its_augmentation(name):
+    images, targets = apply({name: EVERYTHING[name]})
+    assert (images != distinct(32)).any()
+    assert (targets != one_hot(32)).any() == (name == "mixup")
+    np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
+
+
+def test_the_same_key_gives_the_same_result_and_another_step_another():
+    keys = [jax.random.fold_in(KEY, step) for step in (0, 1)]
+    images, targets = apply(EVERYTHING, keys[0])
+    again, targets_again = apply(EVERYTHING, keys[0])
+    np.testing.assert_array_equal(images, again)
+    np.testing.assert_array_equal(targets, targets_again)
+    other, other_targets = apply(EVERYTHING, keys[1])
+    assert (images != other).any((1, 2, 3)).all()
+    assert (targets != other_targets).any()
+
+
+def test_each_augmentation_differs_between_steps():
+    for name, value in EVERYTHING.items():
+        first, second = (apply({name: value}, jax.random.fold_in(KEY, step))[0] for step in (0, 1))
+        assert (first != second).any(), name
+
+
+def test_one_augmentation_does_not_change_the_draws_of_another():
+    flipped, _ = apply({"flip": True})
+    with_hole, _ = apply({"flip": True, "cutout": 3})
+    alone, _ = apply({"cutout": 3})
+    hole = with_hole == 0
+    np.testing.assert_array_equal(hole, alone == 0)
+    np.testing.assert_array_equal(with_hole, np.where(hole, 0, flipped))
+    _, targets = apply(EVERYTHING)
+    _, targets_alone = apply({"mixup": EVERYTHING["mixup"]})
+    np.testing.assert_array_equal(targets, targets_alone)
+
+
+def test_names_are_those_in_use_in_their_order():
+    assert augment.names(tiny.config()) == []
+    config = tiny.config({"augment.mixup": 0.2, "augment.flip": True})
+    assert augment.names(config) == ["random_flip", "mixup"]
+    config = tiny.config({"augment.crop_padding": 4, "augment.cutout": 8})
+    assert augment.names(config) == ["random_crop", "cutout"]
+
+
+def test_normalize_scales_bytes_to_one():
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    found = augment.normalize(jnp.asarray(images), None, None)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, images / 255, rtol=1e-6)
+
+
+def test_standardised_images_have_mean_zero_and_deviation_one():
+    images, _ = tiny.images_and_labels(50)
+    images = images * np.array([1, 0.5, 0.1]) + np.array([0, 40, 90])  # channels that differ
+    images = images.astype(np.uint8)
+    mean, std = splits.channel_statistics(images)
+    found = np.asarray(augment.normalize(jnp.asarray(images), mean, std))
+    np.testing.assert_allclose(found.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std((0, 1, 2)), 1, rtol=1e-5)

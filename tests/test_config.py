@@ -1,0 +1,287 @@
+"""A config is checked whole before anything compiles, with one clear line per fault."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from cifar_jax import config as config_lib
+from cifar_jax.errors import UserError
+from configs import base
+
+NAMES = sorted(
+    path.stem for path in Path(base.__file__).parent.glob("*.py") if path.stem != "__init__"
+)
+
+NAN, INFINITY = float("nan"), float("inf")
+NUMBER_BELOW_1 = "a number from 0 up to but without 1"
+POSITIVE = "a number above 0"
+WHOLE = "a whole number, at least"
+
+# key, a value it must not have, what the message says is allowed
+BAD_VALUES = [
+    ("seed", -1, "a whole number, from 0 to 4294967295"),
+    ("seed", 2**32, "a whole number, from 0 to 4294967295"),
+    ("seed", 1.0, "a whole number, from 0 to 4294967295"),
+    ("epochs", 0, f"{WHOLE} 1"),
+    ("epochs", 2.5, f"{WHOLE} 1"),
+    ("epochs", True, f"{WHOLE} 1"),
+    ("batch_size", 0, f"{WHOLE} 1"),
+    ("batch_size", "128", f"{WHOLE} 1"),
+    ("dtype", "float16", "one of 'float32', 'bfloat16'"),
+    ("label_smoothing", 1.0, NUMBER_BELOW_1),
+    ("label_smoothing", -0.1, NUMBER_BELOW_1),
+    ("steps_per_dispatch", -1, f"{WHOLE} 0"),
+    ("data.validation_fraction", 0.0, "a number between 0 and 1, both excluded"),
+    ("data.validation_fraction", 1.0, "a number between 0 and 1, both excluded"),
+    ("augment.crop_padding", -4, f"{WHOLE} 0"),
+    ("augment.cutout", 8.0, f"{WHOLE} 0"),
+    ("augment.mixup", -0.2, "a number, at least 0"),
+    ("augment.mixup", INFINITY, "a number, at least 0"),
+    ("model.name", "resnet", "one of 'cnn'"),
+    ("model.dense", 64, f"a tuple of widths, each {WHOLE} 1"),
+    ("model.dense", (64, 0), f"a tuple of widths, each {WHOLE} 1"),
+    ("model.dense_dropout", 1.0, NUMBER_BELOW_1),
+    ("model.dense_l2", -1e-3, "a number, at least 0"),
+    ("optimizer.name", "Adam", "one of 'adam', 'adamw', 'sgd'"),
+    ("optimizer.learning_rate", 0.0, POSITIVE),
+    ("optimizer.learning_rate", NAN, POSITIVE),
+    ("optimizer.learning_rate", INFINITY, POSITIVE),
+    ("optimizer.learning_rate", None, POSITIVE),
+    ("optimizer.b1", 1.0, NUMBER_BELOW_1),
+    ("optimizer.b2", 1.5, NUMBER_BELOW_1),
+    ("optimizer.epsilon", 0.0, POSITIVE),
+    ("optimizer.momentum", -0.9, NUMBER_BELOW_1),
+    ("optimizer.weight_decay", -1e-4, "a number, at least 0"),
+    ("optimizer.gradient_clip", -1.0, "a number, at least 0"),
+    ("optimizer.ema_decay", 1.0, NUMBER_BELOW_1),
+    ("schedule.name", "linear", "one of 'constant', 'cosine', 'one_cycle', 'piecewise'"),
+    ("schedule.warmup_epochs", -1.0, "a number, at least 0"),
+    ("schedule.boundaries", (0.5, 30), "a tuple of fractions of config.epochs, each a number"),
+    ("schedule.boundaries", 0.5, "a tuple of fractions of config.epochs, each a number"),
+    ("schedule.factor", 0.0, POSITIVE),
+    ("schedule.final_fraction", 1.1, "a number, from 0 to 1"),
+    ("plateau.factor", 1.0, "a number between 0 and 1, both excluded"),
+    ("plateau.patience", 0, f"{WHOLE} 1"),
+    ("plateau.min_delta", -1e-4, POSITIVE),
+    ("plateau.min_delta", 0.0, POSITIVE),  # optax.contrib.reduce_on_plateau refuses it
+    ("plateau.cooldown", -1, f"{WHOLE} 0"),
+    ("plateau.min_scale", 2.0, "a number, from 0 to 1"),
+    ("early_stopping.metric", "test_accuracy", "one of 'validation_loss', 'validation_accuracy'"),
+    ("early_stopping.patience", 0, f"{WHOLE} 1"),
+    ("early_stopping.min_delta", -1.0, "a number, at least 0"),
+    ("eval.batch_size", 0, f"{WHOLE} 1"),
+    ("checkpoint.every_steps", -1, f"{WHOLE} 0"),
+    ("augment.flip", 1, "True or False"),
+    ("data.stratified", "yes", "True or False"),
+    ("early_stopping.restore_best", None, "True or False"),
+    ("data.name", None, "a text"),
+    ("data.dir", 3, "a text"),
+]
+
+BAD_BLOCK_VALUES = [
+    ("filters", 0, f"{WHOLE} 1"),
+    ("kernel", (3, 3), f"{WHOLE} 1"),
+    ("padding", "same", "one of 'SAME', 'VALID'"),
+    ("batch_norm", 1, "True or False"),
+    ("pool", 0, f"{WHOLE} 1"),
+    ("dropout", 1.0, NUMBER_BELOW_1),
+    ("l2", -0.001, "a number, at least 0"),
+]
+
+CONTRADICTIONS = [
+    ({"optimizer.weight_decay": 1e-4}, "config.optimizer.weight_decay is decoupled"),
+    (
+        {"optimizer.weight_decay": 1e-4, "optimizer.name": "sgd"},
+        "config.optimizer.weight_decay is decoupled",
+    ),
+    ({"optimizer.nesterov": True}, "config.optimizer.nesterov belongs to sgd"),
+    ({"schedule.warmup_epochs": 40.0}, "config.schedule.warmup_epochs must be below"),
+    ({"schedule.boundaries": (0.75, 0.5)}, "config.schedule.boundaries must rise"),
+    ({"schedule.boundaries": (0.5, 0.5)}, "config.schedule.boundaries must rise"),
+]
+
+
+def with_value(key, value):
+    """The default config with a value that its type need not allow, as `config.json` may have."""
+    config = base.get_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({key: value})
+    return config
+
+
+def with_blocks(blocks):
+    config = base.get_config()
+    with config.ignore_type():
+        config.model.blocks = blocks
+    return config
+
+
+def faults(config):
+    with pytest.raises(UserError) as caught:
+        config_lib.validate(config)
+    return str(caught.value).splitlines()
+
+
+def reloaded(config):
+    return config_lib.from_plain(json.loads(json.dumps(config_lib.plain(config))))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_configs_of_this_repository_validate(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config_lib.validate(config)
+    assert config.is_locked  # or a mistyped key in an experiment would be taken
+
+
+@pytest.mark.parametrize(("key", "value", "allowed"), BAD_VALUES)
+def test_bad_value_is_one_line_with_key_and_remedy(key, value, allowed):
+    (line,) = faults(with_value(key, value))
+    assert line.startswith(f"config.{key} must be {allowed}")
+    assert line.endswith(f": it is {value!r}")
+
+
+def test_values_at_the_bounds_are_allowed():
+    config = base.get_config()
+    config.update_from_flattened_dict(
+        {
+            "seed": 2**32 - 1,
+            "epochs": 1,
+            "batch_size": 1,
+            "model.blocks": (),
+            "model.dense": (),
+            "schedule.boundaries": (),
+            "schedule.final_fraction": 1.0,
+            "optimizer.momentum": 0.0,
+            "plateau.patience": 1,
+            "plateau.min_scale": 1.0,
+        }
+    )
+    config_lib.validate(config)
+
+
+def test_each_fault_has_its_line():
+    config = with_value("epochs", 0)
+    config.augment.cutout = -1
+    config.model.blocks = (base.conv_block(0),)
+    lines = faults(config)
+    assert len(lines) == 3
+    assert [line.split()[0] for line in lines] == [
+        "config.epochs",
+        "config.augment.cutout",
+        "config.model.blocks[0].filters",
+    ]
+
+
+@pytest.mark.parametrize(("overrides", "start"), CONTRADICTIONS)
+def test_values_that_contradict_each_other_are_refused(overrides, start):
+    config = base.get_config()
+    config.update_from_flattened_dict(overrides)
+    (line,) = faults(config)
+    assert line.startswith(start)
+
+
+def test_what_does_not_contradict_is_allowed():
+    config = base.get_config()
+    config.update_from_flattened_dict({"optimizer.name": "adamw", "optimizer.weight_decay": 0.01})
+    config_lib.validate(config)
+    config = base.get_config()
+    config.update_from_flattened_dict({"optimizer.name": "sgd", "optimizer.nesterov": True})
+    config.schedule.warmup_epochs = config.epochs - 0.5
+    config_lib.validate(config)
+
+
+@pytest.mark.parametrize(("key", "value", "allowed"), BAD_BLOCK_VALUES)
+def test_bad_value_in_a_block_names_the_block(key, value, allowed):
+    block = base.conv_block(32)
+    with block.ignore_type():
+        block[key] = value
+    (line,) = faults(with_blocks((base.conv_block(32), block)))
+    assert line == f"config.model.blocks[1].{key} must be {allowed}: it is {value!r}"
+
+
+def test_unknown_key_in_a_block_is_refused():
+    block = base.conv_block(32)
+    block.stride = 2
+    (line,) = faults(with_blocks((block,)))
+    assert line.startswith("config.model.blocks[0].stride is not a key of a block")
+    assert "filters, kernel, padding" in line
+
+
+def test_missing_key_in_a_block_is_named():
+    block = base.conv_block(32)
+    del block["pool"]
+    (line,) = faults(with_blocks((block,)))
+    assert line.startswith("config.model.blocks[0].pool is missing")
+
+
+@pytest.mark.parametrize("blocks", [32, (32,), ((32, 3),), None])
+def test_blocks_of_the_wrong_type_are_refused(blocks):
+    (line,) = faults(with_blocks(blocks))
+    assert line.startswith("config.model.blocks")
+    assert "base.conv_block(...)" in line
+
+
+def test_missing_and_unknown_keys_are_named():
+    saved = config_lib.plain(base.get_config())
+    del saved["optimizer"]["b1"]
+    saved["optimizer"]["beta1"] = 0.9
+    lines = faults(config_lib.from_plain(saved))
+    assert len(lines) == 2
+    assert any(line.startswith("config.optimizer.b1 ") for line in lines)
+    assert any(line.startswith("config.optimizer.beta1 ") for line in lines)
+
+
+def test_flat_names_every_value():
+    values = config_lib.flat(base.get_config())
+    assert values["optimizer.learning_rate"] == 1e-3
+    assert values["seed"] == 0
+    assert len(values["model.blocks"]) == 2  # a tuple stays a value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reloaded_config_is_no_difference(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    again = reloaded(config)
+    assert config_lib.differences(again, config) == []
+    config_lib.validate(again)
+    tuples = (again.model.blocks, again.model.dense, again.schedule.boundaries)
+    assert all(isinstance(value, tuple) for value in tuples)  # which JSON does not have
+
+
+def test_differences_name_keys_and_both_values():
+    saved, asked = base.get_config(), base.get_config()
+    asked.optimizer.learning_rate = 0.01
+    asked.model.dense = (64, 32)
+    assert config_lib.differences(reloaded(saved), asked) == [
+        "config.model.dense: [64] -> [64, 32]",
+        "config.optimizer.learning_rate: 0.001 -> 0.01",
+    ]
+
+
+def test_a_changed_block_is_a_difference():
+    saved, asked = base.get_config(), base.get_config()
+    asked.model.blocks = (base.conv_block(32), base.conv_block(64, l2=0.001))
+    (text,) = config_lib.differences(reloaded(saved), asked)
+    assert text.startswith("config.model.blocks: ")
+
+
+def test_a_key_of_one_side_only_is_a_difference():
+    saved, asked = config_lib.plain(base.get_config()), base.get_config()
+    del saved["seed"]
+    assert config_lib.differences(config_lib.from_plain(saved), asked) == [
+        "config.seed: (no such key) -> 0"
+    ]
+
+
+def test_where_the_data_lies_is_no_difference():
+    saved, asked = base.get_config(), base.get_config()
+    asked.data.dir = "/elsewhere"
+    asked.data.archive = "cifar-10-binary.tar.gz"
+    asked.data.cache_dir = "/cache"
+    asked.data.download = False
+    asked.profile = True
+    assert config_lib.differences(saved, asked) == []
+    asked.data.name = "digits"  # which data it is, is another matter
+    assert config_lib.differences(saved, asked) == ["config.data.name: cifar10 -> digits"]

@@ -1,0 +1,369 @@
+"""The networks are the report's: its tables row by row, its counts, Keras' conventions."""
+
+import functools
+import importlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cifar_jax import models, optim, state
+from cifar_jax.data import augment
+from cifar_jax.errors import UserError
+from cifar_jax.models import layers, summary
+from configs import base
+
+CIFAR = (32, 32, 3)
+NAMES = ("model1", "model2", "model3", "final")
+
+# The report's tables, copied: layer type and output shape without the batch axis.
+TABLES = {
+    "model1": [
+        ("Conv2D", (30, 30, 32)),
+        ("MaxPooling2D", (15, 15, 32)),
+        ("Conv2D", (13, 13, 64)),
+        ("MaxPooling2D", (6, 6, 64)),
+        ("Conv2D", (4, 4, 64)),
+        ("Flatten", (1024,)),
+        ("Dense", (64,)),
+        ("Dense", (10,)),
+    ],
+    "model2": [
+        ("RandomFlip", (32, 32, 3)),
+        ("Conv2D", (30, 30, 32)),
+        ("MaxPooling2D", (15, 15, 32)),
+        ("Conv2D", (13, 13, 64)),
+        ("MaxPooling2D", (6, 6, 64)),
+        ("Conv2D", (4, 4, 64)),
+        ("Flatten", (1024,)),
+        ("Dense", (64,)),
+        ("Dropout", (64,)),
+        ("Dense", (10,)),
+    ],
+    "model3": [
+        ("RandomFlip", (32, 32, 3)),
+        ("Conv2D", (32, 32, 64)),
+        ("MaxPooling2D", (16, 16, 64)),
+        ("Conv2D", (16, 16, 128)),
+        ("MaxPooling2D", (8, 8, 128)),
+        ("Conv2D", (8, 8, 256)),
+        ("MaxPooling2D", (4, 4, 256)),
+        ("Conv2D", (4, 4, 256)),
+        ("Flatten", (4096,)),
+        ("Dense", (128,)),
+        ("Dense", (64,)),
+        ("Dense", (10,)),
+    ],
+    "final": [
+        ("RandomFlip", (32, 32, 3)),
+        ("Conv2D", (32, 32, 64)),
+        ("BatchNormalization", (32, 32, 64)),
+        ("MaxPooling2D", (16, 16, 64)),
+        ("Dropout", (16, 16, 64)),
+        ("Conv2D", (16, 16, 128)),
+        ("BatchNormalization", (16, 16, 128)),
+        ("MaxPooling2D", (8, 8, 128)),
+        ("Dropout", (8, 8, 128)),
+        ("Conv2D", (8, 8, 256)),
+        ("BatchNormalization", (8, 8, 256)),
+        ("MaxPooling2D", (4, 4, 256)),
+        ("Dropout", (4, 4, 256)),
+        ("Conv2D", (4, 4, 512)),
+        ("BatchNormalization", (4, 4, 512)),
+        ("MaxPooling2D", (2, 2, 512)),
+        ("Dropout", (2, 2, 512)),
+        ("Flatten", (2048,)),
+        ("Dense", (128,)),
+        ("Dense", (64,)),
+        ("Dense", (10,)),
+    ],
+}
+PARAMETERS = {"model1": 122_570, "model2": 122_570, "model3": 1_494_218, "final": 1_825_994}
+
+KERAS_KINDS = {
+    "Conv": "Conv2D",
+    "MaxPool": "MaxPooling2D",
+    "BatchNorm": "BatchNormalization",
+    "Dropout": "Dropout",
+    "Flatten": "Flatten",
+    "Dense": "Dense",
+}
+
+
+def load(name):
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def abstract_variables(model, image_shape=CIFAR):
+    return jax.eval_shape(functools.partial(state.init_variables, model, 0, image_shape))
+
+
+def concrete_variables(model, image_shape=CIFAR):
+    # Jitted: compiling one program takes less time than dozens of single operations.
+    return jax.jit(functools.partial(state.init_variables, model, 0, image_shape))()
+
+
+def summary_lines(name):
+    """The printed summary of a config, with the shapes of a real optimizer's state."""
+    config = load(name)
+    model = models.build(config, CIFAR, 10)
+    variables = abstract_variables(model)
+    l2 = models.l2_weights(model, variables["params"])
+    optimizer = optim.make_optimizer(config, optim.make_schedule(config, 10), l2)
+    opt_state = jax.eval_shape(optimizer.init, variables["params"])
+    rows, augmentations = summary.layers(model, CIFAR), augment.names(config)
+    return summary.table(rows, variables, opt_state, augmentations, CIFAR).splitlines()
+
+
+def small_config(*blocks, **model):
+    """A config whose network is small enough to run without compiling for long."""
+    config = base.get_config()
+    config.model.blocks = blocks
+    config.model.dense = (8,)
+    config.model.update(model)
+    return config
+
+
+def build_small(*blocks, dtype="float32", **model):
+    """A network for 8x8x3 images with three classes, and its variables."""
+    config = small_config(*blocks, **model)
+    config.dtype = dtype
+    network = models.build(config, (8, 8, 3), 3)
+    return network, concrete_variables(network, (8, 8, 3))
+
+
+def random_images(shape=(4, 8, 8, 3), seed=0):
+    return jax.random.uniform(jax.random.key(seed), shape)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_follow_the_reports_table(name):
+    config = load(name)
+    augmentations = augment.names(config)
+    assert augmentations == (["random_flip"] if name != "model1" else [])
+    found = [("RandomFlip", CIFAR) for _ in augmentations] + [
+        (KERAS_KINDS[row.kind], row.shape)
+        for row in summary.layers(models.build(config, CIFAR, 10), CIFAR)
+    ]
+    assert found == TABLES[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_printed_summary_shows_the_reports_table(name):
+    header, _, *lines = summary_lines(name)
+    assert header.split() == "layer type output shape parameters multiply-adds".split()
+    kinds = {**KERAS_KINDS, "augmentation": "RandomFlip"}
+    rows = [line.split(maxsplit=2) for line in lines[: len(TABLES[name])]]
+    shapes = [row[2][: row[2].index(")") + 1] for row in rows]
+    expected = [(kind, str((None, *shape))) for kind, shape in TABLES[name]]
+    assert [(kinds[row[1]], shape) for row, shape in zip(rows, shapes, strict=True)] == expected
+    assert set(lines[len(rows)]) == {"-"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameter_count_is_the_reports(name):
+    model = models.build(load(name), CIFAR, 10)
+    assert summary.count(abstract_variables(model)) == PARAMETERS[name]
+    assert sum(row.parameters for row in summary.layers(model, CIFAR)) == PARAMETERS[name]
+    total = next(line for line in summary_lines(name) if line.startswith("total"))
+    assert total.split()[1] == f"{PARAMETERS[name]:,}"
+
+
+def test_the_final_models_count_includes_batch_statistics():
+    variables = abstract_variables(models.build(load("final"), CIFAR, 10))
+    # A mean and a variance for each filter.
+    assert summary.count(variables["batch_stats"]) == 2 * (64 + 128 + 256 + 512)
+    assert summary.count(variables["params"]) == 1_825_994 - 1_920
+    assert (
+        "trainable 1,824,074, not trainable (batch statistics) 1,920," in summary_lines("final")[-1]
+    )
+
+
+def test_model_2s_total_with_adams_state_is_the_reports_367712():
+    assert 3 * 122_570 + 2 == 367_712
+    last = summary_lines("model2")[-1]
+    assert "optimizer state 245,142" in last
+    assert last.endswith("with the optimizer's state 367,712")
+
+
+@pytest.mark.parametrize(
+    "name, layer, multiply_adds",
+    [
+        ("model1", "conv2d_0", 777_600),  # 30 * 30 positions * 3 * 3 * 3 inputs * 32 filters
+        ("model1", "max_pooling2d_0", 0),
+        ("model1", "dense_0", 65_536),  # 1024 inputs * 64 units
+        ("final", "conv2d_3", 18_874_368),  # 4 * 4 * (3 * 3 * 256) * 512
+        ("final", "batch_normalization_3", 0),
+        ("final", "head", 640),  # 64 inputs * 10 classes
+    ],
+)
+def test_multiply_adds_are_those_of_the_kernel(name, layer, multiply_adds):
+    rows = {row.name: row for row in summary.layers(models.build(load(name), CIFAR, 10), CIFAR)}
+    assert rows[layer].multiply_adds == multiply_adds
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_l2_is_on_every_convolution_of_model_3_and_the_final_model_and_nowhere_else(name):
+    model = models.build(load(name), CIFAR, 10)
+    weights = models.l2_weights(model, abstract_variables(model)["params"])
+    found = {
+        "/".join(key.key for key in path): weight
+        for path, weight in jax.tree_util.tree_leaves_with_path(weights)
+        if weight
+    }
+    regularised = [f"conv2d_{i}/kernel" for i in range(4)] if name in ("model3", "final") else []
+    assert found == dict.fromkeys(regularised, 0.001)
+
+
+def test_dense_l2_is_on_the_hidden_dense_kernels_and_not_on_the_head():
+    network, variables = build_small(base.conv_block(4), dense_l2=0.01)
+    weights = models.l2_weights(network, variables["params"])
+    assert weights["dense_0"] == {"kernel": 0.01, "bias": 0.0}
+    assert set(jax.tree.leaves([weights["head"], weights["conv2d_0"]])) == {0.0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_greyscale_set_with_100_classes_builds(name):
+    model = models.build(load(name), (28, 28, 1), 100)
+    variables = abstract_variables(model, (28, 28, 1))
+    images = jax.ShapeDtypeStruct((5, 28, 28, 1), jnp.float32)
+    logits = jax.eval_shape(functools.partial(model.apply, train=False), variables, images)
+    assert logits.shape == (5, 100)
+    assert variables["params"]["conv2d_0"]["kernel"].shape[2] == 1
+
+
+@pytest.mark.parametrize(
+    "image_shape, blocks, culprit",
+    [
+        # 8 -> 4 -> 2 -> 1 -> nothing left to pool.
+        ((8, 8, 3), [base.conv_block(4)] * 4, 3),
+        # 8 -> 6 -> 3 -> a 5x5 window does not fit.
+        ((8, 8, 3), [base.conv_block(4, padding="VALID"), base.conv_block(4, 5, "VALID")], 1),
+        # The narrower side decides.
+        ((32, 2, 1), [base.conv_block(4, pool=3)], 0),
+    ],
+)
+def test_a_block_without_a_pixel_left_is_refused_by_name(image_shape, blocks, culprit):
+    with pytest.raises(UserError, match=rf"^config\.model\.blocks\[{culprit}\] leaves no pixel"):
+        models.build(small_config(*blocks), image_shape, 10)
+
+
+def test_a_block_may_pool_to_exactly_one_pixel():
+    config = small_config(*[base.conv_block(4)] * 3)
+    rows = summary.layers(models.build(config, (8, 8, 3), 10), (8, 8, 3))
+    assert [row.shape for row in rows if row.kind == "MaxPool"][-1] == (1, 1, 4)
+
+
+def test_bfloat16_computes_near_float32_and_keeps_parameters_and_logits_float32():
+    blocks = (base.conv_block(16, batch_norm=True), base.conv_block(16))
+    network, variables = build_small(*blocks)
+    halved, halved_variables = build_small(*blocks, dtype="bfloat16")
+    images = random_images()
+    logits = network.apply(variables, images, train=False)
+    halved_logits, seen = halved.apply(
+        halved_variables, images, train=False, capture_intermediates=True
+    )
+    for leaf in jax.tree.leaves([variables, halved_variables, logits, halved_logits]):
+        assert leaf.dtype == jnp.float32
+    assert seen["intermediates"]["conv2d_1"]["__call__"][0].dtype == jnp.bfloat16
+    assert seen["intermediates"]["head"]["__call__"][0].dtype == jnp.bfloat16
+    # bfloat16 has 8 significant bits, and a few layers add up their roundings.
+    np.testing.assert_allclose(halved_logits, logits, atol=0.05 * np.abs(logits).max())
+    assert np.abs(halved_logits - logits).max() > 0
+
+
+@pytest.mark.parametrize("window", [2, 3])
+@pytest.mark.parametrize("size", [(8, 6), (7, 11)], ids=["even", "odd"])
+def test_max_pool_is_flaxs_in_value_and_gradient(size, window):
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))  # no two values are equal
+    height, width = size[0] // window, size[1] // window
+    cotangent = jax.random.normal(jax.random.key(1), (2, height, width, 3))
+    ours, pullback = jax.vjp(lambda x: layers.max_pool(x, window), x)
+    flaxs, flaxs_pullback = jax.vjp(lambda x: nn.max_pool(x, (window,) * 2, (window,) * 2), x)
+    np.testing.assert_array_equal(ours, flaxs)
+    np.testing.assert_array_equal(*pullback(cotangent), *flaxs_pullback(cotangent))
+
+
+def test_training_updates_batch_statistics_with_kerass_momentum():
+    network, variables = build_small(base.conv_block(4, batch_norm=True))
+    _, updated = network.apply(
+        variables,
+        random_images(),
+        train=True,
+        mutable=["batch_stats", "intermediates"],
+        capture_intermediates=True,
+    )
+    convolved = updated["intermediates"]["conv2d_0"]["__call__"][0]
+    activated = np.maximum(np.asarray(convolved, np.float64), 0)
+    statistics = updated["batch_stats"]["batch_normalization_0"]
+    mean, var = activated.mean((0, 1, 2)), activated.var((0, 1, 2))
+    # They start at 0 and 1; the variance is that of the batch itself, as in Keras (divided by n).
+    np.testing.assert_allclose(statistics["mean"], 0.01 * mean, rtol=1e-5)
+    np.testing.assert_allclose(statistics["var"], 0.99 + 0.01 * var, rtol=1e-6)
+
+
+def test_evaluation_leaves_batch_statistics_alone():
+    network, variables = build_small(base.conv_block(4, batch_norm=True))
+    _, updated = network.apply(variables, random_images(), train=False, mutable=["batch_stats"])
+    for before, after in zip(
+        jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(updated), strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_the_activation_stands_before_batch_norm():
+    network, variables = build_small(base.conv_block(4, batch_norm=True))
+    mean, var = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.5, 0.04, 2.0, 1e-4])
+    scale, bias = np.array([1.0, -2.0, 0.5, 3.0]), np.array([0.0, 0.1, -0.2, 0.3])
+    variables["params"]["batch_normalization_0"] = {"scale": scale, "bias": bias}
+    variables["batch_stats"]["batch_normalization_0"] = {"mean": mean, "var": var}
+    _, seen = network.apply(variables, random_images(), train=False, capture_intermediates=True)
+    outputs = {
+        layer: calls["__call__"][0]
+        for layer, calls in seen["intermediates"].items()
+        if layer != "__call__"
+    }
+    activated = np.maximum(outputs["conv2d_0"], 0)
+    normalised = (activated - mean) / np.sqrt(var + 1e-3) * scale + bias
+    np.testing.assert_allclose(outputs["batch_normalization_0"], normalised, atol=1e-5)
+    # Nothing between batch norm and pooling: a ReLU there would leave no negative value.
+    pooled = nn.max_pool(outputs["batch_normalization_0"], (2, 2), (2, 2))
+    np.testing.assert_array_equal(outputs["max_pooling2d_0"], pooled)
+    assert (pooled < 0).any()
+
+
+def test_dropout_is_inactive_in_evaluation_and_active_in_training():
+    block = base.conv_block(4, dropout=0.5)
+    network, variables = build_small(block, dense_dropout=0.5)
+    without, _ = build_small(base.conv_block(4))
+    images = random_images()
+    logits = network.apply(variables, images, train=False)  # no dropout rng: none is drawn
+    np.testing.assert_array_equal(logits, without.apply(variables, images, train=False))
+
+    def train_logits(seed):
+        return network.apply(variables, images, train=True, rngs={"dropout": jax.random.key(seed)})
+
+    np.testing.assert_array_equal(train_logits(0), train_logits(0))
+    assert not np.array_equal(train_logits(0), train_logits(1))
+    assert not np.array_equal(train_logits(0), logits)
+
+
+def test_initial_kernels_are_glorot_uniform_and_biases_zero():
+    model = models.build(load("model1"), CIFAR, 10)
+    params = concrete_variables(model)["params"]
+    fans = {  # inputs and outputs of a unit, a convolution's times its 3x3 positions
+        "conv2d_0": (9 * 3, 9 * 32),
+        "conv2d_1": (9 * 32, 9 * 64),
+        "conv2d_2": (9 * 64, 9 * 64),
+        "dense_0": (1024, 64),
+        "head": (64, 10),
+    }
+    assert params.keys() == fans.keys()
+    for layer, (fan_in, fan_out) in fans.items():
+        limit = np.sqrt(6 / (fan_in + fan_out))
+        kernel = np.asarray(params[layer]["kernel"])
+        assert 0.95 * limit < np.abs(kernel).max() <= limit
+        assert kernel.std() == pytest.approx(limit / np.sqrt(3), rel=0.1)
+        assert not params[layer]["bias"].any()

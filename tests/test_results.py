@@ -1,0 +1,26 @@
+"""The README's table is the one that its evidence gives."""
+
+import json
+import pathlib
+import shutil
+
+from cifar_jax import results
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def test_the_readme_shows_what_make_results_generates():
+    readme = (ROOT / "README.md").read_text()
+    assert results.updated(readme, ROOT / "results") == readme
+
+
+def test_a_changed_result_changes_the_table(tmp_path):
+    shutil.copytree(ROOT / "results", tmp_path / "results")
+    path = next((tmp_path / "results/model1").glob("seed-*/result.json"))
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "test_accuracy": 0.123456}))
+    before, after = results.table(ROOT / "results"), results.table(tmp_path / "results")
+    assert before != after
+    readme = f"head\n{results.BEGIN}\nold\n{results.END}\ntail\n"
+    updated = results.updated(readme, tmp_path / "results")
+    assert updated == f"head\n{results.BEGIN}\n{after}\n{results.END}\ntail\n"

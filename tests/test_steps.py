@@ -1,0 +1,290 @@
+"""A train step is a pure function of state, config and step, on any number of devices."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from cifar_jax import evaluate, optim, state, steps
+
+EIGHT_DEVICES = pytest.mark.skipif(
+    jax.device_count() < 8, reason="needs 8 devices: conftest.py asks XLA for them"
+)
+
+# What draws random numbers, so that a draw that is not a function of the step would show.
+RANDOM = {"augment.flip": True, "model.dense_dropout": 0.2}
+ALL_RANDOM = RANDOM | {"augment.crop_padding": 1, "augment.cutout": 2, "augment.mixup": 0.4}
+# Plain SGD: Adam would blow the last bit of a small gradient up to the size of the learning rate.
+SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.05}
+# A step that leaves the parameters as they are, to look at the rest of it.
+STILL = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30}
+# Tests share these where they can: each other config is a compilation of seconds.
+PLAIN = {"optimizer.learning_rate": 0.02}
+NO_MOMENTUM = {**SGD, "optimizer.momentum": 0.0, "model.dense_l2": 0.1}
+DROPOUT = {"model.dense_dropout": 0.5, **STILL}
+# The same batch at every step.
+ONE_BATCH = np.tile(np.arange(tiny.BATCH_SIZE, dtype=np.int32), (tiny.STEPS_PER_EPOCH, 1))
+
+
+class Run:
+    """An experiment, its train step and its newest state."""
+
+    def __init__(self, overrides, devices=1, blocks=()):
+        config = tiny.config(overrides)
+        config.model.blocks = blocks
+        self.experiment = exp = tiny.build(config, devices)
+        assert exp.steps_per_epoch == tiny.STEPS_PER_EPOCH
+        self.train_steps = steps.make_train_step(
+            config, exp.model, exp.optimizer, exp.l2, exp.statistics, exp.mesh
+        )
+        self.arrays = exp.put(exp.train)
+        self.state = exp.initial_state()
+
+    def step(self, n=1, order=None):
+        """Makes `n` steps in one dispatch; returns the epoch's sums after them."""
+        if order is None:
+            order = self.experiment.epoch_order(int(self.state.step) // tiny.STEPS_PER_EPOCH)
+        self.state, sums = self.train_steps(self.state, self.arrays, order, n)
+        return jax.device_get(sums)
+
+    def restart(self):
+        """Goes on as a new process would: with a new step function and a state from the host."""
+        exp = self.experiment
+        self.train_steps = steps.make_train_step(
+            exp.config, exp.model, exp.optimizer, exp.l2, exp.statistics, exp.mesh
+        )
+        self.state = exp.put(jax.device_get(self.state))
+
+    def batch(self, position):
+        """Images in [0, 1] and labels of a batch of the first epoch, on the host."""
+        images, labels = self.experiment.train
+        indices = np.asarray(self.experiment.epoch_order(0))[position]
+        return images[indices].astype(np.float32) / 255, labels[indices]
+
+    def logits(self, pixels):
+        variables = self.state.variables()
+        return np.asarray(self.experiment.model.apply(variables, jnp.asarray(pixels), train=False))
+
+
+def assert_same(a, b):
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
+    ):
+        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
+
+
+def assert_close(a, b, rtol, atol=0.0):
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
+    ):
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol, err_msg=name)
+
+
+# ---------------------------------------------------------------------------- pure
+def test_a_resumed_run_is_bit_for_bit_the_run_that_never_stopped():
+    straight, resumed = Run(ALL_RANDOM), Run(ALL_RANDOM)
+    for i in range(5):
+        straight.step()
+        resumed.step()
+        if i in (1, 3):  # within an epoch, and one step into the next
+            resumed.restart()
+    assert int(straight.state.step) == 5
+    assert_same(straight.state, resumed.state)
+
+
+def test_the_seed_changes_the_draws():
+    losses, start = [], None
+    for seed in (0, 1):
+        run = Run(DROPOUT | {"seed": seed})
+        # All else that the seed decides is the same.
+        start = start or jax.device_get(run.state)
+        run.state = run.experiment.put(start)
+        run.arrays = run.experiment.put(tiny.images_and_labels(tiny.BATCH_SIZE))
+        losses.append(float(run.step(order=ONE_BATCH).loss))
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("overrides", [STILL | {"augment.flip": True}, DROPOUT])
+def test_every_step_draws_anew(overrides):
+    run = Run(overrides)
+    # Also the same position of another epoch: the draws are of the step, not of the position.
+    losses = [float(run.step(order=ONE_BATCH).loss) for _ in range(4)]
+    of_steps = [losses[0], losses[1] - losses[0], losses[2] - losses[1], losses[3]]
+    rounded = {round(loss, 5) for loss in of_steps}
+    assert len(rounded) == 4
+
+
+def test_several_steps_in_one_dispatch_are_the_same_steps():
+    single, scanned = Run(RANDOM | SGD), Run(RANDOM | SGD)
+    for _ in range(4):
+        order = single.experiment.epoch_order(0)
+        single_sums = single.step(order=order)
+    scanned_sums = scanned.step(4, order=scanned.experiment.epoch_order(0))
+    assert int(scanned.state.step) == 4
+    assert_close(single.state, scanned.state, rtol=1e-6, atol=1e-7)
+    assert_close(single_sums, scanned_sums, rtol=1e-6)
+    start = scanned.experiment.initial_state()
+    moved = jax.tree.map(lambda a, b: jnp.any(a != b), start.params, scanned.state.params)
+    assert all(jax.tree.leaves(moved))
+
+
+@EIGHT_DEVICES
+def test_eight_devices_make_the_steps_of_one():
+    """Batch norm, too, is over the whole batch: two images a device would have other figures."""
+    one = Run(RANDOM | SGD, devices=1, blocks=(tiny.BATCH_NORM_BLOCK,))
+    eight = Run(RANDOM | SGD, devices=8, blocks=(tiny.BATCH_NORM_BLOCK,))
+    assert len(eight.state.step.sharding.device_set) == 8
+    before = jax.device_get(one.state.batch_stats)
+    for _ in range(4):
+        one_sums, eight_sums = one.step(), eight.step()
+    assert_close(one.state, eight.state, rtol=1e-5, atol=1e-6)
+    assert_close(one_sums, eight_sums, rtol=1e-5)
+    changed = jax.tree.map(
+        lambda a, b: np.any(a != b), before, jax.device_get(one.state.batch_stats)
+    )
+    assert all(jax.tree.leaves(changed))
+
+
+def test_the_state_is_donated_and_the_sums_outlive_it():
+    run = Run(PLAIN)
+    order = run.experiment.epoch_order(0)
+    first, sums = run.train_steps(run.state, run.arrays, order, 1)
+    run.train_steps(first, run.arrays, order, 1)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
+    assert int(sums.steps) == 1  # the loop reads them when the next dispatch is under way
+
+
+# ---------------------------------------------------------------------------- sums
+def test_sums_add_up_and_begin_anew_with_the_epoch():
+    run = Run(STILL | {"model.dense_l2": 0.5})
+    penalty = float(optim.l2_penalty(run.state.params, run.experiment.l2))
+    assert penalty > 0.1
+    loss = correct = 0.0
+    for position in range(tiny.STEPS_PER_EPOCH):
+        pixels, labels = run.batch(position)
+        logits = run.logits(pixels)
+        loss += evaluate.cross_entropy(logits, labels)
+        correct += np.sum(logits.argmax(1) == labels)
+        sums = run.step()
+        assert sums.steps == position + 1
+        assert sums.loss == pytest.approx(loss, rel=1e-5)
+        assert sums.objective == pytest.approx(loss + (position + 1) * penalty, rel=1e-5)
+        assert sums.correct == correct
+    pixels, labels = run.batch(0)
+    sums = run.step(order=run.experiment.epoch_order(0))
+    assert sums.steps == 1
+    assert sums.loss == pytest.approx(evaluate.cross_entropy(run.logits(pixels), labels), rel=1e-5)
+    assert sums.correct == np.sum(run.logits(pixels).argmax(1) == labels)
+    assert sums.nonfinite_step == -1
+
+
+def test_label_smoothing_is_in_the_loss():
+    run = Run(STILL | {"label_smoothing": 0.2})
+    pixels, labels = run.batch(0)
+    logits = run.logits(pixels).astype(np.float64)
+    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    targets = 0.8 * np.eye(4)[labels] + 0.2 / 4
+    expected = -(targets * log_probabilities).sum(1).mean()
+    assert run.step().loss == pytest.approx(expected, rel=1e-5)
+
+
+# ---------------------------------------------------------------------------- learning
+def test_the_loss_falls_and_the_network_learns():
+    run = Run(PLAIN)
+    epochs = []
+    for _ in range(12):
+        for _ in range(tiny.STEPS_PER_EPOCH):
+            sums = run.step()
+        epochs.append(sums.loss / sums.steps)
+    assert epochs[-1] < 0.3 * epochs[0]
+    images, labels = run.experiment.test
+    logits = run.logits(images.astype(np.float32) / 255)
+    assert evaluate.accuracy(logits, labels) >= 0.9
+
+
+def test_the_step_is_the_gradient_of_loss_and_l2():
+    run = Run(NO_MOMENTUM)
+    pixels, labels = run.batch(0)
+    model, l2 = run.experiment.model, run.experiment.l2
+
+    def objective(params):
+        logits = model.apply({"params": params}, jnp.asarray(pixels), train=False)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean() + optim.l2_penalty(params, l2)
+
+    params = jax.device_get(run.state.params)
+    expected = jax.tree.map(lambda w, g: w - 0.05 * g, params, jax.jit(jax.grad(objective))(params))
+    run.step()
+    assert_close(run.state.params, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_plateau_scales_the_update():
+    run = Run(NO_MOMENTUM)
+    before = jax.device_get(run.state)
+    run.step()
+    whole = jax.device_get(run.state.params)
+    plateau = before.callbacks.plateau._replace(scale=np.float32(0.25))
+    run.state = run.experiment.put(
+        before.replace(callbacks=before.callbacks.replace(plateau=plateau))
+    )
+    run.step()
+    expected = jax.tree.map(lambda w, new: w + 0.25 * (new - w), before.params, whole)
+    assert_close(run.state.params, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_average_follows_its_formula():
+    # At steps 0 to 2 the ramp (1 + step) / (10 + step) is 0.1, 0.182 and 0.25.
+    run = Run({**SGD, "optimizer.ema_decay": 0.2})
+    average = jax.device_get(run.state.params)
+    assert_same(run.state.ema_params, average)
+    for decay in (1 / 10, 2 / 11, 0.2):
+        run.step()
+        params = jax.device_get(run.state.params)
+        average = jax.tree.map(
+            lambda a, w, decay=decay: decay * a + (1 - decay) * w, average, params
+        )
+        assert_close(run.state.ema_params, average, rtol=1e-5, atol=1e-6)
+    assert_same(run.state.variables()["params"], run.state.ema_params)
+
+
+def test_without_averaging_the_parameters_are_evaluated():
+    run = Run(PLAIN)
+    assert run.state.ema_params is None
+    assert_same(run.state.variables()["params"], run.state.params)
+
+
+# ---------------------------------------------------------------------------- not finite
+def test_the_first_step_that_is_not_finite_is_recorded_and_kept():
+    run = Run({**SGD, "optimizer.learning_rate": 1e30})
+    recorded = [int(run.step().nonfinite_step) for _ in range(tiny.STEPS_PER_EPOCH + 2)]
+    # The first step's loss is fine; it is its update that the second step meets.
+    assert recorded == [-1, 2, 2, 2, 2]
+
+
+class Kink(nn.Module):
+    """Logits with a finite value and an infinite derivative."""
+
+    num_classes: int = 4
+
+    @nn.compact
+    def __call__(self, images, train):
+        weight = self.param("weight", nn.initializers.zeros, (self.num_classes,))
+        return jnp.zeros((len(images), 1)) + jnp.sqrt(weight)
+
+
+def test_a_gradient_that_is_not_finite_is_recorded_with_a_finite_loss():
+    run = Run(SGD)
+    exp, model = run.experiment, Kink()
+    no_l2 = {"weight": 0.0}
+    optimizer = optim.make_optimizer(exp.config, exp.schedule, no_l2)
+    train_steps = steps.make_train_step(
+        exp.config, model, optimizer, no_l2, exp.statistics, exp.mesh
+    )
+    start = jax.jit(lambda: state.create(exp.config, model, optimizer, (8, 8, 3)))()
+    _, sums = train_steps(exp.put(start), run.arrays, exp.epoch_order(0), 1)
+    assert np.isfinite(float(sums.loss))
+    assert int(sums.nonfinite_step) == 1
