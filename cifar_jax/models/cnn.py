@@ -8,6 +8,7 @@ from jaxtyping import Array, Float32
 from ml_collections import ConfigDict
 
 from cifar_jax.errors import UserError
+from cifar_jax.models.convolution import conv_general_dilated
 from cifar_jax.models.layers import Flatten, MaxPool
 
 # The report used Keras, so its defaults hold here: Glorot uniform kernels, zero biases (Flax's
@@ -57,6 +58,7 @@ class CNN(nn.Module):
                 padding=block.padding,
                 kernel_init=_GLOROT,
                 dtype=self.dtype,
+                conv_general_dilated=conv_general_dilated,
                 name=f"conv2d_{i}",
             )(x)
             x = nn.relu(x)
