@@ -1,6 +1,14 @@
 """The final model of the report: batch norm, dropout, L2, early stopping, plateau schedule.
 
 python main.py --config=configs/final.py
+
+Reproduces the table with 1,825,994 parameters, 86.37 % test accuracy, test loss 0.7141 with the L2
+penalty. The report says dropout 0.2 "on the first blocks" and 0.5 "on the last": 0.2, 0.2, 0.2, 0.5
+here. It names its callbacks without their settings: here the learning rate halves after 3 epochs
+without a better validation loss, and 10 end the run. At most 40 epochs, as in its figures.
+
+On two CPU cores 3 to 5 minutes an epoch. Expect what the report has, once README.md's table shows
+a row for it: a full run has not been made yet.
 """
 
 from configs import base

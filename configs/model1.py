@@ -1,6 +1,12 @@
 """Model 1 of the report: three convolutions and nothing against overfitting.
 
 python main.py --config=configs/model1.py
+
+Reproduces the table with 122,570 parameters, 68.77 % test accuracy, test loss 1.1005. The report
+does not give the batch size (64 here), the optimizer (Adam at Keras' defaults) or the number of
+epochs (20: the validation loss turns after about 11, and the rest shows the overfitting).
+
+On two CPU cores under a minute an epoch. Expect about 70 %: README.md has what was measured.
 """
 
 from configs import base
