@@ -11,7 +11,7 @@ from configs import model2
 def get_config():
     config = model2.get_config()
     config.data.name = "digits"
-    config.epochs = 20
+    config.epochs = 15
     config.batch_size = 32
     config.augment.flip = False  # a mirrored digit is no digit
     return config

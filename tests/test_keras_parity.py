@@ -205,6 +205,7 @@ def train_keras(name):
     for layer in model.layers:
         if isinstance(layer, layers.Dropout):
             layer.rate = 0.0
+    # train_on_batch returns its own batch's loss, L2 penalty included.
     objectives = [model.train_on_batch(*batch) for batch in keras_batches()]
     # Not get_weights(): numpy deprecated how Keras' variables become arrays there.
     return [jax.device_get(weight.value) for weight in model.weights], np.mean(objectives)
@@ -246,13 +247,6 @@ def test_logits_loss_and_penalty_are_kerass(name):
 
     theirs = build_keras(name)
     theirs.set_weights(as_keras_weights(variables))
-    print(
-        name,
-        np.abs(logits - theirs.predict_on_batch(pixels)).max(),
-        penalty / sum(theirs.losses) - 1,
-        (loss + penalty) / theirs.test_on_batch(pixels, targets) - 1,
-        np.abs(logits).max(),
-    )
     np.testing.assert_allclose(logits, theirs.predict_on_batch(pixels), rtol=0, atol=1e-4)
     np.testing.assert_allclose(penalty, sum(theirs.losses), rtol=1e-5)
     assert (penalty > 0) == (name in ("model3", "final"))

@@ -334,9 +334,9 @@ def test_the_activation_stands_before_batch_norm():
     assert (pooled < 0).any()
 
 
-def test_dropout_is_inactive_in_evaluation_and_active_in_training():
-    block = base.conv_block(4, dropout=0.5)
-    network, variables = build_small(block, dense_dropout=0.5)
+@pytest.mark.parametrize("in_blocks, in_dense", [(0.5, 0.0), (0.0, 0.5)], ids=["block", "dense"])
+def test_dropout_is_inactive_in_evaluation_and_active_in_training(in_blocks, in_dense):
+    network, variables = build_small(base.conv_block(4, dropout=in_blocks), dense_dropout=in_dense)
     without, _ = build_small(base.conv_block(4))
     images = random_images()
     logits = network.apply(variables, images, train=False)  # no dropout rng: none is drawn
