@@ -149,12 +149,9 @@ class Checkpoints:
             )
         return None
 
-    def restore_best(self, like: Any) -> Restored | None:
-        """The checkpoint of the best validation accuracy, None if it is missing or damaged."""
-        ranked = [c for c in self._checkpointer.checkpoints if c.metrics]
-        ranked.sort(key=lambda c: (c.metrics["validation_accuracy"], -c.step))
-        best = [c.step for c in ranked[-1:]]
-        return next(self._restore(like, best), None)
+    def restore(self, like: Any, step: int) -> Restored | None:
+        """The checkpoint of one step, None if it is missing or damaged."""
+        return next(self._restore(like, [step] if step in self.steps else []), None)
 
     def _restore(self, like: Any, steps: Iterable[int]) -> Iterator[Restored]:
         if self._saving is not None:

@@ -96,42 +96,44 @@ def classification_figures(
 
 
 def final_test(
-    experiment: Experiment, checkpoints: Checkpoints, workdir: epath.Path
+    experiment: Experiment, checkpoints: Checkpoints, workdir: epath.Path, last: TrainState
 ) -> dict[str, Any]:
     """The one reading of the test set: writes `predictions.npz`, then `result.json`.
 
     Everything comes from the workdir and the data, so that `--mode=evaluate` is this same call.
 
+    Args:
+      last: the state after the last epoch; it knows which epoch was the best.
+
     Returns:
       The content of `result.json`.
 
     Raises:
-      UserError: the run has no whole checkpoint of the epoch to test.
+      UserError: the checkpoint or the row of the epoch to test is not whole.
     """
     config = experiment.config
-    rows = metrics_writer.read_rows(workdir)
-    like = experiment.abstract_state()
-    best = config.early_stopping.restore_best
-    restored = checkpoints.restore_best(like) if best else checkpoints.restore_latest(like)
-    if restored is None or not rows:
+    epochs = int(last.step) // experiment.steps_per_epoch
+    epoch = int(last.callbacks.best_epoch) if config.early_stopping.restore_best else epochs
+    rows = {row["epoch"]: row for row in metrics_writer.read_rows(workdir)}
+    step = epoch * experiment.steps_per_epoch
+    restored = checkpoints.restore(experiment.abstract_state(), step)
+    if restored is None or sorted(rows) != list(range(1, epochs + 1)):
         raise UserError(
-            f"the best checkpoint or {files.METRICS} in {workdir} is missing or damaged: restore "
-            "it, or delete the workdir and train again"
+            f"the checkpoint of step {step} or {files.METRICS} in {workdir} is missing or damaged: "
+            "restore it, or delete the workdir and train again"
         )
-    train_state = restored.state
-    variables = train_state.variables()
+    variables = restored.state.variables()
     images, labels = experiment.test
     eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
     logits = predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
     loss = cross_entropy(logits, labels)
-    row = next(row for row in rows if row["step"] == restored.step)
     result = {
-        "parameters": summary.count((train_state.params, train_state.batch_stats)),
-        "epochs": rows[-1]["epoch"],
-        "best_epoch": row["epoch"],
-        "stopped_early": rows[-1]["epoch"] < config.epochs,
-        "train_seconds": sum(row["seconds"] for row in rows),
-        "validation_accuracy": row["validation_accuracy"],
+        "parameters": summary.count((last.params, last.batch_stats)),
+        "epochs": epochs,
+        "best_epoch": epoch,
+        "stopped_early": epochs < config.epochs,
+        "train_seconds": sum(row["seconds"] for row in rows.values()),
+        "validation_accuracy": rows[epoch]["validation_accuracy"],
         "test_accuracy": accuracy(logits, labels),
         "test_loss": loss,
         "test_objective": loss + float(optim.l2_penalty(variables["params"], experiment.l2)),
@@ -164,7 +166,7 @@ def run(workdir: epath.Path) -> dict[str, Any]:
                 f"the run in {workdir} has not finished; the test set is read once, at the end: "
                 "go on with --mode=train first"
             )
-        return final_test(experiment, checkpoints, workdir)
+        return final_test(experiment, checkpoints, workdir, latest.state)
 
 
 def is_finished(experiment: Experiment, train_state: TrainState) -> bool:

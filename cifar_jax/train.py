@@ -67,10 +67,10 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 
             # -------------------------------------------------------- the loop
             loop = _Loop(exp, checkpoints, stop, workdir)
-            loop.run(state, restored.epoch_seconds if restored else 0.0)
+            state = loop.run(state, restored.epoch_seconds if restored else 0.0)
 
             # -------------------------------------------------------- the test, once
-            result = evaluate.final_test(exp, checkpoints, workdir)
+            result = evaluate.final_test(exp, checkpoints, workdir, state)
     print(evaluate.describe(result))
     print(f"everything is in {workdir}")
     return result
@@ -115,8 +115,11 @@ class _Loop:
         self.dispatches = 0
         self.per_dispatch = config.steps_per_dispatch or (1 if on_cpu else 50)
 
-    def run(self, state: TrainState, epoch_seconds: float) -> None:
+    def run(self, state: TrainState, epoch_seconds: float) -> TrainState:
         """Trains to the end. `epoch_seconds`: spent before on the epoch that `state` is in.
+
+        Returns:
+          The state after the last epoch.
 
         Raises:
           UserError: the loss is not finite.
@@ -140,6 +143,7 @@ class _Loop:
                     epoch_seconds = 0.0
                     if self.stop.requested and not evaluate.is_finished(self.exp, state):
                         self._leave(row["step"])
+            return state
         finally:
             progress.close()
 

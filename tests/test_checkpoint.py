@@ -39,7 +39,8 @@ def test_two_latest_and_the_first_best_are_kept(tmp_path):
     save_all(tmp_path, {1: 0.5, 2: 0.9, 3: 0.9, 4: 0.7, 5: None, 6: 0.1})
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         assert checkpoints.steps == [2, 5, 6]
-        latest, best = checkpoints.restore_latest(LIKE), checkpoints.restore_best(LIKE)
+        latest, best = checkpoints.restore_latest(LIKE), checkpoints.restore(LIKE, 2)
+        assert checkpoints.restore(LIKE, 3) is None
     assert latest is not None and latest.step == 6 and latest.epoch_seconds == 1.5
     assert best is not None and best.step == 2
     np.testing.assert_array_equal(best.state["weights"], state_of(2)["weights"])
@@ -49,7 +50,7 @@ def test_two_latest_and_the_first_best_are_kept(tmp_path):
 def test_an_empty_directory_has_nothing_to_restore(tmp_path):
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         assert checkpoints.restore_latest(LIKE) is None
-        assert checkpoints.restore_best(LIKE) is None
+        assert checkpoints.restore(LIKE, 1) is None
 
 
 def test_a_relative_directory_will_do(tmp_path, monkeypatch):
@@ -63,7 +64,7 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         checkpoints.save(3, state_of(4), 0.0, 0.5)
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
-        restored = checkpoints.restore_best(LIKE)
+        restored = checkpoints.restore(LIKE, 3)
     assert restored is not None
     np.testing.assert_array_equal(restored.state["weights"], state_of(4)["weights"])
 

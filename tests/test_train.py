@@ -130,6 +130,20 @@ def test_an_unfinished_run_is_not_evaluated(config, tmp_path):
         evaluate.run(epath.Path(tmp_path))
 
 
+def test_the_best_epoch_is_tested_or_none(config, tmp_path):
+    """Where its checkpoint is gone, no other epoch is passed off as the best."""
+    config.optimizer.learning_rate = 1e-12  # equal accuracies: the first epoch stays the best
+    config.optimizer.ema_decay = 0.0
+    result = train.run(config, epath.Path(tmp_path))
+    best = (tmp_path / "checkpoints" / str(38 * result["best_epoch"])).rename(tmp_path / "away")
+    assert result["best_epoch"] < 3 and best.is_dir()
+    (tmp_path / "result.json").unlink()
+    with pytest.raises(
+        UserError, match=f"checkpoint of step {38 * result['best_epoch']} .*missing"
+    ):
+        evaluate.run(epath.Path(tmp_path))
+
+
 def test_batches_that_the_devices_cannot_share_are_refused(config):
     config.batch_size = 33
     with pytest.raises(UserError, match="config.batch_size=33 .* use 32 or 40"):
