@@ -1,24 +1,56 @@
 """Layers as modules of their own, so that a summary sees them as rows of its table."""
 
+import functools
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(
     x: Float[Array, "b h w c"], window: int
 ) -> Float[Array, "b {x.shape[1]//window} {x.shape[2]//window} c"]:
-    """Max-pooling with stride = window, VALID.
+    """Max-pooling with stride = window, VALID: `nn.max_pool` in value and gradient.
 
-    Written as the maximum of strided slices: the same function as `nn.max_pool`, whose gradient
-    (select-and-scatter) is slow on CPU.
+    Of equal maxima the first has the gradient, as in XLA, which finds it anew by
+    select-and-scatter, slow on CPU. Here the forward pass notes its place.
     """
+    return _max_and_place(x, window)[0]
+
+
+def _max_and_place(x, window):
+    """The maxima `[B, H', W', C]` and their places in the windows, uint8 or uint32, row-major."""
     height, width = (x.shape[1] // window * window, x.shape[2] // window * window)
-    pooled = x[:, :height:window, :width:window]
+    dtype = jnp.uint8 if window * window <= 256 else jnp.uint32
+    best = x[:, :height:window, :width:window]
+    place = jnp.zeros(best.shape, dtype)
     for offset in range(1, window * window):
         row, column = divmod(offset, window)
-        pooled = jnp.maximum(pooled, x[:, row:height:window, column:width:window])
-    return pooled
+        candidate = x[:, row:height:window, column:width:window]
+        place = jnp.where(candidate > best, dtype(offset), place)
+        best = jnp.maximum(best, candidate)
+    return best, place
+
+
+def _forward(x, window):
+    best, place = _max_and_place(x, window)
+    return best, (place, jnp.zeros((0, *x.shape[1:3]), x.dtype))
+
+
+def _backward(window, residuals, gradient):
+    place, (_, height, width) = residuals[0], residuals[1].shape
+    batch, rows, columns, channels = gradient.shape
+    offset = jnp.arange(window * window, dtype=place.dtype).reshape(window, 1, window, 1)
+    chosen = place[:, :, None, :, None] == offset
+    spread = jnp.where(chosen, gradient[:, :, None, :, None], 0)
+    spread = spread.reshape(batch, rows * window, columns * window, channels)
+    rest = ((0, 0), (0, height - rows * window), (0, width - columns * window), (0, 0))
+    return (jnp.pad(spread, rest),)
+
+
+max_pool.defvjp(_forward, _backward)
 
 
 class MaxPool(nn.Module):

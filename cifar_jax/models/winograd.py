@@ -1,0 +1,152 @@
+"""Winograd's convolution F(4x4, 3x3), written as matrix products.
+
+An output tile of 4x4 pixels comes of a patch of 6x6. Both are carried to 36 points where the
+convolution is one product a point, 36 / (16 * 9) = 1/4 of the multiplications (Winograd 1980;
+Lavin & Gray 2016). In one dimension a tile is `A' [(G kernel) * (B' patch)]`, in two the same with
+Kronecker squares of the matrices: three products with constants, on either side of 36 products of
+`[tiles, C_in] @ [C_in, C_out]`. XLA's compiled loops for the sparse forms of the constants are
+slower than these dense products.
+
+The points are 0, +-3/4, +-3/2 and infinity. The usual 0, +-1, +-2 and infinity round four times as
+coarsely, to 1e-5 of the largest output in float32, these to 2.5e-6.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+Padding = tuple[tuple[int, int], tuple[int, int]]  # low and high, of rows and columns
+Images = Float[Array, "b h w c"]
+Kernel = Float[Array, "3 3 c k"]
+
+_TILE, _KERNEL, _POINTS = 4, 3, (0.0, 0.75, -0.75, 1.5, -1.5)
+_PATCH = _TILE + _KERNEL - 1
+
+
+def _constants() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kronecker squares of `A' [4, 6]`, `B' [6, 6]`, `G [6, 3]`, by the Cook-Toom construction.
+
+    A polynomial's values at the points, its highest coefficient at infinity, are a Vandermonde
+    product; interpolation is that matrix' inverse; correlation is the transpose of multiplication.
+    """
+
+    def evaluate(length: int) -> np.ndarray:
+        highest = np.eye(1, length, length - 1)
+        return np.concatenate([np.vander(_POINTS, length, increasing=True), highest])
+
+    one = evaluate(_TILE).T, np.linalg.inv(evaluate(_PATCH)).T, evaluate(_KERNEL)
+    a, b, g = (np.kron(matrix, matrix) for matrix in one)
+    return a, b, g
+
+
+_OUTPUT, _INPUT, _WEIGHTS = _constants()
+
+
+def value(inputs: Images, kernel: Kernel, padding: Padding) -> Float[Array, "b h2 w2 k"]:
+    """The convolution of stride 1."""
+    points = jnp.matmul(_points_of_inputs(inputs, padding), _points_of_kernel(kernel))
+    height, width = _output_size(inputs.shape[1:3], padding)
+    tiles = _product(_OUTPUT, points)
+    tiles = tiles.reshape(_TILE, _TILE, -1, _tiles(height), _tiles(width), kernel.shape[-1])
+    whole = tiles.transpose(2, 3, 0, 4, 1, 5)
+    _, rows, _, columns, *_ = whole.shape
+    whole = whole.reshape(-1, rows * _TILE, columns * _TILE, kernel.shape[-1])
+    return whole[:, :height, :width]
+
+
+def kernel_gradient(
+    inputs: Images, gradient: Float[Array, "b h2 w2 k"], padding: Padding
+) -> Kernel:
+    """The gradient of `kernel` where that of `value` is `gradient`."""
+    # The compiler sees that `value` has computed the first factor already, and keeps it.
+    points = jnp.einsum(
+        "ptc,ptk->pck", _points_of_inputs(inputs, padding), _points_of_gradient(gradient)
+    )
+    channels = points.shape[1:]
+    return _product(_WEIGHTS.T, points).reshape(_KERNEL, _KERNEL, *channels)
+
+
+def input_gradient(
+    kernel: Kernel,
+    gradient: Float[Array, "b h2 w2 k"],
+    padding: Padding,
+    size: tuple[int, int],
+) -> Images:
+    """The gradient of `inputs`, of `size` (h, w), where that of `value` is `gradient`."""
+    rows, columns = _tiles(gradient.shape[1]), _tiles(gradient.shape[2])
+    points = jnp.einsum(
+        "ptk,pck->ptc", _points_of_gradient(gradient), _points_of_kernel(kernel)
+    )
+    patches = _product(_INPUT.T, points)
+    patches = patches.reshape(_PATCH, _PATCH, -1, rows, columns, kernel.shape[2])
+    # Patches overlap by two pixels, so a pixel lies in up to two of them in either direction.
+    total = None
+    for row, row_tile, in_row in _places(size[0], rows, padding[0][0]):
+        for column, column_tile, in_column in _places(size[1], columns, padding[1][0]):
+            term = patches[row[:, None], column, :, row_tile[:, None], column_tile]
+            inside = in_row[:, None] & in_column
+            if not inside.all():
+                term = jnp.where(inside[..., None, None], term, 0)
+            total = term if total is None else total + term
+    assert total is not None
+    return total.transpose(2, 0, 1, 3)
+
+
+def _places(size: int, tiles: int, low: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Where pixels `0 ... size - 1` lie: offset in a patch, which patch, and whether at all."""
+    position = np.arange(size) + low
+    tile = np.minimum(position // _TILE, tiles - 1)
+    offset = position - _TILE * tile
+    last = offset < _PATCH  # what a VALID convolution of stride 1 never leaves out
+    before = (offset < _PATCH - _TILE) & (tile > 0)
+    return [
+        (np.where(last, offset, 0), tile, last),
+        (np.where(before, offset + _TILE, 0), np.where(before, tile - 1, 0), before),
+    ]
+
+
+def _points_of_inputs(inputs: Images, padding: Padding) -> Float[Array, "36 tiles c"]:
+    batch, *size, channels = inputs.shape
+    tiles = [_tiles(n) for n in _output_size(size, padding)]
+    widths = [
+        (low, _TILE * count + _PATCH - _TILE - n - low, 0)
+        for n, (low, _), count in zip(size, padding, tiles, strict=True)
+    ]
+    padded = lax.pad(
+        inputs, jnp.zeros([], inputs.dtype), [(0, 0, 0), *widths, (0, 0, 0)]
+    )
+    # A gather, since XLA's concatenation of 36 slices takes four times as long on CPU.
+    rows, columns = (np.arange(_PATCH)[:, None] + _TILE * np.arange(n) for n in tiles)
+    patches = padded[:, rows[:, None, :, None], columns[None, :, None, :]]
+    return _product(_INPUT, patches.transpose(1, 2, 0, 3, 4, 5)).reshape(_PATCH**2, -1, channels)
+
+
+def _points_of_gradient(gradient: Float[Array, "b h2 w2 k"]) -> Float[Array, "36 tiles k"]:
+    batch, height, width, channels = gradient.shape
+    rows, columns = _tiles(height), _tiles(width)
+    whole = jnp.pad(
+        gradient,
+        ((0, 0), (0, _TILE * rows - height), (0, _TILE * columns - width), (0, 0)),
+    ).reshape(batch, rows, _TILE, columns, _TILE, channels)
+    tiles = whole.transpose(2, 4, 0, 1, 3, 5)
+    return _product(_OUTPUT.T, tiles).reshape(_PATCH**2, -1, channels)
+
+
+def _points_of_kernel(kernel: Kernel) -> Float[Array, "36 c k"]:
+    return _product(_WEIGHTS, kernel).reshape(_PATCH**2, *kernel.shape[2:])
+
+
+def _product(constant: np.ndarray, x: jax.Array) -> jax.Array:
+    """`constant [p, q] @ x`, whose leading axes make up q: `[p, ...]`."""
+    flat = x.reshape(constant.shape[1], -1)
+    return jnp.matmul(constant.astype(x.dtype), flat)
+
+
+def _tiles(size: int) -> int:
+    return -(-size // _TILE)
+
+
+def _output_size(size, padding: Padding) -> tuple[int, ...]:
+    return tuple(n + sum(p) - _KERNEL + 1 for n, p in zip(size, padding, strict=True))
