@@ -17,25 +17,18 @@ def max_pool(
     Of equal maxima the first has the gradient, as in XLA, which finds it anew by
     select-and-scatter, slow on CPU. Here the forward pass notes its place.
     """
-    return _max_and_place(x, window)[0]
-
-
-def _max_and_place(x, window):
-    """The maxima `[B, H', W', C]` and their places in the windows, uint8 or uint32, row-major."""
-    height, width = (x.shape[1] // window * window, x.shape[2] // window * window)
-    dtype = jnp.uint8 if window * window <= 256 else jnp.uint32
-    best = x[:, :height:window, :width:window]
-    place = jnp.zeros(best.shape, dtype)
-    for offset in range(1, window * window):
-        row, column = divmod(offset, window)
-        candidate = x[:, row:height:window, column:width:window]
-        place = jnp.where(candidate > best, dtype(offset), place)
-        best = jnp.maximum(best, candidate)
-    return best, place
+    return nn.max_pool(x, (window, window), (window, window))
 
 
 def _forward(x, window):
-    best, place = _max_and_place(x, window)
+    best = max_pool(x, window)
+    height, width = best.shape[1] * window, best.shape[2] * window
+    # The first place in the window that holds the maximum, row-major.
+    place = jnp.full(best.shape, window * window - 1, jnp.uint8)
+    for offset in reversed(range(window * window - 1)):
+        row, column = divmod(offset, window)
+        candidate = x[:, row:height:window, column:width:window]
+        place = jnp.where(candidate == best, jnp.uint8(offset), place)
     return best, (place, jnp.zeros((0, *x.shape[1:3]), x.dtype))
 
 
