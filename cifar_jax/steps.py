@@ -111,7 +111,11 @@ def make_train_step(
 
     replicated = sharding.replicated(mesh)
     return jax.jit(
-        train_steps, static_argnums=3, donate_argnums=0, out_shardings=(replicated, replicated)
+        train_steps,
+        static_argnums=3,
+        donate_argnums=0,
+        out_shardings=(replicated, replicated),
+        compiler_options=sharding.compiler_options(mesh),
     )
 
 
@@ -131,4 +135,8 @@ def make_eval_step(
         pixels = augment.normalize(images[batch], *statistics)
         return cast(jax.Array, model.apply(variables, pixels, train=False))
 
-    return jax.jit(eval_step, out_shardings=sharding.replicated(mesh))
+    return jax.jit(
+        eval_step,
+        out_shardings=sharding.replicated(mesh),
+        compiler_options=sharding.compiler_options(mesh),
+    )

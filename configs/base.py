@@ -57,7 +57,8 @@ def get_config() -> ConfigDict:
     config.augment.mixup = 0.0  # alpha of the Beta distribution of the mixing weight; 0: off
 
     config.model = ConfigDict()
-    config.model.name = "cnn"
+    config.model.name = "cnn"  # of blocks and dense layers; "speedrun": of widths
+    config.model.widths = (64, 256, 256)  # filters of the groups of "speedrun"
     config.model.blocks = (conv_block(32), conv_block(64))
     config.model.dense = (64,)  # widths of the hidden dense layers, each with a ReLU
     config.model.dense_dropout = 0.0  # after each hidden dense layer

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from cifar_jax.models import cnn
+from cifar_jax.models import cnn, speedrun
 
-FAMILIES = {"cnn": cnn.build}
+FAMILIES = {"cnn": cnn.build, "speedrun": speedrun.build}
 
 
 def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

@@ -1,0 +1,144 @@
+"""JAX: this project's train step as the training loop calls it, or plain Flax as its examples do.
+
+Ours includes what the loop needs besides: the batch gathered from the data set on the device, its
+augmentation, the epoch's sums. Plain Flax gets one ready batch, as the other libraries do.
+"""
+
+import pathlib
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from protocol import serve
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
+from benchmarks import networks  # noqa: E402 (the path must come first)
+from cifar_jax import models, optim, sharding, state, steps  # noqa: E402
+
+_SHAPE, _CLASSES, _STEPS_PER_EPOCH = (32, 32, 3), 10, 20
+
+
+def _ours(job: dict) -> dict:
+    config = networks.scaled(job["network"], job["width"])
+    batch_size = config.batch_size = job["batch_size"]
+    images_number = job.get("images", _STEPS_PER_EPOCH * batch_size)
+    mesh = sharding.make_mesh()
+    model = models.build(config, _SHAPE, _CLASSES)
+    abstract = jax.eval_shape(lambda: state.init_variables(model, 0, _SHAPE))
+    l2 = models.l2_weights(model, abstract["params"])
+    optimizer = optim.make_optimizer(config, optim.make_schedule(config, _STEPS_PER_EPOCH), l2)
+    create = jax.jit(
+        lambda: state.create(config, model, optimizer, _SHAPE),
+        out_shardings=sharding.replicated(mesh),
+    )
+    train_steps = steps.make_train_step(config, model, optimizer, l2, (None, None), mesh)
+    eval_step = steps.make_eval_step(model, (None, None), mesh)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (images_number, *_SHAPE), np.uint8)
+    labels = rng.integers(0, _CLASSES, images_number).astype(np.int32)
+    order = rng.permutation(images_number)[: images_number // batch_size * batch_size]
+    order = order.reshape(-1, batch_size).astype(np.int32)
+    arrays, order = jax.device_put(((images, labels), order), sharding.replicated(mesh))
+    current = create()
+
+    def train(n: int) -> None:
+        nonlocal current
+        for _ in range(n):
+            current, sums = train_steps(current, arrays, order, 1)
+        jax.block_until_ready(sums)
+
+    def infer(n: int) -> None:
+        variables = current.variables()
+        logits = [eval_step(variables, arrays[0], order[i % len(order)]) for i in range(n)]
+        jax.block_until_ready(logits)
+
+    return {"train": train, "infer": infer}
+
+
+class _Plain(nn.Module):
+    layers: tuple
+
+    @nn.compact
+    def __call__(self, x, train):
+        for layer in self.layers:
+            kind = layer["kind"]
+            if kind == "conv":
+                kernel = (layer["kernel"], layer["kernel"])
+                x = nn.Conv(
+                    layer["filters"], kernel, padding=layer["padding"], use_bias=layer["bias"]
+                )(x)
+            elif kind == "batch_norm":
+                x = nn.BatchNorm(
+                    not train, epsilon=layer["epsilon"], use_scale=layer["scale"], momentum=0.9
+                )(x)
+            elif kind == "max_pool":
+                window = (layer["window"], layer["window"])
+                x = nn.max_pool(x, window, window)
+            elif kind == "dropout":
+                x = nn.Dropout(layer["rate"])(x, deterministic=not train)
+            elif kind == "flatten":
+                x = x.reshape(x.shape[0], -1)
+            elif kind == "dense":
+                x = nn.Dense(layer["units"], use_bias=layer["bias"])(x)
+            else:
+                x = nn.relu(x) if kind == "relu" else nn.gelu(x, approximate=False)
+        return x
+
+
+def _flax(job: dict) -> dict:
+    model = _Plain(tuple(job["layers"]))
+    options = job["optimizer"]
+    if options["name"] == "sgd":
+        optimizer = optax.sgd(options["learning_rate"], options["momentum"], nesterov=True)
+    else:
+        optimizer = optax.adam(
+            options["learning_rate"], options["b1"], options["b2"], options["epsilon"]
+        )
+    convolutions = [layer for layer in job["layers"] if layer["kind"] == "conv"]
+    l2 = {f"Conv_{i}": layer["l2"] for i, layer in enumerate(convolutions) if layer["l2"]}
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.random((job["batch_size"], *_SHAPE), np.float32))
+    labels = jnp.asarray(rng.integers(0, _CLASSES, job["batch_size"]))
+    variables = model.init(jax.random.key(0), images[:1], False)
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+
+    def train_step(params, batch_stats, opt_state, key, images, labels):
+        def loss_of(params):
+            key_, variables = jax.random.fold_in(key, 0), {"params": params}
+            logits, updated = model.apply(
+                {**variables, "batch_stats": batch_stats},
+                images,
+                True,
+                rngs={"dropout": key_},
+                mutable=["batch_stats"],
+            )
+            loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            penalty = sum(w * jnp.sum(params[name]["kernel"] ** 2) for name, w in l2.items())
+            return loss + penalty, updated.get("batch_stats", {})
+
+        (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), batch_stats, opt_state, loss
+
+    step = jax.jit(train_step, donate_argnums=(0, 1, 2))
+    forward = jax.jit(lambda variables, images: model.apply(variables, images, False))
+    current = params, batch_stats, jax.jit(optimizer.init)(params)
+
+    def train(n: int) -> None:
+        nonlocal current
+        for i in range(n):
+            *rest, loss = step(*current, jax.random.key(i), images, labels)
+            current = tuple(rest)
+        jax.block_until_ready(loss)
+
+    def infer(n: int) -> None:
+        variables = {"params": current[0], "batch_stats": current[1]}
+        jax.block_until_ready([forward(variables, images) for _ in range(n)])
+
+    return {"train": train, "infer": infer}
+
+
+serve({"ours": _ours, "flax": _flax}[sys.argv[1]])

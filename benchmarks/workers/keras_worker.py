@@ -1,0 +1,68 @@
+"""Keras 3 on the backend of $KERAS_BACKEND: `compile`, `fit` and `predict`, compiled by XLA
+where Keras' own default for the backend does so."""
+
+import keras
+import numpy as np
+from keras import layers
+from protocol import serve
+
+
+def _layer(layer: dict) -> keras.Layer:
+    kind = layer["kind"]
+    if kind == "conv":
+        return layers.Conv2D(
+            layer["filters"],
+            layer["kernel"],
+            padding=layer["padding"].lower(),
+            use_bias=layer["bias"],
+            kernel_regularizer=keras.regularizers.L2(layer["l2"]) if layer["l2"] else None,
+        )
+    if kind == "batch_norm":
+        return layers.BatchNormalization(epsilon=layer["epsilon"], scale=layer["scale"])
+    if kind == "max_pool":
+        return layers.MaxPooling2D(layer["window"])
+    if kind == "dropout":
+        return layers.Dropout(layer["rate"])
+    if kind == "flatten":
+        return layers.Flatten()
+    if kind == "dense":
+        return layers.Dense(layer["units"], use_bias=layer["bias"])
+    return layers.Activation(kind)
+
+
+def build(job: dict) -> dict:
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((32, 32, 3)), *map(_layer, job["layers"])])
+    options = job["optimizer"]
+    if options["name"] == "sgd":
+        optimizer = keras.optimizers.SGD(
+            options["learning_rate"], options["momentum"], nesterov=True
+        )
+    else:
+        optimizer = keras.optimizers.Adam(
+            options["learning_rate"], options["b1"], options["b2"], options["epsilon"]
+        )
+    network.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    batch_size = job["batch_size"]
+
+    batch = rng.random((batch_size, 32, 32, 3), np.float32)
+    labels = rng.integers(0, 10, batch_size).astype(np.int32)
+    prepared: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def arrays(steps: int) -> tuple[np.ndarray, np.ndarray]:
+        if steps not in prepared:
+            prepared.clear()
+            prepared[steps] = np.tile(batch, (steps, 1, 1, 1)), np.tile(labels, steps)
+        return prepared[steps]
+
+    def train(steps: int) -> None:
+        network.fit(*arrays(steps), batch_size=batch_size, shuffle=False, verbose=0)
+
+    def infer(steps: int) -> None:
+        network.predict(arrays(steps)[0], batch_size=batch_size, verbose=0)
+
+    return {"train": train, "infer": infer}
+
+
+serve(build)

@@ -1,0 +1,39 @@
+"""The worker's end of the benchmark: a process that makes steps when it is told to.
+
+It runs in the environment of the library it measures, so it imports the standard library only. On
+standard input comes a job as one line of JSON, then a command a line; each is answered by a line.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+
+def serve(build: Callable[[dict], dict[str, Callable[[int], None]]]) -> None:
+    """Builds the job's network, then times `n` steps of "train" or "infer" at a time.
+
+    `build(job)` returns the two as functions that make n steps and return when they are done.
+    """
+    # What libraries print must not be taken for answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(value: dict) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
+    job = json.loads(sys.stdin.readline())
+    began = time.perf_counter()
+    run = build(job)
+    for steps in run.values():
+        steps(2)  # compiles
+    answer({"build_seconds": time.perf_counter() - began})
+    for line in sys.stdin:
+        command = json.loads(line)
+        began = time.perf_counter()
+        run[command["do"]](command["steps"])
+        seconds = time.perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        answer({"seconds": seconds, "peak_bytes": peak})

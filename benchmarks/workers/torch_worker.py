@@ -1,0 +1,92 @@
+"""PyTorch, eager or compiled, as its performance guide says: channels_last, fused optimizer,
+`inference_mode`; all cores are its default."""
+
+import sys
+
+import torch
+import torch.nn.functional as functional
+from protocol import serve
+from torch import nn
+
+
+def _network(job: dict) -> nn.Sequential:
+    layers, channels, size = [], 3, 32
+    for layer in job["layers"]:
+        kind = layer["kind"]
+        if kind == "conv":
+            kernel, same = layer["kernel"], layer["padding"] == "SAME"
+            padding = kernel // 2 if same else 0
+            layers.append(
+                nn.Conv2d(channels, layer["filters"], kernel, padding=padding, bias=layer["bias"])
+            )
+            channels, size = layer["filters"], size if same else size - kernel + 1
+        elif kind == "batch_norm":
+            norm = nn.BatchNorm2d(channels, eps=layer["epsilon"])
+            norm.weight.requires_grad = layer["scale"]
+            layers.append(norm)
+        elif kind == "max_pool":
+            layers.append(nn.MaxPool2d(layer["window"]))
+            size //= layer["window"]
+        elif kind == "dropout":
+            layers.append(nn.Dropout(layer["rate"]))
+        elif kind == "flatten":
+            layers.append(nn.Flatten())
+            channels *= size * size
+        elif kind == "dense":
+            layers.append(nn.Linear(channels, layer["units"], bias=layer["bias"]))
+            channels = layer["units"]
+        else:
+            layers.append({"relu": nn.ReLU, "gelu": nn.GELU}[kind]())
+    return nn.Sequential(*layers)
+
+
+def _optimizer(job: dict, network: nn.Sequential) -> torch.optim.Optimizer:
+    options = job["optimizer"]
+    decayed = [layer["l2"] for layer in job["layers"] if layer["kind"] == "conv"]
+    kernels = [module.weight for module in network if isinstance(module, nn.Conv2d)]
+    l2 = {id(kernel): weight for kernel, weight in zip(kernels, decayed, strict=True)}
+    groups: dict[float, list] = {}
+    for parameter in network.parameters():
+        groups.setdefault(2 * l2.get(id(parameter), 0.0), []).append(parameter)
+    parameters = [{"params": group, "weight_decay": w} for w, group in groups.items()]
+    if options["name"] == "sgd":
+        return torch.optim.SGD(
+            parameters, options["learning_rate"], options["momentum"], nesterov=True, fused=True
+        )
+    betas = (options["b1"], options["b2"])
+    return torch.optim.Adam(
+        parameters, options["learning_rate"], betas, options["epsilon"], fused=True
+    )
+
+
+def build(job: dict) -> dict:
+    torch.manual_seed(0)
+    network = _network(job).to(memory_format=torch.channels_last)
+    optimizer = _optimizer(job, network)
+    images = torch.rand(job["batch_size"], 3, 32, 32).to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (job["batch_size"],))
+
+    def loss_of(images, labels):
+        return functional.cross_entropy(network(images), labels)
+
+    forward = network
+    if sys.argv[1] == "compile":
+        loss_of, forward = torch.compile(loss_of), torch.compile(network)
+
+    def train(steps: int) -> None:
+        network.train()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss_of(images, labels).backward()
+            optimizer.step()
+
+    def infer(steps: int) -> None:
+        network.eval()
+        with torch.inference_mode():
+            for _ in range(steps):
+                forward(images)
+
+    return {"train": train, "infer": infer}
+
+
+serve(build)
