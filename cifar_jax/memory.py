@@ -11,9 +11,11 @@ import pathlib
 import platform
 import sys
 
-# Huge pages for malloc; blocks up to 8 GiB from the heap; the heap is never trimmed below 16 GiB.
+# Huge pages for malloc; one arena, since the arenas of other threads map large blocks afresh;
+# blocks up to 8 GiB from its heap, which is never trimmed below 16 GiB.
 _TUNABLES = {
     "glibc.malloc.hugetlb": "1",
+    "glibc.malloc.arena_max": "1",
     "glibc.malloc.mmap_threshold": str(8 << 30),
     "glibc.malloc.trim_threshold": str(16 << 30),
 }

@@ -5,6 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -34,11 +35,16 @@ def _forward(x, window):
 
 def _backward(window, residuals, gradient):
     place, (_, height, width) = residuals[0], residuals[1].shape
-    batch, rows, columns, channels = gradient.shape
-    offset = jnp.arange(window * window, dtype=place.dtype).reshape(window, 1, window, 1)
-    chosen = place[:, :, None, :, None] == offset
-    spread = jnp.where(chosen, gradient[:, :, None, :, None], 0)
-    spread = spread.reshape(batch, rows * window, columns * window, channels)
+    rows, columns = gradient.shape[1:3]
+    # Rows and columns are repeated one by one rather than windows reshaped into an image: XLA would
+    # compute what follows once in either shape.
+    row, column = (np.arange(n * window) % window for n in (rows, columns))
+    places = (row[:, None] * window + column)[..., None].astype(place.dtype)
+
+    def repeat(x):
+        return jnp.repeat(jnp.repeat(x, window, axis=1), window, axis=2)
+
+    spread = jnp.where(repeat(place) == places, repeat(gradient), 0)
     rest = ((0, 0), (0, height - rows * window), (0, width - columns * window), (0, 0))
     return (jnp.pad(spread, rest),)
 
