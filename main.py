@@ -12,12 +12,15 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from cifar_jax import config_file
+from cifar_jax import config_file, memory
 from cifar_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="the experiment, a configs/*.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; default: runs/<config name>")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "what to do with the workdir")
+_TUNE_MEMORY = flags.DEFINE_bool(
+    "tune_memory", True, "on Linux CPUs, start once more with huge pages for malloc"
+)
 
 _OVERRIDE = re.compile(r"--?config\.([^=]*)")
 
@@ -28,10 +31,13 @@ INTERRUPTED = 75  # sysexits.h's EX_TEMPFAIL: saved, run again to resume
 def main(arguments: list[str]) -> None:
     if arguments[1:]:
         raise UserError(f"{arguments[1]} is not understood: options begin with --")
+    if _TUNE_MEMORY.value:
+        memory.restart()
     # Imported here: --help and a wrong flag answer at once.
-    from cifar_jax import evaluate, train
+    from cifar_jax import compilation, evaluate, train
     from cifar_jax.interrupt import Interrupted
 
+    compilation.keep()
     if _MODE.value == "train":
         if _CONFIG.value is None:
             raise UserError("no config: pass --config=configs/final.py")

@@ -35,7 +35,11 @@ PEERS = {
     "flax": Peer("plain Flax", "jax_worker.py", ("flax",)),
     "keras-jax": Peer("Keras on JAX", "keras_worker.py", (), (), (("KERAS_BACKEND", "jax"),)),
     "keras-tensorflow": Peer(
-        "Keras on TensorFlow", "keras_worker.py", (), _TENSORFLOW, (("KERAS_BACKEND", "tensorflow"),)
+        "Keras on TensorFlow",
+        "keras_worker.py",
+        (),
+        _TENSORFLOW,
+        (("KERAS_BACKEND", "tensorflow"),),
     ),
     "torch": Peer("PyTorch", "torch_worker.py", ("eager",), _TORCH),
     "torch-compile": Peer("PyTorch, torch.compile", "torch_worker.py", ("compile",), _TORCH),
@@ -51,7 +55,10 @@ def install() -> dict[str, str]:
             continue
         print(f"installing {', '.join(peer.requirements)} into {home}", file=sys.stderr)
         pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-        commands = [[sys.executable, "-m", "venv", "--clear", str(home)], [*pip, *peer.requirements]]
+        commands = [
+            [sys.executable, "-m", "venv", "--clear", str(home)],
+            [*pip, *peer.requirements],
+        ]
         for command in commands:
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:

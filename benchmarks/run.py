@@ -48,7 +48,9 @@ def main(arguments: list[str]) -> None:
             for what in ("train", "infer"):
                 middle, low, high = session.ratio(figures["ours, tuned"][what], row[what])
                 rate = sorted(row[what])[len(row[what]) // 2]
-                line.append(f"{what} {rate:6.0f} images/s, ours x{middle:.2f} [{low:.2f} {high:.2f}]")
+                line.append(
+                    f"{what} {rate:6.0f} images/s, ours x{middle:.2f} [{low:.2f} {high:.2f}]"
+                )
             print(f"  {name:26} {'; '.join(line)}; {row['peak_bytes'] / 2**30:.2f} GiB")
         for name, reason in report["networks"][network]["missing"].items():
             print(f"  {name:26} missing: {reason}")

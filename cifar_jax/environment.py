@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from cifar_jax import memory
 from cifar_jax import workdir as files
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
@@ -50,6 +51,7 @@ def collect() -> dict[str, Any]:
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
+        **memory.describe(),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": None if status is None else bool(status),
     }

@@ -49,7 +49,9 @@ def restart() -> None:
     if wanted == present or not applies():
         return
     # The same process goes on with the same arguments: same id, same parent, same terminal.
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _VARIABLE: wanted})
+    os.execve(
+        sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _VARIABLE: wanted}
+    )
 
 
 def describe() -> dict[str, str | None]:

@@ -25,17 +25,6 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def compiler_options(mesh: Mesh) -> dict[str, str]:
-    """What to compile a step for `mesh` with: on CPU, the library YNNPACK for reductions only.
-
-    By default XLA hands it convolutions and matrix products as well. Its convolutions take twice
-    as long as XLA's own; reductions and pooling take XLA two to eight times as long.
-    """
-    if mesh.devices.flat[0].platform != "cpu":
-        return {}
-    return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-
-
 def check_batch_size(key: str, batch_size: int, mesh: Mesh) -> None:
     """Refuses a batch that the devices cannot share evenly.
 

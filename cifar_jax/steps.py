@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, UInt8
 from ml_collections import ConfigDict
 
-from cifar_jax import optim, sharding
+from cifar_jax import compilation, optim, sharding
 from cifar_jax.data import augment
 from cifar_jax.state import EpochSums, TrainState
 
@@ -115,7 +115,7 @@ def make_train_step(
         static_argnums=3,
         donate_argnums=0,
         out_shardings=(replicated, replicated),
-        compiler_options=sharding.compiler_options(mesh),
+        compiler_options=compilation.options(mesh),
     )
 
 
@@ -138,5 +138,5 @@ def make_eval_step(
     return jax.jit(
         eval_step,
         out_shardings=sharding.replicated(mesh),
-        compiler_options=sharding.compiler_options(mesh),
+        compiler_options=compilation.options(mesh),
     )

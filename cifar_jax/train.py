@@ -85,8 +85,7 @@ def _introduce(exp: Experiment, state: TrainState, step: int) -> None:
     for part, counts in exp.class_counts().items():
         each = ", ".join(f"{name} {n:,}" for name, n in counts.items())
         print(f"{part}: {sum(counts.values()):,} images ({each})")
-    device = jax.devices()[0].device_kind
-    print(f"{exp.mesh.size} x {device}, {exp.steps_per_epoch} steps an epoch")
+    print(f"{exp.mesh.size} x {jax.devices()[0].device_kind}, {exp.steps_per_epoch} steps an epoch")
     if step:
         print(f"resumed at step {step}, epoch {step // exp.steps_per_epoch + 1}")
     sys.stdout.flush()
@@ -111,9 +110,9 @@ class _Loop:
         )
         self.arrays = exp.put(exp.train)
         self.validation_images = exp.put(exp.validation[0])
-        on_cpu = jax.default_backend() == "cpu"
         self.dispatches = 0
-        self.per_dispatch = config.steps_per_dispatch or (1 if on_cpu else 50)
+        by_default = 1 if jax.default_backend() == "cpu" else 50
+        self.per_dispatch = config.steps_per_dispatch or by_default
 
     def run(self, state: TrainState, epoch_seconds: float) -> TrainState:
         """Trains to the end. `epoch_seconds`: spent before on the epoch that `state` is in.
@@ -161,10 +160,12 @@ class _Loop:
         while step < end:
             # Dispatches begin at multiples of their size, so that a resumed run makes the same.
             position = step % per_epoch
-            size = self.per_dispatch - position % self.per_dispatch
-            size = min(size, end - step)
+            size = min(self.per_dispatch - position % self.per_dispatch, end - step)
             self._profile()
             state, sums = self.train_steps(state, self.arrays, order, size)
+            if self.dispatches == 1:
+                jax.block_until_ready(sums)
+                progress.say("first step done")
             passed = every and step // every != (step + size) // every
             step += size
             under_way.append((step, sums))
@@ -187,7 +188,6 @@ class _Loop:
         config, step = self.config, int(state.step)
         epoch = step // self.exp.steps_per_epoch
         sums = jax.device_get(state.sums)
-        images = self.exp.steps_per_epoch * config.batch_size
         learning_rate = self.exp.schedule(step - 1) * state.callbacks.learning_rate_scale
         variables = state.variables()
         logits = evaluate.predict(
@@ -206,7 +206,7 @@ class _Loop:
             "epoch": epoch,
             "step": step,
             "train_loss": float(sums.loss / sums.steps),
-            "train_accuracy": int(sums.correct) / images,
+            "train_accuracy": int(sums.correct) / int(sums.steps * config.batch_size),
             "validation_loss": loss,
             "validation_accuracy": accuracy,
             "train_objective": float(sums.objective / sums.steps),

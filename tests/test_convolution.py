@@ -9,14 +9,21 @@ import numpy as np
 import pytest
 from jax import lax
 
-from cifar_jax import sharding
+from cifar_jax import compilation, sharding
 from cifar_jax.models.convolution import conv_general_dilated
+from cifar_jax.models.layers import max_pool
 
 # (batch, height, width, channels in, channels out, kernel, stride, padding)
 SHAPES = [
     (4, 32, 32, 3, 64, 3, 1, "SAME"),
     (2, 16, 16, 64, 128, 3, 1, "SAME"),
     (2, 4, 4, 256, 512, 3, 1, "SAME"),
+    (1, 15, 15, 64, 256, 3, 1, "SAME"),
+    (2, 7, 9, 256, 256, 3, 1, "SAME"),
+    (1, 3, 3, 256, 256, 3, 1, "SAME"),
+    (2, 7, 10, 80, 96, 3, 1, "VALID"),
+    (1, 3, 3, 96, 80, 3, 1, "VALID"),
+    (2, 9, 9, 96, 80, 3, 2, "SAME"),
     (4, 32, 32, 3, 32, 3, 1, "VALID"),
     (4, 15, 15, 32, 64, 3, 1, "VALID"),
     (4, 6, 6, 64, 64, 3, 1, "VALID"),
@@ -68,7 +75,7 @@ def test_value_and_gradients_are_xlas(shape):
 
 
 def test_bfloat16_stays_bfloat16_and_near():
-    shape = (4, 8, 8, 32, 16, 3, 1, "SAME")
+    shape = (4, 8, 8, 96, 80, 3, 1, "SAME")
     ours = value_and_gradients(conv_general_dilated, shape, *arrays(shape, jnp.bfloat16))
     exact = [x.astype(jnp.float32) for x in arrays(shape, jnp.bfloat16)]
     expected = value_and_gradients(lax.conv_general_dilated, shape, *exact)
@@ -76,7 +83,7 @@ def test_bfloat16_stays_bfloat16_and_near():
 
 
 def test_vmap_over_kernels_is_a_loop_over_kernels():
-    shape = (2, 8, 8, 20, 6, 3, 1, "SAME")
+    shape = (2, 8, 8, 96, 80, 3, 1, "SAME")
     x, w, cotangent = arrays(shape)
     kernels = jnp.stack([w, 2 * w, w[::-1]])
     one = functools.partial(value_and_gradients, conv_general_dilated, shape)
@@ -87,7 +94,7 @@ def test_vmap_over_kernels_is_a_loop_over_kernels():
 
 
 def test_a_batch_shared_by_eight_devices_gives_the_same():
-    shape = (16, 8, 8, 20, 6, 3, 1, "SAME")
+    shape = (16, 7, 7, 96, 80, 3, 1, "SAME")
     x, w, cotangent = arrays(shape)
     run = jax.jit(functools.partial(value_and_gradients, conv_general_dilated, shape))
     mesh = sharding.make_mesh()
@@ -98,22 +105,52 @@ def test_a_batch_shared_by_eight_devices_gives_the_same():
     assert_close(shared, run(x, w, cotangent))
 
 
-def test_only_the_cpu_leaves_xlas_gradients():
-    """Lowered for a GPU or TPU, the gradients are XLA's convolutions and nothing else."""
-    shape = (4, 8, 8, 20, 6, 3, 1, "SAME")
+def test_only_the_cpu_leaves_xlas_convolutions():
+    """Lowered for a GPU or TPU, value and gradients are XLA's convolutions and nothing else."""
+    shape = (4, 8, 8, 96, 80, 3, 1, "SAME")
     run = jax.jit(functools.partial(value_and_gradients, conv_general_dilated, shape))
-    products = {}
+    operations = {}
     for platform in ("cpu", "cuda", "tpu"):
         text = run.trace(*arrays(shape)).lower(lowering_platforms=(platform,)).as_text()
-        products[platform] = text.count("dot_general"), text.count("stablehlo.convolution")
-    assert products["cuda"] == products["tpu"] == (0, 3)
-    assert products["cpu"] == (9, 2)
+        operations[platform] = "dot_general" in text, text.count("stablehlo.convolution")
+    assert operations == {"cpu": (True, 0), "cuda": (False, 3), "tpu": (False, 3)}
 
 
-def test_the_first_layer_computes_no_input_gradient():
-    model = nn.Conv(8, (3, 3), conv_general_dilated=conv_general_dilated)
-    x = jnp.ones((2, 8, 8, 20))
+@pytest.mark.parametrize(("channels", "winograd"), [(20, False), (160, True)])
+def test_the_first_layer_computes_no_input_gradient(channels, winograd):
+    model = nn.Conv(64, (3, 3), use_bias=False, conv_general_dilated=conv_general_dilated)
+    x = jnp.ones((2, 8, 8, channels))
     params = model.init(jax.random.key(0), x)
-    gradient = jax.jit(jax.grad(lambda params: model.apply(params, x).sum()))
-    text = gradient.lower(params).compile().as_text()
-    assert text.count(" convolution(") == 0  # neither the value nor the input's gradient is used
+    gradient = jax.jit(jax.grad(lambda params, x: model.apply(params, x).sum(), argnums=0))
+    both = jax.jit(jax.grad(lambda params, x: model.apply(params, x).sum(), argnums=(0, 1)))
+    name = " dot(" if winograd else " convolution("
+    options = compilation.options(sharding.make_mesh())
+    counts = [f.lower(params, x).compile(options).as_text().count(name) for f in (gradient, both)]
+    assert 0 < counts[0] < counts[1]
+
+
+def test_what_winograd_computes_in_the_forward_pass_is_kept_for_the_backward_pass():
+    """Of twelve products three are asked for twice: inputs, kernel and gradient at the points."""
+    shape = (2, 8, 8, 96, 80, 3, 1, "SAME")
+    run = jax.jit(functools.partial(value_and_gradients, conv_general_dilated, shape))
+    text = run.lower(*arrays(shape)).compile(compilation.options(sharding.make_mesh())).as_text()
+    assert text.count(" dot(") == 9
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 3)])
+@pytest.mark.parametrize("window", [2, 3])
+def test_pooling_is_xlas_in_value_and_gradient(size, window):
+    if min(size) < window:
+        pytest.skip("no whole window")
+    # Few values, so that windows have several maxima: the first of them has the gradient.
+    x = jnp.round(jax.random.normal(jax.random.key(0), (3, *size, 5)))
+    outputs = []
+    for pool in (
+        functools.partial(max_pool, window=window),
+        lambda x: nn.max_pool(x, (window, window), (window, window)),
+    ):
+        value, pullback = jax.jit(functools.partial(jax.vjp, pool))(x)
+        cotangent = jax.random.normal(jax.random.key(1), value.shape)
+        outputs.append((value, *pullback(cotangent)))
+    for ours, xlas in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(ours, xlas)

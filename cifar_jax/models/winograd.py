@@ -76,9 +76,7 @@ def input_gradient(
 ) -> Images:
     """The gradient of `inputs`, of `size` (h, w), where that of `value` is `gradient`."""
     rows, columns = _tiles(gradient.shape[1]), _tiles(gradient.shape[2])
-    points = jnp.einsum(
-        "ptk,pck->ptc", _points_of_gradient(gradient), _points_of_kernel(kernel)
-    )
+    points = jnp.einsum("ptk,pck->ptc", _points_of_gradient(gradient), _points_of_kernel(kernel))
     patches = _product(_INPUT.T, points)
     patches = patches.reshape(_PATCH, _PATCH, -1, rows, columns, kernel.shape[2])
     # Patches overlap by two pixels, so a pixel lies in up to two of them in either direction.
@@ -114,9 +112,7 @@ def _points_of_inputs(inputs: Images, padding: Padding) -> Float[Array, "36 tile
         (low, _TILE * count + _PATCH - _TILE - n - low, 0)
         for n, (low, _), count in zip(size, padding, tiles, strict=True)
     ]
-    padded = lax.pad(
-        inputs, jnp.zeros([], inputs.dtype), [(0, 0, 0), *widths, (0, 0, 0)]
-    )
+    padded = lax.pad(inputs, jnp.zeros([], inputs.dtype), [(0, 0, 0), *widths, (0, 0, 0)])
     # A gather, since XLA's concatenation of 36 slices takes four times as long on CPU.
     rows, columns = (np.arange(_PATCH)[:, None] + _TILE * np.arange(n) for n in tiles)
     patches = padded[:, rows[:, None, :, None], columns[None, :, None, :]]

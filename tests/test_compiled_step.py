@@ -1,0 +1,110 @@
+"""What the compiler makes of the train step: nothing that waits for a host, little for others."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+
+from cifar_jax import compilation, evaluate, sharding, steps
+from configs import base
+
+# S(5) is memory of the host.
+HOST_TRANSFER = r' infeed| outfeed| send\(| recv\(|custom_call_target="[^"]*callback|S\(5\)'
+
+
+def compiled_step(devices: int, size: int = 1, **overrides) -> str:
+    experiment = tiny.build(tiny.config({"batch_size": 16, **overrides}), devices)
+    train_steps = steps.make_train_step(
+        experiment.config,
+        experiment.model,
+        experiment.optimizer,
+        experiment.l2,
+        experiment.statistics,
+        experiment.mesh,
+    )
+    arrays = experiment.put(experiment.train)
+    state = experiment.abstract_state()
+    return train_steps.lower(state, arrays, experiment.epoch_order(0), size).compile().as_text()
+
+
+def convolutional(**more) -> dict:
+    """Convolutions of either form, batch norm, pooling and all augmentations."""
+    block = base.conv_block(80, batch_norm=True, pool=2, dropout=0.2, l2=0.01)
+    augment = {"augment.flip": True, "augment.crop_padding": 1, "augment.cutout": 2}
+    return {"model.blocks": (block, block), **augment, **more}
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("size", [1, 3])
+def test_no_step_waits_for_the_host(devices, size):
+    overrides = {} if size > 1 else convolutional()  # XLA is very slow at convolutions in a loop
+    text = compiled_step(devices, size, **overrides)
+    assert not re.search(HOST_TRANSFER, text)
+    assert (" while(" in text) or size == 1
+
+
+def test_a_wait_for_the_host_would_be_seen():
+    watched = jax.jit(lambda x: jax.debug.callback(print, x) or x + 1)
+    assert re.search(HOST_TRANSFER, watched.lower(1.0).compile().as_text())
+
+
+def test_the_state_is_updated_in_place():
+    text = compiled_step(1, **convolutional())
+    aliases = text[: text.index("entry_computation_layout")]
+    experiment = tiny.build(tiny.config(convolutional()))
+    leaves = jax.tree.leaves(experiment.abstract_state())
+    assert aliases.count("may-alias") + aliases.count("must-alias") >= len(leaves) - 1
+
+
+def test_eight_devices_exchange_gradients_and_statistics_and_no_activations():
+    text = compiled_step(8, **convolutional())
+    experiment = tiny.build(tiny.config(convolutional()))
+    params = jax.tree.leaves(experiment.abstract_state().params)
+    largest = max(leaf.size for leaf in params)
+    assert "all-to-all" not in text and "collective-permute" not in text
+    gathered = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", text)
+    assert gathered == []
+    reduced = re.findall(r"= (\(?[^=]*?) all-reduce(?:-start)?\(", text)
+    sizes = [
+        jnp.prod(jnp.array([int(n) for n in shape.split(",") if n] or [1])).item()
+        for shapes in reduced
+        for shape in re.findall(r"\[([\d,]*)\]", shapes)
+    ]
+    # One for each parameter's gradient at the most, two for each batch norm in either direction,
+    # and the scalars of the loss: no array is larger than a parameter.
+    assert max(sizes) <= largest
+    assert len(reduced) <= len(params) + 2 * 2 * 2 + 4
+
+
+def test_evaluation_compiles_once_for_any_number_of_images():
+    experiment = tiny.build(tiny.config())
+    eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
+    variables = experiment.initial_state().variables()
+    images = experiment.put(tiny.images_and_labels(20)[0])
+    for batch_size in (8,):
+        logits = evaluate.predict(eval_step, variables, images, batch_size)
+        assert logits.shape == (20, 4)
+    assert eval_step._cache_size() == 1
+
+
+def test_compiled_programs_are_kept_unless_told_otherwise(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    former = (
+        jax.config.jax_compilation_cache_dir,
+        jax.config.jax_persistent_cache_min_compile_time_secs,
+    )
+    try:
+        compilation.keep()
+        assert jax.config.jax_compilation_cache_dir == former[0] is not None
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation.keep()
+        assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "cifar_jax" / "xla-"))
+    finally:
+        jax.config.update("jax_compilation_cache_dir", former[0])
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", former[1])
+
+
+def test_only_a_cpu_has_options_of_its_own():
+    assert compilation.options(sharding.make_mesh())

@@ -1,0 +1,76 @@
+"""The program starts itself once more with malloc's tunables, where that is of use."""
+
+import json
+import os
+import subprocess
+import sys
+
+import command_line
+import pytest
+
+from cifar_jax import memory
+
+linux = pytest.mark.skipif(not memory.applies(), reason="not a Linux CPU with glibc")
+
+
+def test_what_the_user_set_stays():
+    tunables = memory.tunables("glibc.malloc.hugetlb=0:glibc.rtld.nns=5").split(":")
+    assert tunables[:2] == ["glibc.malloc.hugetlb=0", "glibc.rtld.nns=5"]
+    assert "glibc.malloc.arena_max=1" in tunables
+    assert len(tunables) == len({entry.partition("=")[0] for entry in tunables})
+    assert memory.tunables(memory.tunables("")) == memory.tunables("")
+
+
+@pytest.mark.parametrize(
+    ("platforms", "libc", "expected"),
+    [("cpu", "glibc", True), ("cuda", "glibc", False), ("cpu", "", False)],
+)
+def test_only_linux_cpus_with_glibc_are_tuned(monkeypatch, platforms, libc, expected):
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(memory.platform, "libc_ver", lambda: (libc, ""))
+    assert memory.applies() is expected
+
+
+def test_an_installed_accelerator_plugin_is_enough_to_leave_malloc_alone(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    found = {"libtpu"}
+    monkeypatch.setattr(memory.importlib.util, "find_spec", lambda name: name in found or None)
+    assert not memory.applies()
+    found.clear()
+    assert memory.applies()
+
+
+@linux
+def test_the_restart_keeps_arguments_and_process(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys\n"
+        "from cifar_jax import memory\n"
+        "memory.restart()\n"
+        "print(os.getpid(), os.environ['GLIBC_TUNABLES'], sys.argv[1:])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(command_line.ROOT)}
+    environment.pop("GLIBC_TUNABLES", None)
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(program), "a b", "--c=1"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    output, _ = process.communicate(timeout=60)
+    assert output == f"{process.pid} {memory.tunables('')} ['a b', '--c=1']\n"
+
+
+@linux
+@pytest.mark.parametrize(("flag", "tuned"), [("--tune_memory", True), ("--notune_memory", False)])
+def test_a_run_notes_its_memory_settings(tmp_path, monkeypatch, flag, tuned):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    command = (command_line.TINY, f"--workdir={tmp_path}", "--config.epochs=1", flag)
+    status, output = command_line.run(*command)
+    assert status == 0, output
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["glibc_tunables"] == (memory.tunables("") if tuned else None)
+    assert environment["transparent_huge_pages"] in ("always", "madvise", "never", None)
