@@ -16,14 +16,15 @@ LOCKED = mkdir -p .cache && $(PYTHON) -c 'import fcntl, os, sys; \
   fcntl.flock(lock, fcntl.LOCK_EX); \
   os.execvp(sys.argv[1], sys.argv[1:])'
 
-.PHONY: help quickstart test lint results constraints clean check-python install-run install-dev
+.PHONY: help quickstart test lint results bench constraints clean check-python install-run install-dev
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make quickstart   install, train a small model, show where its results are'
 	@echo 'make test         run the tests; ARGS="-k resume" passes arguments to pytest'
 	@echo 'make lint         ruff check, ruff format --check, basedpyright'
-	@echo 'make results      the README table anew, from results/'
+	@echo 'make results      the README tables anew, from results/'
+	@echo 'make bench        speed beside plain Flax, Keras and PyTorch, into results/benchmarks'
 	@echo 'make constraints  pin afresh all that requirements*.txt pull in'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 	@echo 'PYTHON=python3.12 chooses the Python (3.11 to 3.13) of a new .venv.'
@@ -42,6 +43,14 @@ lint: install-dev
 
 results: install-run
 	@$(BIN)/python -m cifar_jax.results
+	@$(BIN)/python -m benchmarks.table
+
+# Half an hour on two cores that do nothing else.
+bench: install-dev
+	@$(BIN)/python -m benchmarks.run
+	@$(BIN)/python -m benchmarks.startup
+	@$(BIN)/python -m benchmarks.scaling
+	@$(BIN)/python -m benchmarks.table
 
 # requirements.txt reads constraints.txt, so the old pins are set aside while the new ones are found.
 constraints: check-python

@@ -57,7 +57,7 @@ class Worker:
         return json.loads(line)
 
     def rate(self, what: str, seconds: float) -> Figures:
-        """Images per second of "train" or "infer" over about so many seconds, and peak memory."""
+        """Images per second of a kind of step over about so many seconds, and peak memory."""
         steps = getattr(self, f"_{what}_steps", 0)
         if not steps:
             probe = min(self._ask({"do": what, "steps": 2})["seconds"] for _ in range(2)) / 2

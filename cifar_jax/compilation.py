@@ -15,7 +15,7 @@ def keep() -> None:
 
     `JAX_COMPILATION_CACHE_DIR` names another; `JAX_ENABLE_COMPILATION_CACHE=0` keeps none.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     # A home directory may be shared by machines, and a program for one's CPU may crash another's.
     lines = _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []

@@ -82,9 +82,14 @@ def table(results: pathlib.Path) -> str:
 
 def updated(readme: str, results: pathlib.Path) -> str:
     """`readme` with the table between its two markers made anew."""
-    head, _, rest = readme.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{table(results)}\n{END}{tail}"
+    return between(readme, BEGIN, END, table(results))
+
+
+def between(text: str, begin: str, end: str, content: str) -> str:
+    """`text` with `content` for what stands between two markers."""
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}\n{content}\n{end}{tail}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+from benchmarks import table
 from cifar_jax import results
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -12,6 +13,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 def test_the_readme_shows_what_make_results_generates():
     readme = (ROOT / "README.md").read_text()
     assert results.updated(readme, ROOT / "results") == readme
+    assert table.updated(readme, ROOT / "results" / "benchmarks") == readme
 
 
 def test_a_changed_result_changes_the_table(tmp_path):

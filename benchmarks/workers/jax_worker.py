@@ -16,7 +16,8 @@ from protocol import serve
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 from benchmarks import networks  # noqa: E402 (the path must come first)
-from cifar_jax import models, optim, sharding, state, steps  # noqa: E402
+from cifar_jax import compilation, models, optim, sharding, state, steps  # noqa: E402
+from cifar_jax.data import augment  # noqa: E402
 
 _SHAPE, _CLASSES, _STEPS_PER_EPOCH = (32, 32, 3), 10, 20
 
@@ -55,7 +56,19 @@ def _ours(job: dict) -> dict:
         logits = [eval_step(variables, arrays[0], order[i % len(order)]) for i in range(n)]
         jax.block_until_ready(logits)
 
-    return {"train": train, "infer": infer}
+    def batch_of(arrays, order, step):
+        images, labels = arrays
+        batch = order[step % len(order)]
+        targets = jax.nn.one_hot(labels[batch], _CLASSES)
+        pixels = augment.normalize(images[batch], None, None)
+        return augment.augment(config, jax.random.key(step), pixels, targets)
+
+    get_batch = jax.jit(batch_of, compiler_options=compilation.options(mesh))
+
+    def get(n: int) -> None:
+        jax.block_until_ready([get_batch(arrays, order, i) for i in range(n)])
+
+    return {"train": train, "infer": infer, "batch": get}
 
 
 class _Plain(nn.Module):

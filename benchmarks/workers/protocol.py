@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 
 def serve(build: Callable[[dict], dict[str, Callable[[int], None]]]) -> None:
-    """Builds the job's network, then times `n` steps of "train" or "infer" at a time.
+    """Builds the job's network, then times `n` steps of one kind at a time: "train", "infer".
 
-    `build(job)` returns the two as functions that make n steps and return when they are done.
+    `build(job)` returns the kinds as functions that make n steps and return when they are done.
     """
     # What libraries print must not be taken for answers.
     answers = os.fdopen(os.dup(1), "w")

@@ -18,18 +18,23 @@ def max_pool(
     Of equal maxima the first has the gradient, as in XLA, which finds it anew by
     select-and-scatter, slow on CPU. Here the forward pass notes its place.
     """
+    return _maxima(x, window)
+
+
+def _maxima(x: jax.Array, window: int) -> jax.Array:
     return nn.max_pool(x, (window, window), (window, window))
 
 
 def _forward(x, window):
-    best = max_pool(x, window)
+    best = _maxima(x, window)
     height, width = best.shape[1] * window, best.shape[2] * window
     # The first place in the window that holds the maximum, row-major.
-    place = jnp.full(best.shape, window * window - 1, jnp.uint8)
+    dtype = jnp.uint8 if window * window <= 256 else jnp.uint32
+    place = jnp.full(best.shape, window * window - 1, dtype)
     for offset in reversed(range(window * window - 1)):
         row, column = divmod(offset, window)
         candidate = x[:, row:height:window, column:width:window]
-        place = jnp.where(candidate == best, jnp.uint8(offset), place)
+        place = jnp.where(candidate == best, dtype(offset), place)
     return best, (place, jnp.zeros((0, *x.shape[1:3]), x.dtype))
 
 

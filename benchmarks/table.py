@@ -1,0 +1,136 @@
+"""The README's benchmark section, from the evidence under results/benchmarks: `make results`."""
+
+import json
+import pathlib
+import statistics
+from typing import Any
+
+from benchmarks import session
+from benchmarks.peers import PEERS, ROOT
+from cifar_jax.results import between
+
+BEGIN, END = "<!-- benchmarks: begin, by `make results` -->", "<!-- benchmarks: end -->"
+_OURS = "ours, tuned"
+
+
+def _ratios(figures: dict[str, Any], peer: str, what: str) -> str:
+    cells = []
+    for name in (peer, f"{peer}, tuned"):
+        if name not in figures:
+            return "missing"
+        middle, low, high = session.ratio(figures[_OURS][what], figures[name][what])
+        cells.append(f"**{middle:.2f}** ({low:.2f}–{high:.2f})")
+    return " / ".join(cells)
+
+
+def _speed(report: dict[str, Any], what: str) -> list[str]:
+    others = [name for name in PEERS if name != "ours"]
+    peak = " | share of matmul peak" if what == "train" else ""
+    titles = " | ".join(PEERS[name].title for name in others)
+    lines = [f"| network, batch | cifar-jax images/s{peak} | {titles} |"]
+    lines.append("|" + "---|" * (lines[0].count("|") - 1))
+    for network, row in report["networks"].items():
+        figures = row["figures"]
+        rate = statistics.median(figures[_OURS][what])
+        cells = [f"{network}, {row['batch_size']}", f"{rate:,.0f}"]
+        if what == "train":
+            flops = rate * row["train_flops_per_image"] / 1e9
+            cells.append(f"{flops / report['matmul_gflops']:.0%}")
+        cells += [_ratios(figures, name, what) for name in others]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _memory(report: dict[str, Any]) -> list[str]:
+    lines = [f"| network | {' | '.join(peer.title for peer in PEERS.values())} |"]
+    lines.append("|---" * (len(PEERS) + 1) + "|")
+    for network, row in report["networks"].items():
+        cells = []
+        for name in PEERS:
+            both = [row["figures"].get(key) for key in (name, f"{name}, tuned")]
+            sizes = [f"{figure['peak_bytes'] / 2**30:.2f}" for figure in both if figure]
+            cells.append(" / ".join(sizes) or "missing")
+        lines.append(f"| {network} | {' | '.join(cells)} |")
+    return lines
+
+
+def _growth(report: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, rows in report["growth"].items():
+        cells = [
+            f"{value}: {statistics.median(row['images_per_second']):,.0f} images/s, "
+            f"{row['peak_bytes'] / 2**30:.2f} GiB"
+            for value, row in rows.items()
+        ]
+        lines.append(f"- by {name.replace('_', ' ')}: {'; '.join(cells)}")
+    return lines
+
+
+def section(results: pathlib.Path) -> str:
+    """The section in Markdown; empty before the first measurement."""
+
+    def read(name: str) -> dict[str, Any] | None:
+        path = results / name
+        return json.loads(path.read_text()) if path.exists() else None
+
+    step, startup, scaling = map(read, ("step.json", "startup.json", "scaling.json"))
+    if step is None:
+        return ""
+    machine = step["machine"]
+    lines = [
+        f"{machine['cpu_count']}-core {machine['processor']}, Python {machine['python']}, jax "
+        f"{machine['jax']}; a float32 matrix product reaches {step['matmul_gflops']:.0f} GFLOP/s. "
+        f"By `{step['command']}`.",
+        "",
+        "Train step: how many times as fast as each peer, by the median of the rounds, with least "
+        "and greatest; the peer as it comes / with this project's memory settings.",
+        "",
+        *_speed(step, "train"),
+        "",
+        "Forward pass, likewise:",
+        "",
+        *_speed(step, "infer"),
+        "",
+        "Peak memory in GiB, as it comes / with the memory settings:",
+        "",
+        *_memory(step),
+    ]
+    reasons = {
+        f"{PEERS[name.partition(',')[0]].title}: {reason}"
+        for row in step["networks"].values()
+        for name, reason in row["missing"].items()
+    }
+    lines += ["", *(f"Missing: {reason}" for reason in sorted(reasons))] if reasons else []
+    if startup:
+        seconds = {kind: statistics.median(s) for kind, s in startup["seconds"].items()}
+        lines += [
+            "",
+            f"From `python main.py` to the first training step: {seconds['cold']:.1f} s cold, "
+            f"{seconds['warm']:.1f} s with compiled programs kept; `--help` takes "
+            f"{seconds['help']:.2f} s.",
+        ]
+    if scaling:
+        lines += [
+            "",
+            f"Growth of the {scaling['network']} network's train step, and its peak memory:",
+            "",
+            *_growth(scaling),
+            "",
+            f"Gathering and augmenting a batch is {scaling['batch_share_of_step']:.1%} of a step.",
+        ]
+        if scaling["epoch"]:
+            lines[-1] += (
+                f" An epoch of `main.py`, data path, validation and checkpoint included, takes "
+                f"{scaling['epoch']['seconds']:.0f} s."
+            )
+    return "\n".join(lines)
+
+
+def updated(readme: str, results: pathlib.Path) -> str:
+    """`readme` with the section between its two markers made anew."""
+    return between(readme, BEGIN, END, section(results))
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(updated(path.read_text(), ROOT / "results" / "benchmarks"))
