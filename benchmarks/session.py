@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -47,6 +48,7 @@ class Worker:
 
     def _ask(self, question: Figures) -> Figures:
         assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.send_signal(signal.SIGCONT)
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
@@ -54,6 +56,8 @@ class Worker:
         if not line:
             _, errors = self._process.communicate()
             raise WorkerFailed((errors.strip().splitlines() or ["no message"])[-1])
+        # Until it is asked again it must not disturb: some libraries' idle threads spin.
+        self._process.send_signal(signal.SIGSTOP)
         return json.loads(line)
 
     def rate(self, what: str, seconds: float) -> Figures:
