@@ -5,6 +5,7 @@ python -m benchmarks.run [--networks=final,...] [--peers=torch,...] [--rounds=5]
 Writes results/benchmarks/step.json; `make results` makes the README's table of it.
 """
 
+import statistics
 import sys
 
 from absl import app, flags
@@ -28,34 +29,41 @@ def main(arguments: list[str]) -> None:
     for network in _NETWORKS.value:
         print(network, file=sys.stderr)
         job = networks.job(network)
-        jobs = {
-            f"{name}{', tuned' if tuned else ''}": (peer, job, tuned)
-            for name, peer in chosen.items()
-            if name not in missing
-            for tuned in (False, True)
-        }
-        figures, failures = session.alternate(
-            jobs, ("train", "infer"), _ROUNDS.value, _SECONDS.value
-        )
-        report["networks"][network] = {
+        entry = {
             "batch_size": job["batch_size"],
             "train_flops_per_image": networks.train_flops(network),
-            "figures": figures,
-            "missing": {**missing, **failures},
+            "figures": {},
+            "missing": dict(missing),
         }
-        for name, row in figures.items():
-            line = []
-            for what in ("train", "infer"):
-                middle, low, high = session.ratio(figures["ours, tuned"][what], row[what])
-                rate = sorted(row[what])[len(row[what]) // 2]
-                line.append(
-                    f"{what} {rate:6.0f} images/s, ours x{middle:.2f} [{low:.2f} {high:.2f}]"
-                )
-            print(f"  {name:26} {'; '.join(line)}; {row['peak_bytes'] / 2**30:.2f} GiB")
-        for name, reason in report["networks"][network]["missing"].items():
-            print(f"  {name:26} missing: {reason}")
+        # Ours as main.py starts it; the peers as they come, then all with the same settings.
+        for settings in session.SETTINGS:
+            tuned = settings != "as they come"
+            jobs = {
+                name: (peer, job, tuned or name == "ours")
+                for name, peer in chosen.items()
+                if name not in missing
+            }
+            figures, failures = session.alternate(
+                jobs, ("train", "infer"), _ROUNDS.value, _SECONDS.value
+            )
+            entry["figures"][settings] = figures
+            entry["missing"] |= failures
+            _show(settings, figures)
+        for name, reason in entry["missing"].items():
+            print(f"  {name} is missing: {reason}")
+        report["networks"][network] = entry
         sys.stdout.flush()
     machine.write(_OUTPUT.value, report)
+
+
+def _show(settings: str, figures: dict[str, session.Figures]) -> None:
+    for name, row in figures.items():
+        line = []
+        for what in ("train", "infer"):
+            middle, low, high = session.ratio(figures["ours"][what], row[what])
+            rate = statistics.median(row[what])
+            line.append(f"{what} {rate:6.0f} images/s, ours x{middle:.2f} [{low:.2f} {high:.2f}]")
+        print(f"  {settings}: {name:17} {'; '.join(line)}; {row['peak_bytes'] / 2**30:.2f} GiB")
 
 
 if __name__ == "__main__":

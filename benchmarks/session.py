@@ -14,6 +14,7 @@ from benchmarks import peers
 from cifar_jax import memory
 
 Figures = dict[str, Any]
+SETTINGS = ("as they come", "same memory settings")  # of the peers; ours has its own either way
 
 
 class WorkerFailed(Exception):

@@ -80,27 +80,28 @@ def input_gradient(
     patches = _product(_INPUT.T, points)
     patches = patches.reshape(_PATCH, _PATCH, -1, rows, columns, kernel.shape[2])
     # Patches overlap by two pixels, so a pixel lies in up to two of them in either direction.
-    total = None
+    total = jnp.zeros([], patches.dtype)
     for row, row_tile, in_row in _places(size[0], rows, padding[0][0]):
         for column, column_tile, in_column in _places(size[1], columns, padding[1][0]):
             term = patches[row[:, None], column, :, row_tile[:, None], column_tile]
             inside = in_row[:, None] & in_column
             if not inside.all():
                 term = jnp.where(inside[..., None, None], term, 0)
-            total = term if total is None else total + term
-    assert total is not None
+            total = total + term
     return total.transpose(2, 0, 1, 3)
 
 
 def _places(size: int, tiles: int, low: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Where pixels `0 ... size - 1` lie: offset in a patch, which patch, and whether at all."""
+    """Where pixels `0 ... size - 1` lie: offset in a patch, which patch, and whether at all.
+
+    First in the last patch that has them, then in the one before that.
+    """
     position = np.arange(size) + low
     tile = np.minimum(position // _TILE, tiles - 1)
     offset = position - _TILE * tile
-    last = offset < _PATCH  # what a VALID convolution of stride 1 never leaves out
     before = (offset < _PATCH - _TILE) & (tile > 0)
     return [
-        (np.where(last, offset, 0), tile, last),
+        (offset, tile, np.ones(size, bool)),
         (np.where(before, offset + _TILE, 0), np.where(before, tile - 1, 0), before),
     ]
 
