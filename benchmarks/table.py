@@ -1,5 +1,6 @@
 """The README's benchmark section, from the evidence under results/benchmarks: `make results`."""
 
+import itertools
 import json
 import pathlib
 import statistics
@@ -10,15 +11,15 @@ from benchmarks.peers import PEERS, ROOT
 from cifar_jax.results import between
 
 BEGIN, END = "<!-- benchmarks: begin, by `make results` -->", "<!-- benchmarks: end -->"
-_OURS = "ours, tuned"
+_COME, _SAME = session.SETTINGS
 
 
 def _ratios(figures: dict[str, Any], peer: str, what: str) -> str:
     cells = []
-    for name in (peer, f"{peer}, tuned"):
-        if name not in figures:
+    for of_settings in (figures[_COME], figures[_SAME]):
+        if peer not in of_settings:
             return "missing"
-        middle, low, high = session.ratio(figures[_OURS][what], figures[name][what])
+        middle, low, high = session.ratio(of_settings["ours"][what], of_settings[peer][what])
         cells.append(f"**{middle:.2f}** ({low:.2f}–{high:.2f})")
     return " / ".join(cells)
 
@@ -30,13 +31,14 @@ def _speed(report: dict[str, Any], what: str) -> list[str]:
     lines = [f"| network, batch | cifar-jax images/s{peak} | {titles} |"]
     lines.append("|" + "---|" * (lines[0].count("|") - 1))
     for network, row in report["networks"].items():
-        figures = row["figures"]
-        rate = statistics.median(figures[_OURS][what])
+        ours = (row["figures"][settings]["ours"][what] for settings in session.SETTINGS)
+        rate = statistics.median(itertools.chain(*ours))
         cells = [f"{network}, {row['batch_size']}", f"{rate:,.0f}"]
         if what == "train":
+            # Where Winograd does the work of a direct convolution, this counts the latter's.
             flops = rate * row["train_flops_per_image"] / 1e9
             cells.append(f"{flops / report['matmul_gflops']:.0%}")
-        cells += [_ratios(figures, name, what) for name in others]
+        cells += [_ratios(row["figures"], name, what) for name in others]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -47,7 +49,7 @@ def _memory(report: dict[str, Any]) -> list[str]:
     for network, row in report["networks"].items():
         cells = []
         for name in PEERS:
-            both = [row["figures"].get(key) for key in (name, f"{name}, tuned")]
+            both = [row["figures"][settings].get(name) for settings in session.SETTINGS]
             sizes = [f"{figure['peak_bytes'] / 2**30:.2f}" for figure in both if figure]
             cells.append(" / ".join(sizes) or "missing")
         lines.append(f"| {network} | {' | '.join(cells)} |")
@@ -83,7 +85,8 @@ def section(results: pathlib.Path) -> str:
         f"By `{step['command']}`.",
         "",
         "Train step: how many times as fast as each peer, by the median of the rounds, with least "
-        "and greatest; the peer as it comes / with this project's memory settings.",
+        "and greatest; the peer as it comes / with this project's memory settings. Share of the peak: "
+        "of a direct convolution's work, of which Winograd does less.",
         "",
         *_speed(step, "train"),
         "",
@@ -91,12 +94,12 @@ def section(results: pathlib.Path) -> str:
         "",
         *_speed(step, "infer"),
         "",
-        "Peak memory in GiB, as it comes / with the memory settings:",
+        "Peak memory in GiB, peers as they come / with the memory settings:",
         "",
         *_memory(step),
     ]
     reasons = {
-        f"{PEERS[name.partition(',')[0]].title}: {reason}"
+        f"{PEERS[name].title}: {reason}"
         for row in step["networks"].values()
         for name, reason in row["missing"].items()
     }
