@@ -85,8 +85,8 @@ def section(results: pathlib.Path) -> str:
         f"By `{step['command']}`.",
         "",
         "Train step: how many times as fast as each peer, by the median of the rounds, with least "
-        "and greatest; the peer as it comes / with this project's memory settings. Share of the peak: "
-        "of a direct convolution's work, of which Winograd does less.",
+        "and greatest; the peer as it comes / with this project's memory settings. Share of "
+        "the peak: of a direct convolution's work, of which Winograd does less.",
         "",
         *_speed(step, "train"),
         "",
