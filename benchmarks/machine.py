@@ -2,6 +2,7 @@
 
 import pathlib
 import statistics
+import sys
 import time
 from typing import Any
 
@@ -18,6 +19,11 @@ RESULTS = ROOT / "results" / "benchmarks"
 def describe() -> dict[str, Any]:
     """Versions, processor, cores; see `environment.json`."""
     return environment.collect()
+
+
+def command() -> str:
+    """What was typed to start this benchmark."""
+    return " ".join(["python -m", f"benchmarks.{pathlib.Path(sys.argv[0]).stem}", *sys.argv[1:]])
 
 
 def matmul_gflops(size: int = 2048, repeats: int = 9) -> float:

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     missing = peers.install()
     chosen = {name: peer for name, peer in peers.PEERS.items() if name in _PEERS.value}
     chosen = {"ours": peers.PEERS["ours"], **chosen}
-    report = {"machine": machine.describe(), "command": " ".join(sys.argv), "networks": {}}
+    report = {"machine": machine.describe(), "command": machine.command(), "networks": {}}
     report["matmul_gflops"] = machine.matmul_gflops()
     for network in _NETWORKS.value:
         print(network, file=sys.stderr)

@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> None:
     del arguments
     report: dict[str, Any] = {
         "machine": machine.describe(),
-        "command": " ".join(sys.argv),
+        "command": machine.command(),
         "network": _NETWORK.value,
         "growth": {},
     }

@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> None:
             figures["help"].append(seconds_to(None, ["--help"], root / "x"))
     for kind, seconds in figures.items():
         print(f"{kind}: {statistics.median(seconds):.2f} s [{min(seconds):.2f} {max(seconds):.2f}]")
-    report = {"machine": machine.describe(), "command": " ".join(sys.argv), "seconds": figures}
+    report = {"machine": machine.describe(), "command": machine.command(), "seconds": figures}
     machine.write(_OUTPUT.value, report)
 
 
