@@ -48,13 +48,14 @@ def build(job: dict) -> dict:
 
     batch = rng.random((batch_size, 32, 32, 3), np.float32)
     labels = rng.integers(0, 10, batch_size).astype(np.int32)
-    prepared: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    images, all_labels = batch, labels
 
     def arrays(steps: int) -> tuple[np.ndarray, np.ndarray]:
-        if steps not in prepared:
-            prepared.clear()
-            prepared[steps] = np.tile(batch, (steps, 1, 1, 1)), np.tile(labels, steps)
-        return prepared[steps]
+        """So many batches in one array, as `fit` wants them; made when more are asked for."""
+        nonlocal images, all_labels
+        if len(images) < steps * batch_size:
+            images, all_labels = np.tile(batch, (steps, 1, 1, 1)), np.tile(labels, steps)
+        return images[: steps * batch_size], all_labels[: steps * batch_size]
 
     def train(steps: int) -> None:
         network.fit(*arrays(steps), batch_size=batch_size, shuffle=False, verbose=0)

@@ -32,6 +32,7 @@ def serve(build: Callable[[dict], dict[str, Callable[[int], None]]]) -> None:
     answer({"build_seconds": time.perf_counter() - began})
     for line in sys.stdin:
         command = json.loads(line)
+        run[command["do"]](1)  # it slept while others ran: caches and clock are theirs
         began = time.perf_counter()
         run[command["do"]](command["steps"])
         seconds = time.perf_counter() - began
