@@ -31,7 +31,7 @@ help:
 
 quickstart: install-run
 	@$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
-	@echo 'The results are in runs/quickstart: result.json, metrics.jsonl, tensorboard/.'
+	@echo 'Open runs/quickstart/report.html in a browser.'
 
 test: install-dev
 	@$(BIN)/python -m pytest $(ARGS)

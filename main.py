@@ -17,7 +17,12 @@ from cifar_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="the experiment, a configs/*.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; default: runs/<config name>")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "what to do with the workdir")
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "evaluate", "report"], "what to do with the workdir"
+)
+_WORKDIRS = flags.DEFINE_list(
+    "workdirs", [], "of --mode=report: runs to compare, in a page beside the first or in --workdir"
+)
 _TUNE_MEMORY = flags.DEFINE_bool(
     "tune_memory", True, "on Linux CPUs, start once more with huge pages for malloc"
 )
@@ -48,10 +53,22 @@ def main(arguments: list[str]) -> None:
         except Interrupted as interruption:
             print(interruption, file=sys.stderr)
             sys.exit(INTERRUPTED)
+        return
+    if _WORKDIRS.value and _MODE.value == "report":
+        from cifar_jax.report import page
+
+        runs = [epath.Path(path).expanduser() for path in _WORKDIRS.value]
+        print(page.compare(runs, epath.Path(_WORKDIR.value or runs[0].parent).expanduser()))
+        return
+    if not _WORKDIR.value:
+        raise UserError(f"--mode={_MODE.value} needs --workdir")
+    workdir = epath.Path(_WORKDIR.value).expanduser()
+    if _MODE.value == "report":
+        from cifar_jax.report import page
+
+        print(page.run(workdir))
     else:
-        if not _WORKDIR.value:
-            raise UserError(f"--mode={_MODE.value} needs --workdir")
-        print(evaluate.describe(evaluate.run(epath.Path(_WORKDIR.value).expanduser())))
+        print(evaluate.describe(evaluate.run(workdir)))
 
 
 def _parse(arguments: list[str]) -> list[str]:

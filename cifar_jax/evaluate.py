@@ -1,5 +1,6 @@
 """Exact evaluation: every image counts once, for any batch size."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -54,20 +55,32 @@ def accuracy(logits: Logits, labels: Labels) -> float:
     return float(np.mean(logits.argmax(1) == labels))
 
 
-def expected_calibration_error(logits: Logits, labels: Labels, bins: int = 15) -> float:
-    """|accuracy - confidence|, averaged over equal bins of confidence by their number of images.
+@dataclasses.dataclass(frozen=True)
+class CalibrationBins:
+    """Images by confidence, in equal bins of (0, 1], open on the left; 0 where a bin is empty.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3, with its 15 bins.
-
-    Returns:
-      The error in [0, 1].
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", with its 15 bins.
     """
+
+    number: Integer[np.ndarray, " bins"]
+    confidence: Float[np.ndarray, " bins"]  # mean of the bin, in [0, 1]
+    accuracy: Float[np.ndarray, " bins"]  # in [0, 1]
+
+    @property
+    def expected_error(self) -> float:
+        """Equation 3: |accuracy - confidence|, averaged over the images, in [0, 1]."""
+        gaps = self.number * np.abs(self.accuracy - self.confidence)
+        return float(gaps.sum() / self.number.sum())
+
+
+def calibration(logits: Logits, labels: Labels, bins: int = 15) -> CalibrationBins:
+    """How often the network is right, by how sure it is."""
     probabilities = softmax(logits.astype(np.float64), axis=1)
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
-    # Bins are open on the left: (0, 1/15], (1/15, 2/15] ...
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(index, weights=correct - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    number = np.bincount(index, minlength=bins)
+    sums = (np.bincount(index, weights=w, minlength=bins) for w in (confidence, correct))
+    return CalibrationBins(number, *(total / np.maximum(number, 1) for total in sums))
 
 
 def classification_figures(
@@ -91,7 +104,7 @@ def classification_figures(
     return {
         "confusion_matrix": metrics.confusion_matrix(labels, predicted, labels=classes).tolist(),
         "classification_report": rows,
-        "expected_calibration_error": expected_calibration_error(logits, labels),
+        "expected_calibration_error": calibration(logits, labels).expected_error,
     }
 
 

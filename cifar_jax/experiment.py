@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cifar_jax import models, optim, sharding, state, steps
-from cifar_jax.data import batches, sources, splits
+from cifar_jax.data import augment, batches, sources, splits
 from cifar_jax.errors import UserError
+from cifar_jax.models import summary
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +73,22 @@ class Experiment:
             lambda epoch: batches.epoch_order(key, epoch, size, batch_size),
             out_shardings=sharding.replicated(self.mesh),
         )
+
+    def describe(self, train_state: state.TrainState) -> str:
+        """What is trained on what, and from where on, in some lines for a person."""
+        shape = self.dataset.train_images.shape[1:]
+        variables = {"params": train_state.params, "batch_stats": train_state.batch_stats}
+        rows, names = summary.layers(self.model, shape), augment.names(self.config)
+        lines = [summary.table(rows, variables, train_state.opt_state, names, shape)]
+        for part, counts in self.class_counts().items():
+            each = ", ".join(f"{name} {n:,}" for name, n in counts.items())
+            lines.append(f"{part}: {sum(counts.values()):,} images ({each})")
+        kind = self.mesh.devices.flat[0].device_kind
+        lines.append(f"{self.mesh.size} x {kind}, {self.steps_per_epoch} steps an epoch")
+        step = int(train_state.step)
+        if step:
+            lines.append(f"resumed at step {step}, epoch {step // self.steps_per_epoch + 1}")
+        return "\n".join(lines)
 
     def class_counts(self) -> dict[str, dict[str, int]]:
         """Split -> class name -> number of images."""

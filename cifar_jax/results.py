@@ -1,38 +1,35 @@
-"""The README's results table, from the evidence under `results/`: `make results`."""
+"""The README's results table and results/README.md, from the evidence there: `make results`."""
 
-import json
 import pathlib
 import statistics
-from typing import Any
+from collections.abc import Iterator
+
+from etils import epath
+
+from cifar_jax import reference
+from cifar_jax.report import evidence
+from cifar_jax.report.evidence import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
 BEGIN, END = "<!-- results: begin, by `make results` -->", "<!-- results: end -->"
 
-# Test accuracy and test loss (with the L2 penalty, as Keras prints it) that the report states.
-REPORT = {
-    "model1": (0.6877, 1.1005),
-    "model2": (0.7556, 0.8183),
-    "model3": (0.8169, 0.8241),
-    "final": (0.8637, 0.7141),
-}
 
-
-def _runs(config: pathlib.Path) -> list[dict[str, Any]]:
-    """The finished runs of a config: `result.json`, with environment and last row beside it."""
-    runs = []
-    for path in sorted(config.glob("seed-*/result.json")):
-        run = json.loads(path.read_text())
-        run["environment"] = json.loads((path.parent / "environment.json").read_text())
-        rows = (path.parent / "metrics.jsonl").read_text().splitlines()
-        run["rows"] = [json.loads(row) for row in rows]
-        runs.append(run)
-    return runs
+def _configs(results: pathlib.Path) -> Iterator[tuple[str, list[Run]]]:
+    """Config name and its finished runs by seed: the report's order first, then what else is."""
+    names = {path.parent.parent.name for path in results.glob("*/seed-*/result.json")}
+    for name in sorted(names, key=lambda name: ([*reference.REPORTED, name].index(name), name)):
+        paths = sorted((results / name).glob("seed-*/result.json"))
+        yield name, [evidence.load(epath.Path(path.parent)) for path in paths]
 
 
 def _spread(values: list[float]) -> str:
     """Mean, with the sample standard deviation where there is one, in percent."""
     mean = f"{100 * statistics.mean(values):.2f}"
     return mean if len(values) == 1 else f"{mean} ± {100 * statistics.stdev(values):.2f}"
+
+
+def _figures(runs: list[Run], key: str) -> list[float]:
+    return [run.result[key] for run in runs if run.result]
 
 
 def table(results: pathlib.Path) -> str:
@@ -44,40 +41,64 @@ def table(results: pathlib.Path) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     hardware = set()
-    # The report's order first, then whatever else there is.
-    names = [*REPORT, *sorted(p.name for p in results.iterdir() if p.name not in REPORT)]
-    for name in names:
-        runs = _runs(results / name)
-        if not runs:
-            continue
-        accuracy, objective = REPORT.get(name, (None, None))
-        best, last = ([], [])
-        for run in runs:
-            for gaps, row in ((best, run["rows"][run["best_epoch"] - 1]), (last, run["rows"][-1])):
-                gaps.append(row["train_accuracy"] - row["validation_accuracy"])
-            environment = run["environment"]
-            hardware.add(
-                f"{environment['cpu_count']}-core {environment['processor']}"
-                if environment["backend"] == "cpu"
-                else f"{environment['device_count']} x {environment['device_kind']}"
-            )
-        epochs = ", ".join(f"{run['epochs']} ({run['best_epoch']})" for run in runs)
-        minutes = statistics.mean(run["train_seconds"] for run in runs) / 60
+    for name, runs in _configs(results):
+        reported = reference.REPORTED.get(name)
+        hardware |= {run.hardware for run in runs}
+        gaps = [
+            _spread([row["train_accuracy"] - row["validation_accuracy"] for row in rows])
+            for rows in ([run.best_row for run in runs], [run.rows[-1] for run in runs])
+        ]
+        minutes = statistics.mean(_figures(runs, "train_seconds")) / 60
         cells = [
-            f"`configs/{name}.py`",
+            f"[`{name}`](configs/{name}.py)",
             str(len(runs)),
-            _spread([run["test_accuracy"] for run in runs]),
-            f"{100 * accuracy:.2f}" if accuracy else "",
-            f"{statistics.mean(run['test_objective'] for run in runs):.4f}",
-            f"{objective:.4f}" if objective else "",
-            f"{_spread(best)} / {_spread(last)}",
-            epochs,
-            f"{runs[0]['parameters']:,}",
+            _spread(_figures(runs, "test_accuracy")),
+            f"{100 * reported.accuracy:.2f}" if reported else "",
+            f"{statistics.mean(_figures(runs, 'test_objective')):.4f}",
+            f"{reported.objective:.4f}" if reported else "",
+            " / ".join(gaps),
+            ", ".join(f"{len(run.rows)} ({run.best_row['epoch']})" for run in runs),
+            f"{_figures(runs, 'parameters')[0]:,}",
             f"{minutes:.0f} min",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"Hardware: {'; '.join(sorted(hardware))}."]
     return "\n".join(lines)
+
+
+def classification_reports(results: pathlib.Path) -> str:
+    """`results/README.md`: precision, recall and F1 of each config, by class, mean of its seeds."""
+    lines = [
+        "# Classification reports",
+        "",
+        "Of the 10,000 test images, mean of a config's seeds. Made by `make results`.",
+        "",
+        "| in a run's directory | what |",
+        "|---|---|",
+        "| `config.json`, `environment.json` | what was run, on what, by which command |",
+        "| `metrics.jsonl`, `result.json` | the figures |",
+        "| `report.html` | the page: open it in a browser |",
+    ]
+    for name, runs in _configs(results):
+        reports = [run.result["classification_report"] for run in runs if run.result]
+        reported = reference.FINAL_CLASSES if name == "final" else ()
+        more = " the report's precision | recall | f1-score |" if reported else ""
+        accuracy = _spread(_figures(runs, "test_accuracy"))
+        seeds = ", ".join(str(run.config.seed) for run in runs)
+        lines += ["", f"## {name}", "", f"Accuracy {accuracy} %; seeds: {seeds}.", ""]
+        lines += [f"| class | precision | recall | f1-score | support |{more}"]
+        lines += ["|---" * (8 if reported else 5) + "|"]
+        for i, label in enumerate(reports[0]):
+            means = (
+                statistics.mean(report[label][key] for report in reports)
+                for key in ("precision", "recall", "f1-score")
+            )
+            cells = [label, *(f"{mean:.4f}" for mean in means)]
+            cells.append(f"{reports[0][label]['support']:,.0f}")
+            if reported:
+                cells += [f"{v:.2f}" for v in reported[i]] if i < len(reported) else [""] * 3
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def updated(readme: str, results: pathlib.Path) -> str:
@@ -95,3 +116,4 @@ def between(text: str, begin: str, end: str, content: str) -> str:
 if __name__ == "__main__":
     path = ROOT / "README.md"
     path.write_text(updated(path.read_text(), ROOT / "results"))
+    (ROOT / "results" / "README.md").write_text(classification_reports(ROOT / "results"))

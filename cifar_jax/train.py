@@ -15,12 +15,10 @@ from cifar_jax import callbacks, environment, evaluate, experiment, optim, shard
 from cifar_jax import config as config_lib
 from cifar_jax import workdir as files
 from cifar_jax.checkpoint import Checkpoints
-from cifar_jax.data import augment
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import Experiment
 from cifar_jax.interrupt import Interrupted, StopRequest
 from cifar_jax.metrics_writer import MetricsWriter, Progress
-from cifar_jax.models import summary
 from cifar_jax.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -48,6 +46,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         result = files.read_json(workdir / files.RESULT)
         print(f"{workdir} holds the finished run of this config")
         print(evaluate.describe(result))
+        if sharding.is_writer() and not (workdir / files.REPORT).exists():
+            _report(workdir, experiment.build(config))
         return result
 
     with StopRequest() as stop:
@@ -63,7 +63,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
             step = restored.step if restored else 0
             checkpoints.forget_after(step)
             environment.record(workdir, " ".join(sys.argv), step)
-            _introduce(exp, state, step)
+            print(exp.describe(state), flush=True)
 
             # -------------------------------------------------------- the loop
             loop = _Loop(exp, checkpoints, stop, workdir)
@@ -71,24 +71,18 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 
             # -------------------------------------------------------- the test, once
             result = evaluate.final_test(exp, checkpoints, workdir, state)
+
+    # ---------------------------------------------------------------- the report
     print(evaluate.describe(result))
-    print(f"everything is in {workdir}")
+    if sharding.is_writer():
+        _report(workdir, exp)
     return result
 
 
-def _introduce(exp: Experiment, state: TrainState, step: int) -> None:
-    """Prints what is about to be trained on what."""
-    shape = exp.dataset.train_images.shape[1:]
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    rows = summary.layers(exp.model, shape)
-    print(summary.table(rows, variables, state.opt_state, augment.names(exp.config), shape))
-    for part, counts in exp.class_counts().items():
-        each = ", ".join(f"{name} {n:,}" for name, n in counts.items())
-        print(f"{part}: {sum(counts.values()):,} images ({each})")
-    print(f"{exp.mesh.size} x {jax.devices()[0].device_kind}, {exp.steps_per_epoch} steps an epoch")
-    if step:
-        print(f"resumed at step {step}, epoch {step // exp.steps_per_epoch + 1}")
-    sys.stdout.flush()
+def _report(workdir: epath.Path, exp: Experiment) -> None:
+    from cifar_jax.report import page  # draws with a library that nothing else needs
+
+    print(f"everything is in {workdir}, for reading in {page.write(workdir, exp).name}")
 
 
 class _Loop:

@@ -13,10 +13,12 @@ from cifar_jax import config as config_lib
 from cifar_jax.errors import UserError
 
 CHECKPOINTS = "checkpoints"
+COMPARISON = "comparison.html"
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.npz"
+REPORT = "report.html"
 RESULT = "result.json"
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"

@@ -20,6 +20,8 @@ BAD = [
     (["--nosuch"], "nosuch"),
     (["stray"], "stray is not understood"),
     (["--mode=evaluate"], "no run in"),
+    (["--mode=report"], "no run in"),
+    (["--mode=report", "--workdirs=nowhere,there"], "no run in nowhere"),
 ]
 
 

@@ -104,38 +104,38 @@ def slow_calibration_error(logits, labels, bins):
 @pytest.mark.parametrize("scale", [0.3, 3.0, 30.0])
 def test_calibration_error_is_that_of_the_paper(bins, scale):
     logits, labels = random_logits(200, scale=scale)
-    found = evaluate.expected_calibration_error(logits, labels, bins)
+    found = evaluate.calibration(logits, labels, bins).expected_error
     assert found == pytest.approx(slow_calibration_error(logits, labels, bins), abs=1e-9)
 
 
 def test_15_bins_unless_told():
     logits, labels = random_logits(200)
     expected = slow_calibration_error(logits, labels, 15)
-    assert evaluate.expected_calibration_error(logits, labels) == pytest.approx(expected, abs=1e-9)
+    assert evaluate.calibration(logits, labels).expected_error == pytest.approx(expected, abs=1e-9)
 
 
 def test_perfectly_calibrated_is_zero():
     logits = logits_of([[0.75, 0.25]] * 4)
     labels = np.array([0, 0, 0, 1])  # three of four are right, as promised
-    assert evaluate.expected_calibration_error(logits, labels) == pytest.approx(0, abs=1e-7)
+    assert evaluate.calibration(logits, labels).expected_error == pytest.approx(0, abs=1e-7)
 
 
 def test_overconfident_by_a_quarter():
     logits = logits_of([[0.75, 0.25]] * 4)
     labels = np.array([0, 1, 0, 1])
-    assert evaluate.expected_calibration_error(logits, labels) == pytest.approx(0.25, abs=1e-6)
+    assert evaluate.calibration(logits, labels).expected_error == pytest.approx(0.25, abs=1e-6)
 
 
 def test_bins_do_not_make_up_for_each_other():
     logits = logits_of([[0.6, 0.4]] * 2 + [[0.9, 0.1]] * 2)
     labels = np.array([0, 0, 1, 1])  # right where unsure, wrong where sure
     expected = 0.5 * (1 - 0.6) + 0.5 * 0.9
-    assert evaluate.expected_calibration_error(logits, labels) == pytest.approx(expected, abs=1e-6)
+    assert evaluate.calibration(logits, labels).expected_error == pytest.approx(expected, abs=1e-6)
 
 
 def test_certain_and_right_is_zero():
     logits = np.array([[100.0, 0.0], [0.0, 100.0]], np.float32)
-    assert evaluate.expected_calibration_error(logits, np.array([0, 1])) == 0.0
+    assert evaluate.calibration(logits, np.array([0, 1])).expected_error == 0.0
 
 
 # ---------------------------------------------------------------------------- per class

@@ -14,6 +14,14 @@ def test_the_readme_shows_what_make_results_generates():
     readme = (ROOT / "README.md").read_text()
     assert results.updated(readme, ROOT / "results") == readme
     assert table.updated(readme, ROOT / "results" / "benchmarks") == readme
+    reports = (ROOT / "results" / "README.md").read_text()
+    assert results.classification_reports(ROOT / "results") == reports
+
+
+def test_every_run_has_all_of_its_evidence():
+    names = {"config.json", "environment.json", "metrics.jsonl", "result.json", "report.html"}
+    runs = list((ROOT / "results").glob("*/seed-*"))
+    assert runs and all({path.name for path in run.iterdir()} == names for run in runs)
 
 
 def test_a_changed_result_changes_the_table(tmp_path):
@@ -23,6 +31,8 @@ def test_a_changed_result_changes_the_table(tmp_path):
     path.write_text(json.dumps({**result, "test_accuracy": 0.123456}))
     before, after = results.table(ROOT / "results"), results.table(tmp_path / "results")
     assert before != after
+    reports = (results.classification_reports(p / "results") for p in (ROOT, tmp_path))
+    assert len(set(reports)) == 2
     readme = f"head\n{results.BEGIN}\nold\n{results.END}\ntail\n"
     updated = results.updated(readme, tmp_path / "results")
     assert updated == f"head\n{results.BEGIN}\n{after}\n{results.END}\ntail\n"

@@ -37,7 +37,7 @@ def test_a_run_keeps_the_workdir_contract(config, tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {
         "config.json", "environment.json", "checkpoints", "metrics.jsonl", "result.json",
-        "predictions.npz", "tensorboard", "profile",
+        "predictions.npz", "tensorboard", "profile", "report.html",
     }  # fmt: skip
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
 

@@ -1,0 +1,99 @@
+"""What a workdir knows of its run, as a page needs it."""
+
+import dataclasses
+import zipfile
+from typing import Any
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from cifar_jax import metrics_writer, reference
+from cifar_jax import workdir as files
+from cifar_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run, finished or not."""
+
+    workdir: epath.Path
+    config: ConfigDict
+    environment: dict[str, Any]  # {} where the file is missing
+    rows: list[dict[str, Any]]  # of metrics.jsonl, at least one
+    result: dict[str, Any] | None  # None: not finished
+    predictions: tuple[np.ndarray, np.ndarray] | None  # test logits [N, K] float32, labels [N]
+
+    @property
+    def name(self) -> str:
+        """ "final", or "final/seed-0" where a run of a seed has its own directory."""
+        parts = self.workdir.parts[-2:]
+        return "/".join(parts) if parts[-1].startswith("seed-") else parts[-1]
+
+    @property
+    def command(self) -> str:
+        """That started it; empty where nobody noted it."""
+        starts = self.environment.get("starts", [])
+        return starts[0]["command"] if starts else ""
+
+    @property
+    def reported(self) -> str | None:
+        """The name of the report's model that this run reproduces, if any."""
+        name = reference.config_name(self.command)
+        return name if name in reference.REPORTED else None
+
+    @property
+    def best_row(self) -> dict[str, Any]:
+        """Of the epoch that the test used, or of the best one so far."""
+        if self.result:
+            return self.rows[self.result["best_epoch"] - 1]
+        return max(self.rows, key=lambda row: row["validation_accuracy"])
+
+    @property
+    def rate_drops(self) -> list[int]:
+        """Epochs from which on the learning rate is lower, of schedules that change in steps."""
+        if not self.config.plateau.enabled and self.config.schedule.name != "piecewise":
+            return []
+        pairs = zip(self.rows, self.rows[1:], strict=False)
+        return [b["epoch"] for a, b in pairs if b["learning_rate"] < a["learning_rate"]]
+
+    @property
+    def hardware(self) -> str:
+        environment = self.environment
+        if not environment:
+            return "not noted"
+        if environment["backend"] == "cpu":
+            return f"{environment['cpu_count']}-core {environment['processor']}"
+        return f"{environment['device_count']} x {environment['device_kind']}"
+
+
+def load(workdir: epath.Path) -> Run:
+    """The run in `workdir`.
+
+    Raises:
+      UserError: there is none, it has not ended an epoch yet, or a file is damaged.
+    """
+    config = files.load_config(workdir)
+    rows = metrics_writer.read_rows(workdir)
+    if not rows:
+        raise UserError(
+            f"the run in {workdir} has no epoch in {files.METRICS} yet: go on with --mode=train "
+            "first"
+        )
+
+    def optional(name: str) -> Any:
+        return files.read_json(workdir / name) if (workdir / name).exists() else None
+
+    environment, result = optional(files.ENVIRONMENT) or {}, optional(files.RESULT)
+    return Run(workdir, config, environment, rows, result, _predictions(workdir))
+
+
+def _predictions(workdir: epath.Path) -> tuple[np.ndarray, np.ndarray] | None:
+    path = workdir / files.PREDICTIONS
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return arrays["logits"], arrays["labels"]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}): --mode=evaluate writes it anew") from error

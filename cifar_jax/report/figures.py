@@ -1,0 +1,227 @@
+"""Figures as inline SVG. Colours are CSS variables of the page, so that they follow its theme."""
+
+import io
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cifar_jax.evaluate import CalibrationBins
+from cifar_jax.report.evidence import Run
+
+# What matplotlib draws in these colours the page draws in its own.
+_TEXT, _GRID = "#010101", "#020202"
+_SERIES = tuple(f"#0301{i:02}" for i in range(7))
+_VARIABLES = {_TEXT: "currentColor", _GRID: "var(--line)"} | {
+    colour: f"var(--series-{i})" for i, colour in enumerate(_SERIES)
+}
+_DASHES = ("-", "--", "-.", ":")
+_SHADE = (0, 114 / 255, 178 / 255)  # of a matrix; its opacity is the value, on either theme
+_MANY_CLASSES = 20
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _TEXT,
+    "axes.labelcolor": _TEXT,
+    "axes.titlesize": 11,
+    "text.color": _TEXT,
+    "xtick.color": _TEXT,
+    "ytick.color": _TEXT,
+    "grid.color": _GRID,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+
+
+def _svg(figure: Figure, description: str) -> Markup:
+    """The figure for a page: no size of its own, the description as its text alternative."""
+    figure.patch.set_visible(False)
+    for axes in figure.axes:
+        axes.patch.set_visible(False)
+    buffer = io.StringIO()
+    # Ids come of a hash with this salt: the same page again, and no two figures with one id.
+    with matplotlib.rc_context({"svg.hashsalt": description}):
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r' id="[^"]*_\d+"', "", text)  # names of groups: nothing refers to them
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, variable)
+    head, _, body = text.partition(">")
+    box = re.search(r'viewBox="[^"]+"', head)
+    assert box
+    title = escape(description)
+    return Markup(f'<svg role="img" aria-label="{title}" {box[0]}><title>{title}</title>{body}')
+
+
+def _axes(width: float, height: float, *grid: int) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(*grid)
+
+
+def _epochs(axes: Axes, label: str) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", linewidth=0.6)
+
+
+@matplotlib.rc_context(_STYLE)
+def curves(run: Run, quantity: str, label: str) -> Markup:
+    """Training and validation over the epochs, with what happened on the way.
+
+    Args:
+      quantity: of `metrics.jsonl`, without "train_" or "validation_".
+    """
+    figure, axes = _axes(5, 3.3)
+    epochs = [row["epoch"] for row in run.rows]
+    for i, split in enumerate(("train", "validation")):
+        values = [row[f"{split}_{quantity}"] for row in run.rows]
+        name = "training" if split == "train" else split
+        axes.plot(epochs, values, _DASHES[1 - i], marker=".", color=_SERIES[i], label=name)
+    for i, epoch in enumerate(run.rate_drops):
+        name = "learning rate drops" if i == 0 else None
+        axes.axvline(epoch - 0.5, color=_TEXT, linewidth=0.8, linestyle=":", label=name)
+    best = run.best_row
+    height = best[f"validation_{quantity}"]
+    name = f"best epoch, {best['epoch']}"
+    axes.plot([best["epoch"]], [height], "o", ms=9, mfc="none", color=_SERIES[1], label=name)
+    if run.result and run.result["stopped_early"]:
+        name = f"early stop, {epochs[-1]}"
+        axes.axvline(epochs[-1], color=_SERIES[2], linewidth=1.2, label=name)
+    _epochs(axes, label)
+    axes.legend(fontsize=9)
+    last = run.rows[-1]
+    return _svg(
+        figure,
+        f"{label} by epoch: after epoch {last['epoch']} training "
+        f"{last[f'train_{quantity}']:.3f}, validation {last[f'validation_{quantity}']:.3f}; "
+        f"at best, epoch {best['epoch']}, validation {height:.3f}",
+    )
+
+
+@matplotlib.rc_context(_STYLE)
+def learning_rate(run: Run) -> Markup:
+    figure, axes = _axes(5, 1.8)
+    rates = [row["learning_rate"] for row in run.rows]
+    axes.step([row["epoch"] for row in run.rows], rates, where="mid", color=_SERIES[0])
+    if min(rates) > 0:
+        axes.set_yscale("log")
+        axes.minorticks_off()
+    _epochs(axes, "learning rate")
+    return _svg(figure, f"Learning rate by epoch, from {rates[0]:.2g} to {rates[-1]:.2g}")
+
+
+@matplotlib.rc_context(_STYLE)
+def overlay(runs: Sequence[Run], quantity: str, label: str) -> Markup:
+    """Validation of several runs, each in its colour and dash; training in the same, faint."""
+    figure, axes = _axes(6.4, 4)
+    styles = zip(itertools.cycle(_SERIES), itertools.cycle(_DASHES), strict=False)
+    for run, (colour, dash) in zip(runs, styles, strict=False):
+        epochs = [row["epoch"] for row in run.rows]
+        for split, alpha in (("train", 0.35), ("validation", 1.0)):
+            values = [row[f"{split}_{quantity}"] for row in run.rows]
+            name = run.name if split == "validation" else None
+            axes.plot(epochs, values, dash, color=colour, alpha=alpha, label=name)
+    _epochs(axes, label)
+    axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3)
+    names = ", ".join(run.name for run in runs)
+    return _svg(figure, f"{label} by epoch of {names}: validation, and training fainter")
+
+
+@matplotlib.rc_context(_STYLE)
+def class_distribution(counts: dict[str, dict[str, int]]) -> Markup:
+    """Args: counts: split -> class -> number of images."""
+    names = list(next(iter(counts.values())))
+    many = len(names) > _MANY_CLASSES
+    figure, grid = _axes(6.4, 0.12 * len(names) + 1 if many else 3, 1, len(counts))
+    for i, (axes, (split, row)) in enumerate(zip(grid, counts.items(), strict=True)):
+        axes.barh(names, list(row.values()), color=_SERIES[i])
+        axes.invert_yaxis()
+        axes.margins(y=0.01)
+        axes.set_title(f"{split}, {sum(row.values()):,}")
+        axes.tick_params(axis="y", labelsize=6 if many else 9, labelleft=i == 0)
+        axes.xaxis.set_major_locator(MaxNLocator(2))
+    sizes = (
+        f"{split} from {min(row.values()):,} to {max(row.values()):,}"
+        for split, row in counts.items()
+    )
+    return _svg(figure, f"Images of each class: {', '.join(sizes)}")
+
+
+@matplotlib.rc_context(_STYLE)
+def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
+    """Rows: true class. Shaded by the fraction of the row."""
+    values = np.asarray(matrix)
+    share = values / np.maximum(values.sum(1, keepdims=True), 1)
+    many = len(names) > _MANY_CLASSES
+    figure, axes = _axes(6, 5.6)
+    shade = np.broadcast_to(_SHADE, (*share.shape, 3))
+    axes.imshow(np.dstack([shade, 0.6 * share**0.5]), interpolation="none")
+    size = 4 if many else 9
+    axes.set_xticks(range(len(names)), names, rotation=90 if many else 45, fontsize=size)
+    if not many:
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+            label.set_rotation_mode("anchor")
+        for (row, column), value in np.ndenumerate(values):
+            if value:
+                axes.text(column, row, str(value), ha="center", va="center", fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    right = int(values.trace())
+    return _svg(
+        figure,
+        f"Confusion matrix: {right:,} of {values.sum():,} images on the diagonal; the table "
+        "below names the most frequent confusions",
+    )
+
+
+@matplotlib.rc_context(_STYLE)
+def reliability(bins: CalibrationBins) -> Markup:
+    """Accuracy against confidence, and how many images have it."""
+    count = len(bins.number)
+    edges = np.arange(count) / count
+    some = bins.number > 0
+    figure, (upper, lower) = _axes(5, 4.2, 2, 1)
+    upper.bar(
+        edges[some],
+        bins.accuracy[some],
+        1 / count,
+        align="edge",
+        color=_SERIES[0],
+        edgecolor=_TEXT,
+        linewidth=0.4,
+        label="accuracy",
+    )
+    upper.plot(
+        bins.confidence[some],
+        bins.confidence[some],
+        "o-",
+        ms=4,
+        color=_SERIES[1],
+        label="confidence: perfectly calibrated",
+    )
+    upper.set_ylabel("accuracy")
+    upper.legend(fontsize=9, loc="upper left")
+    lower.bar(edges, bins.number / bins.number.sum(), 1 / count, align="edge", color=_SERIES[2])
+    lower.set_ylabel("share of images")
+    lower.set_xlabel("confidence")
+    for axes in (upper, lower):
+        axes.set_xlim(0, 1)
+    return _svg(
+        figure,
+        "Reliability diagram: accuracy by confidence; expected calibration error "
+        f"{bins.expected_error:.4f}",
+    )

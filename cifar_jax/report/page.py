@@ -1,0 +1,156 @@
+"""`--mode=report`: a page about one run, or one that compares several."""
+
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from cifar_jax import config as config_lib
+from cifar_jax import evaluate, experiment, reference
+from cifar_jax import workdir as files
+from cifar_jax.data import augment
+from cifar_jax.errors import UserError
+from cifar_jax.experiment import Experiment
+from cifar_jax.models import summary
+from cifar_jax.report import evidence, figures
+from cifar_jax.report.evidence import Run
+from cifar_jax.report.pictures import Gallery
+
+_log = logging.getLogger(__name__)
+_CONFUSIONS = 20  # rows of the table of the most frequent ones
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def run(workdir: epath.Path) -> epath.Path:
+    """Writes `report.html` of the run in `workdir`, finished or not.
+
+    What needs the data set is left out, with a note, where that cannot be loaded: nothing is
+    downloaded for a report.
+
+    Returns:
+      The page's path.
+
+    Raises:
+      UserError: there is no run, it has not ended an epoch yet, or a file is damaged.
+    """
+    config = evidence.load(workdir).config
+    config.data.download = False
+    try:
+        config_lib.validate(config)
+        return write(workdir, experiment.build(config))
+    except UserError as error:
+        reason = str(error).splitlines()[0]
+        _log.warning("layers and pictures are left out: %s", reason)
+        return write(workdir, None, reason)
+
+
+def write(workdir: epath.Path, exp: Experiment | None, reason: str = "") -> epath.Path:
+    """Writes `report.html` of a run.
+
+    Args:
+      exp: its experiment; None: without what needs the data set, and `reason` says why.
+    """
+    run = evidence.load(workdir)
+    result = run.result or {}
+    context: dict[str, Any] = {
+        "title": run.name,
+        "reason": reason,
+        "reported": reference.REPORTED,
+        "curves": _curves(run),
+        "counts": exp.class_counts() if exp else result.get("class_counts"),
+        "layers": None,
+        "augmentations": augment.names(run.config),
+        "gallery": None,
+        "bins": None,
+        "confusions": [],
+        "config": config_lib.flat(run.config) | {"model.blocks": _blocks(run.config)},
+    }
+    context["distribution"] = context["counts"] and figures.class_distribution(context["counts"])
+    if exp:
+        context["layers"] = summary.layers(exp.model, exp.dataset.train_images.shape[1:])
+    if result:
+        names = _class_names(result)
+        context["confusion"] = figures.confusion(result["confusion_matrix"], names)
+        context["confusions"] = _confusions(result["confusion_matrix"], names)
+    if result and run.predictions:
+        context["reliability"] = figures.reliability(evaluate.calibration(*run.predictions))
+        if exp:
+            context["gallery"] = Gallery(exp.test[0], *run.predictions, exp.dataset.class_names)
+    return _render("run.html", run.workdir / files.REPORT, run=run, **context)
+
+
+def compare(workdirs: Sequence[epath.Path], directory: epath.Path) -> epath.Path:
+    """Writes `comparison.html` of several runs into `directory`.
+
+    Raises:
+      UserError: a workdir has no run or no epoch of it, or the runs know different classes.
+    """
+    runs = [evidence.load(workdir) for workdir in workdirs]
+    finished = [run for run in runs if run.result]
+    classes = {_class_names(run.result): run.name for run in finished if run.result}
+    if len(classes) > 1:
+        raise UserError(
+            f"{' and '.join(classes.values())} know different classes: compare runs of one data set"
+        )
+    differences = {run.name: config_lib.differences(runs[0].config, run.config) for run in runs[1:]}
+    return _render(
+        "comparison.html",
+        directory / files.COMPARISON,
+        title="Comparison of runs",
+        runs=runs,
+        finished=finished,
+        class_names=next(iter(classes), ()),
+        reported=reference.REPORTED,
+        differences=differences,
+        curves=[
+            figures.overlay(runs, "accuracy", "accuracy"),
+            figures.overlay(runs, "loss", "cross-entropy, nats"),
+        ],
+    )
+
+
+def _curves(run: Run) -> list[Any]:
+    drawn = [
+        figures.curves(run, "accuracy", "accuracy"),
+        figures.curves(run, "loss", "cross-entropy, nats"),
+    ]
+    if any(row["train_objective"] != row["train_loss"] for row in run.rows):
+        drawn.append(figures.curves(run, "objective", "loss + L2 penalty"))
+    return [*drawn, figures.learning_rate(run)]
+
+
+def _blocks(config: ConfigDict) -> str:
+    return "; ".join(
+        ", ".join(f"{key} {value}" for key, value in block.items()) for block in config.model.blocks
+    )
+
+
+def _class_names(result: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(result["class_counts"]["test"])
+
+
+def _confusions(matrix: list[list[int]], names: Sequence[str]) -> list[tuple[str, str, int]]:
+    """True class, predicted class, number of images: of the wrong answers, most frequent first."""
+    wrong = np.array(matrix)
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]
+    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [(names[int(i)], names[int(j)], int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
+
+
+def _render(template: str, path: epath.Path, **context: Any) -> epath.Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(path, _TEMPLATES.get_template(template).render(context).encode())
+    return path

@@ -1,0 +1,78 @@
+"""Images of a data set as pictures in a page, chosen by what the network says of them."""
+
+import base64
+import dataclasses
+import io
+
+import numpy as np
+from jaxtyping import Float, Integer, UInt8
+from PIL import Image
+from scipy.special import softmax
+
+_MISTAKES = 30
+_MANY_CLASSES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A test image with what is true of it and what the network says."""
+
+    uri: str  # data:image/png
+    truth: str
+    predicted: str
+    confidence: float  # in the predicted class
+    probability: float  # of the true class
+
+    @property
+    def right(self) -> bool:
+        return self.truth == self.predicted
+
+
+def data_uri(image: UInt8[np.ndarray, "h w c"]) -> str:
+    """An image as a PNG in a data URI; one channel is grey."""
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+class Gallery:
+    """The pictures of a page. `images` are those that `logits` and `labels` belong to."""
+
+    def __init__(
+        self,
+        images: UInt8[np.ndarray, "n h w c"],
+        logits: Float[np.ndarray, "n k"],
+        labels: Integer[np.ndarray, " n"],
+        class_names: tuple[str, ...],
+    ):
+        self._images, self._labels, self._names = images, labels, class_names
+        self._probabilities = softmax(logits.astype(np.float64), axis=1)
+        self._predicted = logits.argmax(1)
+
+    def _pictures(self, indices: np.ndarray) -> list[Picture]:
+        return [
+            Picture(
+                data_uri(self._images[i]),
+                self._names[self._labels[i]],
+                self._names[self._predicted[i]],
+                float(self._probabilities[i].max()),
+                float(self._probabilities[i, self._labels[i]]),
+            )
+            for i in indices
+        ]
+
+    def mistakes(self) -> list[Picture]:
+        """The wrong answers of the highest confidence, highest first."""
+        wrong = np.flatnonzero(self._predicted != self._labels)
+        confidence = self._probabilities[wrong].max(1)
+        return self._pictures(wrong[np.argsort(-confidence, kind="stable")][:_MISTAKES])
+
+    def extremes(self) -> dict[str, tuple[list[Picture], list[Picture]]]:
+        """Class -> its images of the highest and of the lowest probability of being just that."""
+        each = 4 if len(self._names) <= _MANY_CLASSES else 1
+        chosen = {}
+        for label, name in enumerate(self._names):
+            own = np.flatnonzero(self._labels == label)
+            order = own[np.argsort(-self._probabilities[own, label], kind="stable")]
+            chosen[name] = (self._pictures(order[:each]), self._pictures(order[::-1][:each]))
+        return chosen

@@ -1,0 +1,233 @@
+"""The pages: what they show of a finished run, an unfinished one, a broken one, several."""
+
+import html.parser
+import json
+import re
+import runpy
+import shutil
+
+import numpy as np
+import pytest
+from command_line import ROOT
+from etils import epath
+from ml_collections import ConfigDict
+
+from cifar_jax import config as config_lib
+from cifar_jax import evaluate, train
+from cifar_jax.errors import UserError
+from cifar_jax.report import evidence, figures, page, pictures
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> epath.Path:
+    """The workdir of a short run on the bundled digits."""
+    workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
+    train.run(runpy.run_path(str(ROOT / "tests/configs/tiny.py"))["get_config"](), workdir)
+    return workdir
+
+
+@pytest.fixture
+def workdir(finished, tmp_path) -> epath.Path:
+    """A copy of it to spoil."""
+    return epath.Path(shutil.copytree(finished, tmp_path / "digits"))
+
+
+def edit(path: epath.Path, change) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def with_100_classes(workdir: epath.Path) -> epath.Path:
+    """Makes the workdir that of a data set with 100 classes, whose images are not at hand."""
+    names = tuple(f"a class called {i}" for i in range(100))
+    rng = np.random.default_rng(0)
+    labels = np.arange(2000) % 100
+    logits = rng.normal(size=(2000, 100)).astype(np.float32) + 3 * np.eye(100)[labels]
+    logits = logits.astype(np.float32)
+    np.savez(workdir / "predictions.npz", logits=logits, labels=labels)
+    counts = {split: dict.fromkeys(names, 20) for split in ("train", "validation", "test")}
+    figures_ = evaluate.classification_figures(logits, labels, names)
+    edit(workdir / "result.json", lambda r: r.update(figures_, class_counts=counts))
+    edit(workdir / "config.json", lambda c: c["data"].update(name="not_on_this_machine"))
+    return workdir
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects what a test asks of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "link", "br", "img"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def of(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def read(path: epath.Path) -> tuple[str, Reader]:
+    text = path.read_text()
+    reader = Reader(text)
+    assert reader.open == []
+    assert all(svg["aria-label"] for svg in reader.of("svg"))
+    assert all(image["alt"] for image in reader.of("img"))
+    ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in reader.tags:
+        for key in ("src", "href", "xlink:href"):
+            assert attributes.get(key, "#").startswith(("data:", "#"))
+    assert "url(http" not in text and "@import" not in text
+    return text, reader
+
+
+# ---------------------------------------------------------------------------- one run
+def test_training_ends_with_a_page_of_everything(finished):
+    result = json.loads((finished / "result.json").read_text())
+    text, reader = read(finished / "report.html")
+    assert f"{100 * result['test_accuracy']:.2f} %" in text
+    assert f"{result['test_objective']:.4f}" in text
+    for part in ("macro avg", "conv2d_0", "random_crop", "86.37 %", "optimizer.learning_rate"):
+        assert part in text
+    # Accuracy, loss, objective, learning rate, confusion, reliability, class distribution.
+    assert len(reader.of("svg")) == 7
+    wrong = 360 - np.trace(np.array(result["confusion_matrix"]))
+    assert len(reader.of("img")) == min(30, wrong) + 10 * 8
+    assert "Unfinished" not in text
+
+
+def test_the_page_is_the_same_when_it_is_made_again(finished, workdir):
+    before = (finished / "report.html").read_text()
+    (workdir / "report.html").unlink()
+    assert page.run(workdir).read_text() == before
+
+
+def test_a_finished_run_without_its_page_gets_it_back(workdir):
+    (workdir / "report.html").unlink()
+    train.run(runpy.run_path(str(ROOT / "tests/configs/tiny.py"))["get_config"](), workdir)
+    assert (workdir / "report.html").exists()
+
+
+def test_an_unfinished_run_is_marked_and_shows_what_there_is(workdir):
+    (workdir / "result.json").unlink()
+    (workdir / "predictions.npz").unlink()
+    rows = (workdir / "metrics.jsonl").read_text().splitlines()
+    (workdir / "metrics.jsonl").write_text("\n".join(rows[:2]) + "\n")
+    text, reader = read(page.run(workdir))
+    assert "Unfinished" in text and "2 of at most 3 epochs" in text
+    assert "test accuracy" not in text.lower().replace("report: test accuracy", "")
+    assert len(reader.of("svg")) == 5 and not reader.of("img")
+
+
+def test_without_an_epoch_there_is_one_clear_line(workdir):
+    (workdir / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="no epoch in metrics.jsonl yet"):
+        page.run(workdir)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04cut short"])
+def test_damaged_predictions_are_named_with_the_remedy(workdir, content):
+    (workdir / "predictions.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"predictions.npz is damaged .*--mode=evaluate"):
+        page.run(workdir)
+
+
+def test_predictions_that_are_missing_cost_the_pictures_only(workdir):
+    (workdir / "predictions.npz").unlink()
+    text, reader = read(page.run(workdir))
+    assert "predictions.npz is missing" in text and "conv2d_0" in text
+    assert not reader.of("img") and len(reader.of("svg")) == 6
+
+
+def test_a_data_set_that_is_not_here_costs_layers_and_pictures_only(workdir):
+    text, reader = read(page.run(with_100_classes(workdir)))
+    assert "Layers and pictures are left out" in text
+    assert not reader.of("img") and len(reader.of("svg")) == 7
+    assert "a class called 99" in text
+
+
+def test_text_of_others_is_shown_not_obeyed(workdir):
+    edit(
+        workdir / "environment.json",
+        lambda e: e["starts"][0].update(command="main.py '<script>alert(1)</script>'"),
+    )
+    text, reader = read(page.run(workdir))
+    assert not reader.of("script") and "&lt;script&gt;" in text
+
+
+# ---------------------------------------------------------------------------- its parts
+def run_of(rates, **overrides) -> evidence.Run:
+    rows = [
+        {"epoch": i + 1, "learning_rate": rate, "validation_accuracy": 0.1} | overrides
+        for i, rate in enumerate(rates)
+    ]
+    config = ConfigDict({"plateau": {"enabled": True}, "schedule": {"name": "constant"}})
+    return evidence.Run(epath.Path("runs/final/seed-3"), config, {}, rows, None, None)
+
+
+def test_learning_rate_drops_are_the_epochs_of_the_lower_rate():
+    run = run_of([1.0, 1.0, 0.5, 0.5, 0.25])
+    assert run.rate_drops == [3, 5]
+    run.config.plateau.enabled = False
+    assert run.rate_drops == []  # a smooth schedule falls all the time
+    assert run.name == "final/seed-3"
+
+
+def test_pictures_are_chosen_by_confidence():
+    logits = np.log(
+        np.array([[0.9, 0.1], [0.3, 0.7], [0.2, 0.8], [0.6, 0.4], [0.05, 0.95]], np.float32)
+    )
+    labels = np.array([0, 0, 0, 1, 1])
+    images = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)
+    gallery = pictures.Gallery(images, logits, labels, ("cat", "dog"))
+    assert [p.uri for p in gallery.mistakes()] == [pictures.data_uri(images[i]) for i in (2, 1, 3)]
+    assert [p.confidence for p in gallery.mistakes()] == pytest.approx([0.8, 0.7, 0.6])
+    best, worst = gallery.extremes()["cat"]
+    assert [p.probability for p in best] == pytest.approx([0.9, 0.3, 0.2])
+    assert [p.probability for p in worst] == pytest.approx([0.2, 0.3, 0.9])
+    assert [p.right for p in best] == [True, False, False]
+
+
+def test_the_confusion_figure_has_every_number_and_a_description():
+    text = figures.confusion([[7, 13], [0, 29]], ("cat", "dog"))
+    for part in (">7<", ">13<", ">29<", "36 of 49 images on the diagonal"):
+        assert part in text
+    assert not re.search(r"#0[1-3]0[1-2]0\d", text)  # colours that should be the page's
+
+
+# ---------------------------------------------------------------------------- several
+def test_a_comparison_overlays_runs_and_names_what_differs(finished, workdir):
+    edit(workdir / "config.json", lambda c: c["optimizer"].update(learning_rate=0.02))
+    edit(workdir / "result.json", lambda r: r["classification_report"]["3"].update(recall=0.125))
+    unfinished = epath.Path(shutil.copytree(workdir, workdir.parent / "unfinished"))
+    (unfinished / "result.json").unlink()
+    path = page.compare([finished, workdir, unfinished], workdir.parent)
+    text, reader = read(path)
+    assert path.name == "comparison.html" and len(reader.of("svg")) == 2
+    recall = json.loads((finished / "result.json").read_text())["classification_report"]["3"]
+    assert f"{100 * (0.125 - recall['recall']):+.1f}" in text
+    assert "config.optimizer.learning_rate: 0.01 -&gt; 0.02" in text
+    assert text.count(">unfinished<") >= 2
+
+
+def test_runs_of_different_classes_are_not_compared(finished, workdir):
+    with pytest.raises(UserError, match="different classes"):
+        page.compare([finished, with_100_classes(workdir)], workdir.parent)
+
+
+def test_the_config_of_a_workdir_is_not_changed_by_a_report(workdir):
+    before = config_lib.from_plain(json.loads((workdir / "config.json").read_text()))
+    page.run(workdir)
+    after = config_lib.from_plain(json.loads((workdir / "config.json").read_text()))
+    assert before == after

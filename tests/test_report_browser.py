@@ -1,0 +1,58 @@
+"""The pages in a real browser, at the widths of a desk and of a phone, light and dark."""
+
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
+from test_report import finished, with_100_classes, workdir  # noqa: F401 (fixtures)
+
+from cifar_jax.report import page
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
+# No sandbox, as containers run as root; and none of the browser's own errands.
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM:
+        pytest.skip("no Chromium on this machine: install chromium to test the pages in it")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        yield chromium
+        chromium.close()
+
+
+def look(browser, path, width, scheme) -> None:
+    """Opens a page offline; it must be quiet, ask for nothing, and fit."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+    )
+    opened, said, asked = context.new_page(), [], []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(f"file://{path}")
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [f"file://{path}"]
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = [figure.bounding_box() for figure in opened.query_selector_all("svg[role=img]")]
+    assert boxes and all(box["width"] > 250 and box["height"] > 60 for box in boxes)
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+    loaded = "[...document.images].every(i => i.complete && i.naturalWidth > 0)"
+    assert opened.evaluate(loaded)
+    background, text = (
+        opened.evaluate(f"getComputedStyle(document.body).{name}")
+        for name in ("backgroundColor", "color")
+    )
+    dark = sum(map(int, background[4:-1].split(","))) < sum(map(int, text[4:-1].split(",")))
+    assert dark == (scheme == "dark")
+    context.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (375, "dark")])
+def test_the_pages_open_offline_and_fit(browser, finished, workdir, width, scheme):  # noqa: F811
+    look(browser, finished / "report.html", width, scheme)
+    look(browser, page.compare([finished, workdir], workdir.parent), width, scheme)
+    look(browser, page.run(with_100_classes(workdir)), width, scheme)
