@@ -212,3 +212,15 @@ def from_plain(value: dict[str, Any]) -> ConfigDict:
         return tuple(restore(inner) for inner in item) if isinstance(item, list) else item
 
     return restore(value)
+
+
+def complete(value: Any, defaults: Any) -> Any:
+    """A plain config with the default of every key that it lacks, as one saved before it existed.
+
+    A list of configs takes the defaults of the first in the defaults' list.
+    """
+    if isinstance(value, dict) and isinstance(defaults, dict):
+        return defaults | {key: complete(item, defaults.get(key)) for key, item in value.items()}
+    if isinstance(value, list) and isinstance(defaults, list):
+        return [complete(item, defaults[0] if defaults else None) for item in value]
+    return value

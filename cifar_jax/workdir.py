@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from cifar_jax import config as config_lib
 from cifar_jax.errors import UserError
+from configs import base
 
 CHECKPOINTS = "checkpoints"
 COMPARISON = "comparison.html"
@@ -64,7 +65,9 @@ def load_config(workdir: epath.Path) -> ConfigDict:
     path = workdir / CONFIG
     if not path.exists():
         raise UserError(f"no run in {workdir} ({CONFIG} is missing): train one there first")
-    return config_lib.from_plain(read_json(path))
+    # Keys that are newer than the run have defaults that leave everything as it was.
+    defaults = config_lib.plain(base.get_config())
+    return config_lib.from_plain(config_lib.complete(read_json(path), defaults))
 
 
 def check_config(workdir: epath.Path, config: ConfigDict) -> None:

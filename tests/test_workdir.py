@@ -9,7 +9,7 @@ from etils import epath
 from cifar_jax import config as config_lib
 from cifar_jax import workdir
 from cifar_jax.errors import UserError
-from configs import final
+from configs import base, final
 
 
 def test_a_config_comes_back_as_it_was(tmp_path):
@@ -55,3 +55,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to --workdir=.*file/run"):
         workdir.claim(epath.Path(tmp_path) / "file" / "run", final.get_config())
+
+
+def test_a_run_from_before_a_key_existed_has_its_default(tmp_path):
+    config = base.get_config()
+    config.optimizer.momentum = 0.7
+    path = epath.Path(tmp_path)
+    workdir.claim(path, config)
+    saved = json.loads((path / "config.json").read_text())
+    del saved["model"]["widths"], saved["optimizer"]["nesterov"], saved["eval"]
+    del saved["model"]["blocks"][1]["l2"]
+    (path / "config.json").write_text(json.dumps(saved))
+    assert workdir.load_config(path).to_dict() == config.to_dict()
+    workdir.check_config(path, config)
