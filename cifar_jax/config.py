@@ -63,7 +63,9 @@ _CHECKS: dict[str, _Check] = {
     "data.stratified": _FLAG,
     "data.standardize": _FLAG,
     "augment.flip": _FLAG,
+    "augment.alternate_flips": _FLAG,
     "augment.crop_padding": _whole(0),
+    "augment.crop_fill": _one_of("zero", "reflect"),
     "augment.cutout": _whole(0),
     "augment.mixup": _number(0),
     "model.name": _one_of("cnn", "speedrun"),
@@ -81,8 +83,9 @@ _CHECKS: dict[str, _Check] = {
     "optimizer.weight_decay": _number(0),
     "optimizer.gradient_clip": _number(0),
     "optimizer.ema_decay": _FRACTION,
-    "schedule.name": _one_of("constant", "cosine", "one_cycle", "piecewise"),
+    "schedule.name": _one_of("constant", "linear", "cosine", "one_cycle", "piecewise"),
     "schedule.warmup_epochs": _number(0),
+    "schedule.initial_fraction": _number(0, 1),
     "schedule.boundaries": _all("a tuple of fractions of config.epochs", _BETWEEN),
     "schedule.factor": _POSITIVE,
     "schedule.final_fraction": _number(0, 1),
@@ -149,6 +152,13 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
         )
     if optimizer.nesterov and optimizer.name != "sgd":
         yield "config.optimizer.nesterov belongs to sgd: set config.optimizer.name=sgd"
+    if config.augment.alternate_flips and not config.augment.flip:
+        yield "config.augment.alternate_flips says which way to flip: set config.augment.flip=True"
+    if schedule.initial_fraction and schedule.name == "one_cycle":
+        yield (
+            "config.schedule.initial_fraction is not of one_cycle, which begins at 1/25 of its "
+            "peak: set config.schedule.name=linear"
+        )
     if schedule.warmup_epochs >= config.epochs:
         yield (
             "config.schedule.warmup_epochs must be below config.epochs "

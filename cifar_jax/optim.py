@@ -55,7 +55,9 @@ def make_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
             ],
             [rise],
         )
-    if schedule.name == "cosine":
+    if schedule.name == "linear":
+        main = optax.linear_schedule(peak, last * peak, total - warmup)
+    elif schedule.name == "cosine":
         main = optax.cosine_decay_schedule(peak, total - warmup, alpha=last)
     elif schedule.name == "piecewise":
         # join_schedules counts from the end of the warm-up; the boundaries are of the whole run.
@@ -68,7 +70,9 @@ def make_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
         main = optax.constant_schedule(peak)
     if not warmup:
         return main
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
+    return optax.join_schedules(
+        [optax.linear_schedule(schedule.initial_fraction * peak, peak, warmup), main], [warmup]
+    )
 
 
 def kernels(params) -> Any:

@@ -39,7 +39,7 @@ def make_train_step(
       l2: see `optim.make_optimizer`.
       statistics: mean and standard deviation `[C]` to standardise by, or two None.
     """
-    root = jax.random.fold_in(jax.random.key(config.seed), 2)
+    root, flip_key = (jax.random.fold_in(jax.random.key(config.seed), i) for i in (2, 3))
     batch_sharding = sharding.batch_sharding(mesh)
 
     def loss_of(params, batch_stats, images, targets, dropout_key):
@@ -62,7 +62,10 @@ def make_train_step(
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(root, state.step))
         one_hot = jax.nn.one_hot(labels[batch], model.num_classes)
         pixels = augment.normalize(images[batch], *statistics)
-        pixels, mixed = augment.augment(config, augment_key, pixels, one_hot)
+        flips = None
+        if config.augment.alternate_flips:
+            flips = augment.alternating_flips(flip_key, batch, state.step // steps_per_epoch)
+        pixels, mixed = augment.augment(config, augment_key, pixels, one_hot, flips)
         targets = optax.smooth_labels(mixed, config.label_smoothing)
 
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(

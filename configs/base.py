@@ -52,7 +52,9 @@ def get_config() -> ConfigDict:
 
     config.augment = ConfigDict()
     config.augment.flip = False  # mirror left-right, one image in two
+    config.augment.alternate_flips = False  # instead mirror each image in every other epoch
     config.augment.crop_padding = 0  # pad by so many pixels, crop the size back at random
+    config.augment.crop_fill = "zero"  # what the padding is, or "reflect"
     config.augment.cutout = 0  # side of a random square set to zero
     config.augment.mixup = 0.0  # alpha of the Beta distribution of the mixing weight; 0: off
 
@@ -77,11 +79,12 @@ def get_config() -> ConfigDict:
     config.optimizer.ema_decay = 0.0  # evaluate a moving average of the parameters; 0: off
 
     config.schedule = ConfigDict()
-    config.schedule.name = "constant"  # "cosine", "one_cycle", "piecewise"
-    config.schedule.warmup_epochs = 0.0  # linear from 0 (one_cycle: of its rise)
+    config.schedule.name = "constant"  # "linear", "cosine", "one_cycle", "piecewise"
+    config.schedule.warmup_epochs = 0.0  # linear to the peak (one_cycle: of its rise)
+    config.schedule.initial_fraction = 0.0  # of the warm-up: first / peak learning rate
     config.schedule.boundaries = (0.5, 0.75)  # of piecewise, as fractions of config.epochs
     config.schedule.factor = 0.1  # of piecewise, at each boundary
-    config.schedule.final_fraction = 0.0  # of cosine and one_cycle: last / peak learning rate
+    config.schedule.final_fraction = 0.0  # of linear, cosine, one_cycle: last / peak rate
 
     config.plateau = ConfigDict()  # scales the learning rate when the validation loss stalls
     config.plateau.enabled = False

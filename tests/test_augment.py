@@ -30,19 +30,40 @@ def apply(overrides, key=KEY, batch=32):
 
 def test_flip_mirrors_half_of_the_images_exactly():
     images = distinct(512)
-    found = np.asarray(augment.random_flip(KEY, jnp.asarray(images)))
+    found = apply({"flip": True}, batch=512)[0]
     same = (found == images).all((1, 2, 3))
     mirrored = (found == images[:, :, ::-1]).all((1, 2, 3))
     assert (same ^ mirrored).all()
     assert 0.4 < mirrored.mean() < 0.6  # of 512 fair coins: nine standard deviations
 
 
+def test_alternating_flips_show_both_views_in_any_two_epochs():
+    index = jnp.asarray(np.random.default_rng(0).permutation(512).astype(np.int32))
+    epochs = [np.asarray(augment.alternating_flips(KEY, index, epoch)) for epoch in range(3)]
+    assert (epochs[0] ^ epochs[1]).all() and (epochs[0] == epochs[2]).all()
+    assert 0.4 < epochs[0].mean() < 0.6
+    # They go by the image, not by its place in the batch.
+    again = np.asarray(augment.alternating_flips(KEY, index[::-1], 0))
+    np.testing.assert_array_equal(again, epochs[0][::-1])
+
+
+def test_the_flips_that_are_given_are_made():
+    images, targets = jnp.asarray(distinct(4)), jnp.asarray(one_hot(4))
+    flips = np.array([True, False, False, True])
+    config = tiny.config({"augment.flip": True})
+    found, _ = augment.augment(config, KEY, images, targets, jnp.asarray(flips))
+    np.testing.assert_array_equal(found[1:3], images[1:3])
+    np.testing.assert_array_equal(found[::3], images[::3, :, ::-1])
+
+
+@pytest.mark.parametrize("fill", ["zero", "reflect"])
 @pytest.mark.parametrize("padding", [1, 3])
-def test_crop_is_a_window_of_the_padded_image(padding):
+def test_crop_is_a_window_of_the_padded_image(padding, fill):
     images = distinct(64)
-    found = np.asarray(augment.random_crop(KEY, jnp.asarray(images), padding))
+    found = apply({"crop_padding": padding, "crop_fill": fill}, batch=64)[0]
     assert found.shape == images.shape
-    padded = np.pad(images, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)))
+    mode = {"zero": "constant", "reflect": "reflect"}[fill]
+    padded = np.pad(images, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)), mode)
     side = 2 * padding + 1
     windows = np.lib.stride_tricks.sliding_window_view(padded, (SIZE, SIZE), (1, 2))
     windows = windows.transpose(0, 1, 2, 4, 5, 3)  # [64, side, side, 8, 8, 3]
@@ -153,6 +174,8 @@ def test_names_are_those_in_use_in_their_order():
     assert augment.names(config) == ["random_flip", "mixup"]
     config = tiny.config({"augment.crop_padding": 4, "augment.cutout": 8})
     assert augment.names(config) == ["random_crop", "cutout"]
+    config = tiny.config({"augment.flip": True, "augment.alternate_flips": True})
+    assert augment.names(config) == ["alternating_flip"]
 
 
 def test_normalize_scales_bytes_to_one():

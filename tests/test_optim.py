@@ -219,6 +219,15 @@ def test_cosine_after_warmup_ends_with_the_run():
     assert_values(found, {**WARMUP, 40: PEAK, 120: half, TOTAL: 0.1 * PEAK, TOTAL + 9: 0.1 * PEAK})
 
 
+def test_linear_rises_from_a_fraction_and_falls_to_another():
+    found = schedule("linear", warmup_epochs=2.0, initial_fraction=0.2, final_fraction=0.07)
+    rise = 2 * STEPS_PER_EPOCH
+    middle = rise + (TOTAL - rise) // 2
+    down = (middle - rise) / (TOTAL - rise)
+    expected = {0: 0.2 * PEAK, rise // 2: 0.6 * PEAK, rise: PEAK, TOTAL: 0.07 * PEAK}
+    assert_values(found, expected | {middle: (1 - 0.93 * down) * PEAK})
+
+
 def test_one_cycle_rises_for_30_percent_of_the_run():
     found = schedule("one_cycle", final_fraction=0.05)
     low, rise = PEAK / 25, 60
@@ -249,7 +258,7 @@ def test_boundaries_that_fall_on_one_step_both_count():
     assert_values(found, {0: PEAK, 1: 0.01 * PEAK})
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle", "piecewise"])
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "one_cycle", "piecewise"])
 @pytest.mark.parametrize("steps_per_epoch", [1, 3])
 def test_a_warmup_of_almost_the_whole_run_is_no_fault(name, steps_per_epoch):
     found = schedule(name, epochs=1, steps_per_epoch=steps_per_epoch, warmup_epochs=0.9)
@@ -258,7 +267,7 @@ def test_a_warmup_of_almost_the_whole_run_is_no_fault(name, steps_per_epoch):
     assert values.max() <= PEAK
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle", "piecewise"])
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "one_cycle", "piecewise"])
 def test_schedules_can_be_traced(name):
     found = schedule(name, warmup_epochs=2.0)
     steps = jnp.arange(0, TOTAL, 17)

@@ -96,6 +96,24 @@ def test_a_resumed_run_is_bit_for_bit_the_run_that_never_stopped():
     assert_same(straight.state, resumed.state)
 
 
+def test_alternating_flips_turn_with_the_epoch():
+    """With no parameter changing, the loss over two epochs is that of both views of each image."""
+    shown = {"augment.flip": True, "augment.alternate_flips": True, **STILL}
+    run = Run(shown)
+    losses = []
+    for _ in range(2 * tiny.STEPS_PER_EPOCH):
+        run.step(order=run.experiment.put(ONE_BATCH))
+        losses.append(float(run.state.sums.loss / run.state.sums.steps))
+    pixels, labels = run.experiment.train
+    pixels, labels = pixels[ONE_BATCH[0]].astype(np.float32) / 255, labels[ONE_BATCH[0]]
+    both = [
+        evaluate.cross_entropy(run.logits(view), labels) for view in (pixels, pixels[:, :, ::-1])
+    ]
+    assert losses[0] == pytest.approx(losses[tiny.STEPS_PER_EPOCH - 1])  # within an epoch
+    assert losses[0] != pytest.approx(losses[-1], abs=1e-4)
+    assert losses[0] + losses[-1] == pytest.approx(sum(both), rel=1e-5)
+
+
 def test_the_seed_changes_the_draws():
     losses, start = [], None
     for seed in (0, 1):

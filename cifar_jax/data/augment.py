@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, UInt8
 from ml_collections import ConfigDict
 
 Images = Float32[Array, "b h w c"]
 Targets = Float32[Array, "b k"]  # rows of probabilities
+Flips = Bool[Array, " b"]
 Statistic = Float[Array | np.ndarray, " c"]
 
 
@@ -19,16 +21,40 @@ def normalize(
     return scaled if mean is None or std is None else (scaled - mean) / std
 
 
-def random_flip(key: PRNGKeyArray, images: Images) -> Images:
-    """Mirrors each image left-right with probability 1/2."""
-    flip = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
-    return jnp.where(flip, images[:, :, ::-1], images)
+def random_flips(key: PRNGKeyArray, size: int) -> Flips:
+    """Which of `size` images to mirror: each with probability 1/2."""
+    return jax.random.bernoulli(key, shape=(size,))
 
 
-def random_crop(key: PRNGKeyArray, images: Images, padding: int) -> Images:
-    """Pads each image with zeros, crops its size back at a random offset."""
+def alternating_flips(key: PRNGKeyArray, index: Int32[Array, " b"], epoch: ArrayLike) -> Flips:
+    """Which images to mirror so that each is mirrored in every other epoch (Jordan 2024).
+
+    Two epochs show both views of every image, where a coin shows one of them twice half of the
+    time. Whether an image begins mirrored is random.
+
+    Args:
+      key: the same in all epochs.
+      index: which images, by their place in the training set.
+      epoch: int32 scalar.
+    """
+    first = jax.vmap(lambda i: jax.random.bernoulli(jax.random.fold_in(key, i)))(index)
+    return first ^ (jnp.asarray(epoch) % 2 == 1)
+
+
+def mirror(images: Images, flips: Flips) -> Images:
+    """Mirrors left-right the images that `flips` picks."""
+    return jnp.where(flips[:, None, None, None], images[:, :, ::-1], images)
+
+
+def random_crop(key: PRNGKeyArray, images: Images, padding: int, fill: str = "zero") -> Images:
+    """Pads each image, crops its size back at a random offset.
+
+    Args:
+      fill: "zero", or "reflect": with the image mirrored at its border, which is not repeated.
+    """
     batch, height, width, channels = images.shape
-    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    mode = "constant" if fill == "zero" else fill
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode)
     offsets = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
 
     def crop(image, offset):
@@ -67,7 +93,7 @@ def names(config: ConfigDict) -> list[str]:
     """The augmentations that `config.augment` turns on, in the order of their application."""
     augment = config.augment
     switches = {
-        "random_flip": augment.flip,
+        "alternating_flip" if augment.alternate_flips else "random_flip": augment.flip,
         "random_crop": augment.crop_padding,
         "cutout": augment.cutout,
         "mixup": augment.mixup,
@@ -76,18 +102,26 @@ def names(config: ConfigDict) -> list[str]:
 
 
 def augment(
-    config: ConfigDict, key: PRNGKeyArray, images: Images, targets: Targets
+    config: ConfigDict,
+    key: PRNGKeyArray,
+    images: Images,
+    targets: Targets,
+    flips: Flips | None = None,
 ) -> tuple[Images, Targets]:
     """Applies the augmentations of `config.augment` to normalised images and their targets.
 
     Each has its own key, so that turning one on does not change another's draws.
+
+    Args:
+      flips: which images to mirror where `config.augment.flip` is on; None: at random.
     """
     options = config.augment
     flip_key, crop_key, cutout_key, mixup_key = jax.random.split(key, 4)
     if options.flip:
-        images = random_flip(flip_key, images)
+        flips = random_flips(flip_key, len(images)) if flips is None else flips
+        images = mirror(images, flips)
     if options.crop_padding:
-        images = random_crop(crop_key, images, options.crop_padding)
+        images = random_crop(crop_key, images, options.crop_padding, options.crop_fill)
     if options.cutout:
         images = cutout(cutout_key, images, options.cutout)
     if options.mixup:
