@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from cifar_jax import models, optim, sharding, state, steps
 from cifar_jax.data import augment, batches, sources, splits
 from cifar_jax.errors import UserError
-from cifar_jax.models import summary
+from cifar_jax.models import initializers, summary
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Experiment:
     optimizer: optax.GradientTransformation
     statistics: steps.Statistics
     steps_per_epoch: int
+    stem: np.ndarray | None  # the kernel that whitens, where there is one
 
     @property
     def test(self) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +60,7 @@ class Experiment:
 
     def _create(self) -> state.TrainState:
         shape = self.dataset.train_images.shape[1:]
-        return state.create(self.config, self.model, self.optimizer, shape)
+        return state.create(self.config, self.model, self.optimizer, shape, self.stem)
 
     def epoch_order(self, epoch: int) -> jax.Array:
         """`[steps_per_epoch, batch_size]` int32: the batches of an epoch (from 0), on devices."""
@@ -122,7 +123,13 @@ def build(config: ConfigDict) -> Experiment:
         statistics = splits.channel_statistics(images[train])
     model = models.build(config, images.shape[1:], len(dataset.class_names))
     params = jax.eval_shape(lambda: state.init_variables(model, 0, images.shape[1:]))["params"]
-    l2 = models.l2_weights(model, params)
+    l2 = optim.l2_weights(config, model.l2(), params)
+    stem = None
+    whitening = config.model.whitening
+    if whitening.enabled:
+        every = max(1, len(train) // whitening.images)
+        some = images[train[::every][: whitening.images]]
+        stem = initializers.whitening(some, *statistics, whitening.epsilon)
     steps_per_epoch = len(train) // config.batch_size
     schedule = optim.make_schedule(config, steps_per_epoch)
     _log.info("%s: %s", dataset.name, dataset.source)
@@ -138,6 +145,7 @@ def build(config: ConfigDict) -> Experiment:
         optimizer=optim.make_optimizer(config, schedule, l2),
         statistics=statistics,
         steps_per_epoch=steps_per_epoch,
+        stem=stem,
     )
 
 

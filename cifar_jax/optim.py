@@ -80,6 +80,45 @@ def kernels(params) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
+def rates(config: ConfigDict, params: Any) -> Any:
+    """A tree like `params` with each leaf's learning rate relative to the config's; 0: frozen."""
+    whitening = config.model.whitening
+
+    def rate(path, _):
+        layer, leaf = path[0].key, path[-1].key
+        if layer.startswith("batch_normalization") and leaf == "bias":
+            return config.optimizer.norm_bias_rate
+        if layer == "stem" and whitening.enabled:
+            return whitening.bias_rate if leaf == "bias" else 0.0
+        return 1.0
+
+    return jax.tree_util.tree_map_with_path(rate, params)
+
+
+def freeze(config: ConfigDict, params: Any) -> Any:
+    """`params` without a gradient for those whose rate is 0: nothing is computed for them."""
+    return jax.tree.map(
+        lambda leaf, rate: leaf if rate else jax.lax.stop_gradient(leaf),
+        params,
+        rates(config, params),
+    )
+
+
+def l2_weights(config: ConfigDict, by_layer: dict[str, float], params: Any) -> Any:
+    """A tree like `params` with the weight of each leaf's square in the objective.
+
+    Args:
+      by_layer: layer name -> weight of its kernel. `config.optimizer.l2` comes on top, for all that
+        is trained; divided by a leaf's relative rate, so that all shrink at one pace.
+    """
+
+    def weight(path, rate):
+        own = by_layer.get(path[0].key, 0.0) if path[-1].key == "kernel" else 0.0
+        return own + config.optimizer.l2 / rate if rate else 0.0
+
+    return jax.tree_util.tree_map_with_path(weight, rates(config, params))
+
+
 def make_optimizer(
     config: ConfigDict, schedule: optax.Schedule, l2: Any
 ) -> optax.GradientTransformation:
@@ -87,7 +126,7 @@ def make_optimizer(
 
     Args:
       schedule: step -> learning rate.
-      l2: a tree like the parameters with the weight of each leaf's square in the objective. The
+      l2: of `l2_weights`. The
         penalty `l2 * sum(w ** 2)` has the gradient `2 * l2 * w` (Keras' `kernel_regularizer`),
         which joins the loss' gradient before clipping and Adam: coupled, unlike `weight_decay`.
     """
@@ -104,6 +143,11 @@ def make_optimizer(
         chain.append(scale_by_keras_adam(optimizer.b1, optimizer.b2, optimizer.epsilon))
     if optimizer.weight_decay:
         chain.append(optax.add_decayed_weights(optimizer.weight_decay, kernels))
+    relative = rates(config, l2)
+    if set(jax.tree.leaves(relative)) != {1.0}:
+        chain.append(
+            optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, relative))
+        )
     chain.append(optax.scale_by_learning_rate(schedule))
     return optax.chain(*chain)
 

@@ -6,10 +6,11 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from cifar_jax import callbacks
+from cifar_jax import callbacks, lookahead
 from cifar_jax.callbacks import Leaf
 
 
@@ -36,6 +37,8 @@ class TrainState(flax.struct.PyTreeNode):
     params: Any
     batch_stats: Any
     opt_state: optax.OptState
+    # The slow copy of params and batch_stats; None unless config.optimizer.lookahead_every.
+    lookahead: Any
     ema_params: Any  # moving average of params; None unless config.optimizer.ema_decay
     callbacks: callbacks.Callbacks
     sums: EpochSums
@@ -58,15 +61,24 @@ def create(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
+    stem: np.ndarray | None = None,
 ) -> TrainState:
-    """The state before the first step; pure, so it can be jitted or only traced."""
+    """The state before the first step; pure, so it can be jitted or only traced.
+
+    Args:
+      stem: the kernel of the layer "stem", where it is not to be drawn.
+    """
     variables = init_variables(model, config.seed, image_shape)
     params = variables["params"]
+    if stem is not None:
+        params = {**params, "stem": {**params["stem"], "kernel": jnp.asarray(stem)}}
+        variables = {**variables, "params": params}
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=params,
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(params),
+        lookahead=lookahead.init(config, variables),
         ema_params=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else None,
         callbacks=callbacks.init(config),
         sums=EpochSums.zeros(),

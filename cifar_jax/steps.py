@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, UInt8
 from ml_collections import ConfigDict
 
-from cifar_jax import compilation, optim, sharding
+from cifar_jax import compilation, lookahead, optim, sharding
 from cifar_jax.data import augment
 from cifar_jax.state import EpochSums, TrainState
 
@@ -44,7 +44,7 @@ def make_train_step(
 
     def loss_of(params, batch_stats, images, targets, dropout_key):
         logits, updated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
+            {"params": optim.freeze(config, params), "batch_stats": batch_stats},
             images,
             train=True,
             rngs={"dropout": dropout_key},
@@ -74,6 +74,12 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         scale = state.callbacks.learning_rate_scale
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: scale * u, updates))
+        slow = state.lookahead
+        if slow is not None:
+            fast = {"params": params, "batch_stats": batch_stats}
+            total = config.epochs * steps_per_epoch
+            slow, fast = lookahead.update(config, state.step + 1, total, slow, fast)
+            params, batch_stats = fast["params"], fast["batch_stats"]
         ema_params = state.ema_params
         if ema_params is not None:
             # Short at first, or the average would remember the initial parameters for long.
@@ -97,6 +103,7 @@ def make_train_step(
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
+            lookahead=slow,
             ema_params=ema_params,
             sums=sums,
         )

@@ -66,6 +66,13 @@ def get_config() -> ConfigDict:
     config.model.dense_dropout = 0.0  # after each hidden dense layer
     config.model.dense_l2 = 0.0  # on the kernels of the hidden dense layers
 
+    config.model.dirac = False  # 3x3 kernels begin by handing their channels on
+    config.model.whitening = ConfigDict()  # a frozen 2x2 convolution in front, made of the data
+    config.model.whitening.enabled = False
+    config.model.whitening.images = 5000  # of the training set, that it is made of
+    config.model.whitening.epsilon = 5e-4  # added to the variances
+    config.model.whitening.bias_rate = 1.0  # learning rate of its bias, relative; 0: none
+
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # "adamw", "sgd"
     config.optimizer.learning_rate = 1e-3  # the schedule's peak
@@ -74,6 +81,10 @@ def get_config() -> ConfigDict:
     config.optimizer.epsilon = 1e-7  # Keras' default
     config.optimizer.momentum = 0.9  # of sgd
     config.optimizer.nesterov = False  # of sgd
+    config.optimizer.l2 = 0.0  # coupled, on all that is trained, besides the l2 of layers
+    config.optimizer.norm_bias_rate = 1.0  # learning rate of batch norm's biases, relative
+    config.optimizer.lookahead_every = 0  # steps between meetings with a slow copy; 0: off
+    config.optimizer.lookahead_decay = 0.95  # a step, of the slow copy at the end of the run
     config.optimizer.weight_decay = 0.0  # decoupled, on kernels; of adamw
     config.optimizer.gradient_clip = 0.0  # global norm; 0: off
     config.optimizer.ema_decay = 0.0  # evaluate a moving average of the parameters; 0: off

@@ -12,7 +12,7 @@ FLOORS = [
     {"config"},
     {"config_file", "workdir"},
     {"data", "models", "environment", "metrics_writer"},
-    {"optim", "callbacks", "checkpoint", "sharding", "interrupt"},
+    {"optim", "lookahead", "callbacks", "checkpoint", "sharding", "interrupt"},
     {"state"},
     {"steps"},
     {"experiment"},

@@ -215,7 +215,7 @@ def train_ours(name):
     """The same, through the real train step over all devices."""
     config = our_config(name)
     model = models.build(config, IMAGE_SHAPE, 10)
-    l2_weights = models.l2_weights(model, initial_variables(name)["params"])
+    l2_weights = optim.l2_weights(config, model.l2(), initial_variables(name)["params"])
     optimizer = optim.make_optimizer(config, optim.make_schedule(config, STEPS), l2_weights)
     mesh = sharding.make_mesh()
     replicated = sharding.replicated(mesh)
@@ -239,7 +239,7 @@ def largest_difference(weights, others):
 def test_logits_loss_and_penalty_are_kerass(name):
     model = models.build(our_config(name), IMAGE_SHAPE, 10)
     variables = randomized(initial_variables(name))
-    l2_weights = models.l2_weights(model, variables["params"])
+    l2_weights = optim.l2_weights(our_config(name), model.l2(), variables["params"])
     pixels, targets = next(keras_batches())
     logits = jax.jit(functools.partial(model.apply, train=False))(variables, pixels)
     loss = optax.softmax_cross_entropy(logits, targets).mean()

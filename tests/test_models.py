@@ -110,7 +110,7 @@ def summary_lines(name):
     config = load(name)
     model = models.build(config, CIFAR, 10)
     variables = abstract_variables(model)
-    l2 = models.l2_weights(model, variables["params"])
+    l2 = optim.l2_weights(config, model.l2(), variables["params"])
     optimizer = optim.make_optimizer(config, optim.make_schedule(config, 10), l2)
     opt_state = jax.eval_shape(optimizer.init, variables["params"])
     rows, augmentations = summary.layers(model, CIFAR), augment.names(config)
@@ -207,7 +207,7 @@ def test_multiply_adds_are_those_of_the_kernel(name, layer, multiply_adds):
 @pytest.mark.parametrize("name", NAMES)
 def test_l2_is_on_every_convolution_of_model_3_and_the_final_model_and_nowhere_else(name):
     model = models.build(load(name), CIFAR, 10)
-    weights = models.l2_weights(model, abstract_variables(model)["params"])
+    weights = optim.l2_weights(load(name), model.l2(), abstract_variables(model)["params"])
     found = {
         "/".join(key.key for key in path): weight
         for path, weight in jax.tree_util.tree_leaves_with_path(weights)
@@ -219,7 +219,7 @@ def test_l2_is_on_every_convolution_of_model_3_and_the_final_model_and_nowhere_e
 
 def test_dense_l2_is_on_the_hidden_dense_kernels_and_not_on_the_head():
     network, variables = build_small(base.conv_block(4), dense_l2=0.01)
-    weights = models.l2_weights(network, variables["params"])
+    weights = optim.l2_weights(base.get_config(), network.l2(), variables["params"])
     assert weights["dense_0"] == {"kernel": 0.01, "bias": 0.0}
     assert set(jax.tree.leaves([weights["head"], weights["conv2d_0"]])) == {0.0}
 

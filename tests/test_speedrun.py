@@ -7,13 +7,13 @@ import pytest
 
 from cifar_jax import models
 from cifar_jax.errors import UserError
-from cifar_jax.models import speedrun
+from cifar_jax.models import initializers
 from configs import base
 
 
 @pytest.mark.parametrize("channels_out", [3, 8])
 def test_dirac_filters_hand_their_channel_on(channels_out):
-    kernel = speedrun.dirac(jax.random.key(0), (3, 3, 4, channels_out))
+    kernel = initializers.dirac(jax.random.key(0), (3, 3, 4, channels_out))
     x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4))
     layout = ("NHWC", "HWIO", "NHWC")
     y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)

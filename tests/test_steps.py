@@ -86,7 +86,8 @@ def assert_close(a, b, rtol, atol=0.0):
 
 # ---------------------------------------------------------------------------- pure
 def test_a_resumed_run_is_bit_for_bit_the_run_that_never_stopped():
-    straight, resumed = Run(ALL_RANDOM), Run(ALL_RANDOM)
+    everything = ALL_RANDOM | {"augment.alternate_flips": True, "optimizer.lookahead_every": 3}
+    straight, resumed = Run(everything), Run(everything)
     for i in range(5):
         straight.step()
         resumed.step()

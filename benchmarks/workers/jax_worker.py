@@ -29,7 +29,7 @@ def _ours(job: dict) -> dict:
     mesh = sharding.make_mesh()
     model = models.build(config, _SHAPE, _CLASSES)
     abstract = jax.eval_shape(lambda: state.init_variables(model, 0, _SHAPE))
-    l2 = models.l2_weights(model, abstract["params"])
+    l2 = optim.l2_weights(config, model.l2(), abstract["params"])
     optimizer = optim.make_optimizer(config, optim.make_schedule(config, _STEPS_PER_EPOCH), l2)
     create = jax.jit(
         lambda: state.create(config, model, optimizer, _SHAPE),

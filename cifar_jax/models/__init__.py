@@ -1,7 +1,6 @@
 """The networks, by name: a family is a module with `build(config.model, ...)`."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -18,14 +17,3 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
     """
     dtype = jnp.dtype(config.dtype)
     return FAMILIES[config.model.name](config.model, image_shape, num_classes, dtype)
-
-
-def l2_weights(model: nn.Module, params: dict) -> dict:
-    """A tree like `params` with the L2 weight of each leaf: `model.l2()` on kernels, else 0."""
-    by_layer = model.l2()
-
-    def weight(path, _):
-        layer, leaf = path[0].key, path[-1].key
-        return by_layer.get(layer, 0.0) if leaf == "kernel" else 0.0
-
-    return jax.tree_util.tree_map_with_path(weight, params)

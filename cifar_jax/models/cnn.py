@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from cifar_jax.errors import UserError
 from cifar_jax.models.convolution import conv_general_dilated
-from cifar_jax.models.layers import Flatten, MaxPool
+from cifar_jax.models.initializers import dirac
+from cifar_jax.models.layers import Flatten, MaxPool, stem
 
 # The report used Keras, so its defaults hold here: Glorot uniform kernels, zero biases (Flax's
 # default as well), and below batch norm with momentum 0.99 and epsilon 1e-3.
@@ -34,7 +35,7 @@ class ConvBlock:
 
 
 class CNN(nn.Module):
-    """Conv blocks, hidden dense layers, a linear head: images -> logits.
+    """[Stem], conv blocks, hidden dense layers, a linear head: images -> logits.
 
     With `train=True` it needs the rng "dropout" and updates the collection "batch_stats".
     """
@@ -43,6 +44,8 @@ class CNN(nn.Module):
     dense: tuple[int, ...]
     dense_dropout: float
     dense_l2: float
+    stem: bool
+    dirac: bool
     num_classes: int
     dtype: jnp.dtype
 
@@ -51,12 +54,14 @@ class CNN(nn.Module):
         self, images: Float32[Array, "b h w c"], train: bool
     ) -> Float32[Array, "b {self.num_classes}"]:
         x = images.astype(self.dtype)
+        if self.stem:
+            x = nn.relu(stem(x))
         for i, block in enumerate(self.blocks):
             x = nn.Conv(
                 block.filters,
                 (block.kernel, block.kernel),
                 padding=block.padding,
-                kernel_init=_GLOROT,
+                kernel_init=dirac if self.dirac else _GLOROT,
                 dtype=self.dtype,
                 conv_general_dilated=conv_general_dilated,
                 name=f"conv2d_{i}",
@@ -98,6 +103,8 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
       UserError: a block has no pixel left to work on.
     """
     height, width, _ = image_shape
+    if config.whitening.enabled:
+        height, width = height - 1, width - 1
     for i, block in enumerate(config.blocks):
         if block.padding == "VALID":
             height, width = height - block.kernel + 1, width - block.kernel + 1
@@ -112,6 +119,8 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
         dense=tuple(config.dense),
         dense_dropout=config.dense_dropout,
         dense_l2=config.dense_l2,
+        stem=config.whitening.enabled,
+        dirac=config.dirac,
         num_classes=num_classes,
         dtype=dtype,
     )

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from cifar_jax.models import initializers
+from cifar_jax.models.convolution import conv_general_dilated
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(
@@ -65,6 +68,20 @@ class MaxPool(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ c"]:
         return max_pool(x, self.window)
+
+
+def stem(x: Float[Array, "b h w c"]) -> Float[Array, "b {x.shape[1]-1} {x.shape[2]-1} _"]:
+    """A 2x2 convolution in front of a network, as its layer "stem": what whitens, if anything."""
+    filters, side = initializers.stem_filters(x.shape[-1]), initializers.STEM_SIDE
+    return nn.Conv(
+        filters,
+        (side, side),
+        padding="VALID",
+        kernel_init=initializers.UNIFORM,
+        dtype=x.dtype,
+        conv_general_dilated=conv_general_dilated,
+        name="stem",
+    )(x)
 
 
 class Flatten(nn.Module):

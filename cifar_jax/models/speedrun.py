@@ -5,37 +5,23 @@ A 2x2 stem, three groups of two 3x3 convolutions, a linear head on what is left 
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 from ml_collections import ConfigDict
 
 from cifar_jax.errors import UserError
 from cifar_jax.models.convolution import conv_general_dilated
-from cifar_jax.models.layers import Flatten, MaxPool
+from cifar_jax.models.initializers import UNIFORM, dirac
+from cifar_jax.models.layers import Flatten, MaxPool, stem
 
-_STEM_FILTERS, _LAST_POOL, _LOGIT_SCALE = 24, 3, 1 / 9
-_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1 / sqrt(fan_in)
-
-
-def dirac(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """U(+-1 / sqrt(fan_in)), but the first C_in filters hand their channel on.
-
-    Args:
-      shape: `[rows, columns, C_in, C_out]` with odd rows and columns.
-    """
-    rows, columns, channels_in, channels_out = shape
-    kernel = _UNIFORM(key, shape, dtype)
-    count = min(channels_in, channels_out)
-    identity = jnp.zeros((rows, columns, channels_in, count), dtype)
-    identity = identity.at[rows // 2, columns // 2].set(jnp.eye(channels_in, count, dtype=dtype))
-    return kernel.at[..., :count].set(identity)
+_LAST_POOL, _LOGIT_SCALE = 3, 1 / 9
 
 
 class Speedrun(nn.Module):
     """Images -> logits. With `train=True` it updates the collection "batch_stats"."""
 
     widths: tuple[int, ...]
+    dirac: bool
     num_classes: int
     dtype: jnp.dtype
 
@@ -60,21 +46,13 @@ class Speedrun(nn.Module):
                 filters,
                 (3, 3),
                 use_bias=False,
-                kernel_init=dirac,
+                kernel_init=dirac if self.dirac else UNIFORM,
                 dtype=self.dtype,
                 conv_general_dilated=conv_general_dilated,
                 name=f"conv2d_{name}",
             )(x)
 
-        x = nn.Conv(
-            _STEM_FILTERS,
-            (2, 2),
-            padding="VALID",
-            kernel_init=_UNIFORM,
-            dtype=self.dtype,
-            conv_general_dilated=conv_general_dilated,
-            name="stem",
-        )(images.astype(self.dtype))
+        x = stem(images.astype(self.dtype))
         x = nn.gelu(x, approximate=False)
         for i, filters in enumerate(self.widths):
             x = MaxPool(2, name=f"max_pooling2d_{i}")(conv(x, filters, f"{i}_0"))
@@ -82,7 +60,7 @@ class Speedrun(nn.Module):
             x = norm_gelu(conv(x, filters, f"{i}_1"), f"{i}_1")
         x = Flatten(name="flatten")(MaxPool(_LAST_POOL, name="max_pooling2d")(x))
         head = nn.Dense(
-            self.num_classes, use_bias=False, kernel_init=_UNIFORM, dtype=self.dtype, name="head"
+            self.num_classes, use_bias=False, kernel_init=UNIFORM, dtype=self.dtype, name="head"
         )
         return head(x).astype(jnp.float32) * _LOGIT_SCALE
 
@@ -105,4 +83,4 @@ def build(
             f"config.model.widths has {len(config.widths)} groups, which need images of at least "
             f"{smallest} pixels, not {min(image_shape[:2])}: drop a group"
         )
-    return Speedrun(tuple(config.widths), num_classes, dtype)
+    return Speedrun(tuple(config.widths), config.dirac, num_classes, dtype)

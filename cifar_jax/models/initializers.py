@@ -1,0 +1,59 @@
+"""Initial weights that know something: kernels that hand channels on, or whiten the pictures.
+
+Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", sections 3.2 and 3.3.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1 / sqrt(fan_in)
+STEM_SIDE = 2  # of the stem's kernel
+
+
+def stem_filters(channels: int) -> int:
+    """As many as a whitening stem has: each eigenvector of the patches, with either sign."""
+    return 2 * STEM_SIDE**2 * channels
+
+
+def dirac(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    """U(+-1 / sqrt(fan_in)), but the first C_in filters hand their channel on.
+
+    Args:
+      shape: `[rows, columns, C_in, C_out]` with odd rows and columns.
+    """
+    rows, columns, channels_in, channels_out = shape
+    kernel = UNIFORM(key, shape, dtype)
+    count = min(channels_in, channels_out)
+    identity = jnp.zeros((rows, columns, channels_in, count), dtype)
+    identity = identity.at[rows // 2, columns // 2].set(jnp.eye(channels_in, count, dtype=dtype))
+    return kernel.at[..., :count].set(identity)
+
+
+def whitening(
+    images: UInt8[np.ndarray, "n h w c"],
+    mean: Float[np.ndarray, " c"] | None,
+    std: Float[np.ndarray, " c"] | None,
+    epsilon: float,
+) -> Float32[np.ndarray, "2 2 c k"]:
+    """The stem's kernel whose outputs on the images' patches are uncorrelated, of variance 1.
+
+    Filters are the eigenvectors of `E[p p']` over all 2x2 patches p (not centred), each divided by
+    `sqrt(eigenvalue + epsilon)`, the largest first; then all of them once more, negated, so that
+    nothing is lost in the activation.
+
+    Args:
+      mean, std: by which the network's images are standardised; None: they are in [0, 1].
+    """
+    pixels = images.astype(np.float64) / 255
+    if mean is not None and std is not None:
+        pixels = (pixels - mean) / std
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (STEM_SIDE, STEM_SIDE), (1, 2))
+    channels = images.shape[-1]
+    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, STEM_SIDE**2 * channels)
+    values, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
+    filters = (vectors / np.sqrt(values + epsilon))[:, ::-1]
+    kernel = np.concatenate([filters, -filters], axis=1)
+    return kernel.reshape(STEM_SIDE, STEM_SIDE, channels, -1).astype(np.float32)
