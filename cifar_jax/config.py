@@ -59,7 +59,7 @@ _CHECKS: dict[str, _Check] = {
     "data.archive": _TEXT,
     "data.cache_dir": _TEXT,
     "data.download": _FLAG,
-    "data.validation_fraction": _BETWEEN,
+    "data.validation_fraction": _FRACTION,
     "data.stratified": _FLAG,
     "data.standardize": _FLAG,
     "augment.flip": _FLAG,
@@ -110,6 +110,7 @@ _CHECKS: dict[str, _Check] = {
     "early_stopping.min_delta": _number(0),
     "early_stopping.restore_best": _FLAG,
     "eval.batch_size": _whole(1),
+    "eval.tta": _one_of("none", "flip", "multicrop"),
     "checkpoint.every_steps": _whole(0),
 }
 
@@ -163,6 +164,13 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
         yield "config.optimizer.nesterov belongs to sgd: set config.optimizer.name=sgd"
     if config.augment.alternate_flips and not config.augment.flip:
         yield "config.augment.alternate_flips says which way to flip: set config.augment.flip=True"
+    if not config.data.validation_fraction:
+        for name in ("early_stopping", "plateau"):
+            if config[name].enabled:
+                yield (
+                    f"config.{name}.enabled needs validation images: set it to False, or "
+                    "config.data.validation_fraction above 0"
+                )
     if schedule.initial_fraction and schedule.name == "one_cycle":
         yield (
             "config.schedule.initial_fraction is not of one_cycle, which begins at 1/25 of its "

@@ -108,6 +108,22 @@ def classification_figures(
     }
 
 
+def _logits(exp: Experiment, variables: dict, images: np.ndarray, tta: str) -> np.ndarray:
+    eval_step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh, tta)
+    return predict(eval_step, variables, exp.put(images), exp.config.eval.batch_size)
+
+
+def _with_tta(exp: Experiment, variables: dict) -> dict[str, float]:
+    """The accuracies with test-time augmentation, where the config has it."""
+    figures = {}
+    if exp.config.eval.tta != "none":
+        for name, (images, labels) in {"validation": exp.validation, "test": exp.test}.items():
+            if len(labels):
+                logits = _logits(exp, variables, images, exp.config.eval.tta)
+                figures[f"{name}_accuracy_tta"] = accuracy(logits, labels)
+    return figures
+
+
 def final_test(
     experiment: Experiment, checkpoints: Checkpoints, workdir: epath.Path, last: TrainState
 ) -> dict[str, Any]:
@@ -136,9 +152,8 @@ def final_test(
             "restore it, or delete the workdir and train again"
         )
     variables = restored.state.variables()
-    images, labels = experiment.test
-    eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
-    logits = predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
+    labels = experiment.test[1]
+    logits = _logits(experiment, variables, experiment.test[0], "none")
     loss = cross_entropy(logits, labels)
     result = {
         "parameters": summary.count((last.params, last.batch_stats)),
@@ -151,6 +166,7 @@ def final_test(
         "test_loss": loss,
         "test_objective": loss + float(optim.l2_penalty(variables["params"], experiment.l2)),
         "test_examples": len(labels),
+        **_with_tta(experiment, variables),
         **classification_figures(logits, labels, experiment.dataset.class_names),
         "class_counts": experiment.class_counts(),
     }
@@ -191,6 +207,14 @@ def is_finished(experiment: Experiment, train_state: TrainState) -> bool:
 def describe(result: dict[str, Any]) -> str:
     """A result in a few lines, for a person."""
     early = ", stopped early" if result["stopped_early"] else ""
+    validation = ""
+    if result["validation_accuracy"] is not None:
+        validation = f", validation accuracy {result['validation_accuracy']:.4f}"
+    tta = [
+        f"with test-time augmentation: {name.removesuffix('_accuracy_tta')} {result[name]:.4f}"
+        for name in ("validation_accuracy_tta", "test_accuracy_tta")
+        if name in result
+    ]
     rows = result["classification_report"]
     width = max(map(len, rows))
     table = [f"{'':{width}}  precision  recall  f1-score  support"]
@@ -203,8 +227,8 @@ def describe(result: dict[str, Any]) -> str:
             f"test accuracy {result['test_accuracy']:.4f}, loss {result['test_loss']:.4f}, "
             f"objective {result['test_objective']:.4f} on {result['test_examples']:,} images; "
             f"calibration error {result['expected_calibration_error']:.4f}",
-            f"epoch {result['best_epoch']} of {result['epochs']}{early}, "
-            f"validation accuracy {result['validation_accuracy']:.4f}; "
+            *tta,
+            f"epoch {result['best_epoch']} of {result['epochs']}{early}{validation}; "
             f"{result['parameters']:,} parameters, {result['train_seconds']:.0f} s of training",
         ]
     )

@@ -64,7 +64,7 @@ class MetricsWriter:
         values = [
             summary_pb2.Summary.Value(tag=key, simple_value=value)
             for key, value in row.items()
-            if key not in ("epoch", "step")
+            if key not in ("epoch", "step") and value is not None
         ]
         self._tensorboard.write_event(
             event_pb2.Event(

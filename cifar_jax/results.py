@@ -3,6 +3,7 @@
 import pathlib
 import statistics
 from collections.abc import Iterator
+from typing import Any
 
 from etils import epath
 
@@ -22,13 +23,16 @@ def _configs(results: pathlib.Path) -> Iterator[tuple[str, list[Run]]]:
         yield name, [evidence.load(epath.Path(path.parent)) for path in paths]
 
 
-def _spread(values: list[float]) -> str:
+def _spread(values: list[float | None]) -> str:
     """Mean, with the sample standard deviation where there is one, in percent."""
-    mean = f"{100 * statistics.mean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ± {100 * statistics.stdev(values):.2f}"
+    known = [100 * value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean = f"{statistics.mean(known):.2f}"
+    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.2f}"
 
 
-def _figures(runs: list[Run], key: str) -> list[float]:
+def _figures(runs: list[Run], key: str) -> list[Any]:
     return [run.result[key] for run in runs if run.result]
 
 
@@ -45,8 +49,8 @@ def table(results: pathlib.Path) -> str:
         reported = reference.REPORTED.get(name)
         hardware |= {run.hardware for run in runs}
         gaps = [
-            _spread([row["train_accuracy"] - row["validation_accuracy"] for row in rows])
-            for rows in ([run.best_row for run in runs], [run.rows[-1] for run in runs])
+            _spread([run.gap(run.best_row) for run in runs]),
+            _spread([run.gap(run.rows[-1]) for run in runs]),
         ]
         minutes = statistics.mean(_figures(runs, "train_seconds")) / 60
         cells = [

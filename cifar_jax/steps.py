@@ -130,11 +130,14 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: nn.Module, statistics: Statistics, mesh: Mesh
+    model: nn.Module, statistics: Statistics, mesh: Mesh, tta: str = "none"
 ) -> Callable[[dict, jax.Array, jax.Array], jax.Array]:
     """Returns `eval_step(variables, images, batch) -> logits`, on every device.
 
     `images` live on the devices; `batch` holds indices into them.
+
+    Args:
+      tta: the views whose logits are averaged, see `augment.views`.
     """
     batch_sharding = sharding.batch_sharding(mesh)
 
@@ -143,7 +146,11 @@ def make_eval_step(
     ) -> Float32[Array, "b k"]:
         batch = jax.lax.with_sharding_constraint(batch, batch_sharding)
         pixels = augment.normalize(images[batch], *statistics)
-        return cast(jax.Array, model.apply(variables, pixels, train=False))
+        logits = [
+            weight * cast(jax.Array, model.apply(variables, view, train=False))
+            for weight, view in augment.views(pixels, tta)
+        ]
+        return sum(logits[1:], logits[0])
 
     return jax.jit(
         eval_step,

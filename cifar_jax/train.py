@@ -183,18 +183,22 @@ class _Loop:
         epoch = step // self.exp.steps_per_epoch
         sums = jax.device_get(state.sums)
         learning_rate = self.exp.schedule(step - 1) * state.callbacks.learning_rate_scale
-        variables = state.variables()
-        logits = evaluate.predict(
-            self.eval_step, variables, self.validation_images, config.eval.batch_size
-        )
-        labels = self.exp.validation[1]
-        loss, accuracy = evaluate.cross_entropy(logits, labels), evaluate.accuracy(logits, labels)
-        if not np.isfinite(loss):
-            self._diverged(step)
-        penalty = float(optim.l2_penalty(variables["params"], self.exp.l2))
-        updated = self.update_callbacks(
-            state.callbacks, np.int32(epoch), np.float32(loss), np.float32(accuracy)
-        )
+        variables, labels = state.variables(), self.exp.validation[1]
+        loss = accuracy = objective = None
+        # Without validation images the newest epoch counts as the best.
+        updated = state.callbacks.replace(best_epoch=self.exp.put(np.int32(epoch)))
+        if len(labels):
+            logits = evaluate.predict(
+                self.eval_step, variables, self.validation_images, config.eval.batch_size
+            )
+            loss = evaluate.cross_entropy(logits, labels)
+            accuracy = evaluate.accuracy(logits, labels)
+            if not np.isfinite(loss):
+                self._diverged(step)
+            objective = loss + float(optim.l2_penalty(variables["params"], self.exp.l2))
+            updated = self.update_callbacks(
+                state.callbacks, np.int32(epoch), np.float32(loss), np.float32(accuracy)
+            )
         seconds = time.monotonic() - began
         row = {
             "epoch": epoch,
@@ -204,15 +208,16 @@ class _Loop:
             "validation_loss": loss,
             "validation_accuracy": accuracy,
             "train_objective": float(sums.objective / sums.steps),
-            "validation_objective": loss + penalty,
+            "validation_objective": objective,
             "learning_rate": float(learning_rate),
             "images_per_second": images_per_second,
             "seconds": seconds,
         }
         progress.update(step, row["train_loss"], row["train_accuracy"], row["images_per_second"])
+        validated = "" if loss is None else f"validation loss {loss:.4f} accuracy {accuracy:.4f}, "
         progress.say(
             f"epoch {epoch}/{config.epochs}: train loss {row['train_loss']:.4f} accuracy "
-            f"{row['train_accuracy']:.4f}, validation loss {loss:.4f} accuracy {accuracy:.4f}, "
+            f"{row['train_accuracy']:.4f}, {validated}"
             f"learning rate {row['learning_rate']:.2g}, {row['images_per_second']:,.0f} images/s, "
             f"{seconds:.1f} s, {progress.eta()} left"
         )

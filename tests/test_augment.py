@@ -168,6 +168,22 @@ def test_one_augmentation_does_not_change_the_draws_of_another():
     np.testing.assert_array_equal(targets, targets_alone)
 
 
+@pytest.mark.parametrize(("kind", "count"), [("none", 1), ("flip", 2), ("multicrop", 6)])
+def test_views_are_weighted_to_one_and_come_with_their_mirrors(kind, count):
+    images = distinct(2)
+    views = [(w, np.asarray(view)) for w, view in augment.views(jnp.asarray(images), kind)]
+    assert len(views) == count and sum(w for w, _ in views) == 1
+    np.testing.assert_array_equal(views[0][1], images)
+    for (w, view), (w_mirrored, mirrored) in zip(views[::2], views[1::2], strict=False):
+        assert w == w_mirrored
+        np.testing.assert_array_equal(mirrored, view[:, :, ::-1])
+    if kind == "multicrop":
+        assert [w for w, _ in views] == [1 / 4] * 2 + [1 / 8] * 4
+        np.testing.assert_array_equal(views[2][1][:, 1:, 1:], images[:, :-1, :-1])
+        np.testing.assert_array_equal(views[2][1][:, 0, 1:], images[:, 1, :-1])  # reflected
+        np.testing.assert_array_equal(views[4][1][:, :-1, :-1], images[:, 1:, 1:])
+
+
 def test_names_are_those_in_use_in_their_order():
     assert augment.names(tiny.config()) == []
     config = tiny.config({"augment.mixup": 0.2, "augment.flip": True})

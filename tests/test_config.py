@@ -33,8 +33,8 @@ BAD_VALUES = [
     ("label_smoothing", 1.0, NUMBER_BELOW_1),
     ("label_smoothing", -0.1, NUMBER_BELOW_1),
     ("steps_per_dispatch", -1, f"{WHOLE} 0"),
-    ("data.validation_fraction", 0.0, "a number between 0 and 1, both excluded"),
-    ("data.validation_fraction", 1.0, "a number between 0 and 1, both excluded"),
+    ("data.validation_fraction", -0.1, NUMBER_BELOW_1),
+    ("data.validation_fraction", 1.0, NUMBER_BELOW_1),
     ("augment.crop_padding", -4, f"{WHOLE} 0"),
     ("augment.cutout", 8.0, f"{WHOLE} 0"),
     ("augment.mixup", -0.2, "a number, at least 0"),
@@ -101,6 +101,11 @@ CONTRADICTIONS = [
         "config.optimizer.weight_decay is decoupled",
     ),
     ({"optimizer.nesterov": True}, "config.optimizer.nesterov belongs to sgd"),
+    (
+        {"data.validation_fraction": 0.0, "early_stopping.enabled": True},
+        "config.early_stopping.enabled needs validation images",
+    ),
+    ({"data.validation_fraction": 0.0, "plateau.enabled": True}, "config.plateau.enabled needs"),
     ({"augment.alternate_flips": True}, "config.augment.alternate_flips says which way"),
     (
         {"schedule.name": "one_cycle", "schedule.initial_fraction": 0.1},

@@ -96,3 +96,10 @@ def test_a_channel_of_one_value_has_no_deviation(value):
     mean, std = splits.channel_statistics(np.full((3, 5, 5, 1), value, np.uint8))
     np.testing.assert_allclose(mean, value / 255, rtol=1e-6)
     np.testing.assert_allclose(std, 0, atol=1e-7)
+
+
+def test_a_fraction_of_zero_trains_on_everything():
+    labels = np.zeros(7, np.int32)
+    train, validation = splits.split(labels, 0.0, 0, True)
+    np.testing.assert_array_equal(train, np.arange(7))
+    assert len(validation) == 0 and train.dtype == validation.dtype == np.int32

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import runpy
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import ROOT
@@ -170,3 +171,36 @@ def test_model_1_learns_real_cifar10(real_cifar10_dir, tmp_path, monkeypatch):
     result = train.run(config, epath.Path(tmp_path))
     assert result["test_examples"] == 1000
     assert result["test_accuracy"] > 0.33
+
+
+def test_a_run_on_all_images_tests_its_last_epoch_and_test_time_augmentation_besides(
+    config, tmp_path
+):
+    config.data.validation_fraction = 0.0
+    config.early_stopping.enabled = config.plateau.enabled = False
+    config.epochs = 2
+    config.eval.tta = "flip"
+    workdir = epath.Path(tmp_path)
+    result = train.run(config, workdir)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [set(row) == ROW_KEYS for row in rows] == [True, True]
+    assert {row[f"validation_{name}"] for row in rows for name in ("loss", "accuracy")} == {None}
+    assert sum(result["class_counts"]["train"].values()) == 1437
+    assert result["best_epoch"] == 2 and result["validation_accuracy"] is None
+    assert "validation_accuracy_tta" not in result
+    # By hand: the mean of the logits of both views.
+    exp = experiment.build(config)
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        restored = checkpoints.restore_latest(exp.abstract_state())
+    assert restored is not None and restored.step == rows[-1]["step"]
+    pixels = exp.test[0].astype(np.float32) / 255
+    both = [
+        np.asarray(exp.model.apply(restored.state.variables(), jnp.asarray(view), train=False))
+        for view in (pixels, pixels[:, :, ::-1])
+    ]
+    accuracy = evaluate.accuracy(both[0] + both[1], exp.test[1])
+    assert result["test_accuracy_tta"] == pytest.approx(accuracy, abs=1.5 / 360)
+    assert result["test_accuracy_tta"] != result["test_accuracy"]  # mirrored digits mislead
+    text = (tmp_path / "report.html").read_text()
+    assert "all images train" in text and "with flip test-time augmentation" in text
+    assert evaluate.run(workdir) == result

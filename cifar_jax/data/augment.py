@@ -89,6 +89,26 @@ def mixup(
     return mixed[0], mixed[1]
 
 
+def views(images: Images, kind: str) -> list[tuple[float, Images]]:
+    """Test-time augmentation: weight and view, for a mean of logits.
+
+    Args:
+      kind: "none"; "flip": the image and its mirror; "multicrop": half of the weight on these, half
+        on two crops of the image padded by one reflected pixel, top left and bottom right, and
+        their mirrors (Jordan 2024, section 3.5).
+    """
+    if kind == "none":
+        return [(1.0, images)]
+    _, height, width, _ = images.shape
+    plain = [images]
+    if kind == "multicrop":
+        padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+        plain += [padded[:, :height, :width], padded[:, 2:, 2:]]
+    weights = [1 / 2] if kind == "flip" else [1 / 4, 1 / 8, 1 / 8]
+    both = [(view, view[:, :, ::-1]) for view in plain]
+    return [(w, view) for w, pair in zip(weights, both, strict=True) for view in pair]
+
+
 def names(config: ConfigDict) -> list[str]:
     """The augmentations that `config.augment` turns on, in the order of their application."""
     augment = config.augment

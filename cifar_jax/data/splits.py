@@ -14,7 +14,7 @@ def split(
     """Splits the training set in two.
 
     Args:
-      fraction: of the images that validate, in (0, 1).
+      fraction: of the images that validate, in [0, 1).
       seed: decides which.
       stratified: give both parts the class distribution of the whole.
 
@@ -22,8 +22,10 @@ def split(
       The sorted indices of the two parts, training first.
 
     Raises:
-      UserError: a part would be empty, or a class is too small to be in both.
+      UserError: a part would be empty that is not to be, or a class is too small to be in both.
     """
+    if not fraction:
+        return np.arange(len(labels), dtype=np.int32), np.zeros(0, np.int32)
     # Here, so that what needs no split starts without it. Its RandomState stream is frozen.
     from sklearn.model_selection import train_test_split
 

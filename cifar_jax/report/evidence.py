@@ -47,7 +47,20 @@ class Run:
         """Of the epoch that the test used, or of the best one so far."""
         if self.result:
             return self.rows[self.result["best_epoch"] - 1]
+        if not self.validates:
+            return self.rows[-1]
         return max(self.rows, key=lambda row: row["validation_accuracy"])
+
+    @property
+    def validates(self) -> bool:
+        """False: it trains on all images, and the last epoch is the best."""
+        return self.rows[0]["validation_accuracy"] is not None
+
+    def gap(self, row: dict[str, Any]) -> float | None:
+        """Training minus validation accuracy of a row, in [-1, 1]."""
+        if not self.validates:
+            return None
+        return row["train_accuracy"] - row["validation_accuracy"]
 
     @property
     def rate_drops(self) -> list[int]:

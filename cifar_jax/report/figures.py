@@ -85,29 +85,29 @@ def curves(run: Run, quantity: str, label: str) -> Markup:
     """
     figure, axes = _axes(5, 3.3)
     epochs = [row["epoch"] for row in run.rows]
-    for i, split in enumerate(("train", "validation")):
+    splits = ("train", "validation") if run.validates else ("train",)
+    for i, split in enumerate(splits):
         values = [row[f"{split}_{quantity}"] for row in run.rows]
         name = "training" if split == "train" else split
         axes.plot(epochs, values, _DASHES[1 - i], marker=".", color=_SERIES[i], label=name)
     for i, epoch in enumerate(run.rate_drops):
         name = "learning rate drops" if i == 0 else None
         axes.axvline(epoch - 0.5, color=_TEXT, linewidth=0.8, linestyle=":", label=name)
-    best = run.best_row
-    height = best[f"validation_{quantity}"]
-    name = f"best epoch, {best['epoch']}"
-    axes.plot([best["epoch"]], [height], "o", ms=9, mfc="none", color=_SERIES[1], label=name)
+    best, last = run.best_row, run.rows[-1]
+    description = f"{label} by epoch: after epoch {last['epoch']}" + ",".join(
+        f" {split} {last[f'{split}_{quantity}']:.3f}" for split in splits
+    )
+    if run.validates:
+        height = best[f"validation_{quantity}"]
+        name = f"best epoch, {best['epoch']}"
+        axes.plot([best["epoch"]], [height], "o", ms=9, mfc="none", color=_SERIES[1], label=name)
+        description += f"; at best, epoch {best['epoch']}, validation {height:.3f}"
     if run.result and run.result["stopped_early"]:
         name = f"early stop, {epochs[-1]}"
         axes.axvline(epochs[-1], color=_SERIES[2], linewidth=1.2, label=name)
     _epochs(axes, label)
     axes.legend(fontsize=9)
-    last = run.rows[-1]
-    return _svg(
-        figure,
-        f"{label} by epoch: after epoch {last['epoch']} training "
-        f"{last[f'train_{quantity}']:.3f}, validation {last[f'validation_{quantity}']:.3f}; "
-        f"at best, epoch {best['epoch']}, validation {height:.3f}",
-    )
+    return _svg(figure, description)
 
 
 @matplotlib.rc_context(_STYLE)
@@ -130,8 +130,10 @@ def overlay(runs: Sequence[Run], quantity: str, label: str) -> Markup:
     for run, (colour, dash) in zip(runs, styles, strict=False):
         epochs = [row["epoch"] for row in run.rows]
         for split, alpha in (("train", 0.35), ("validation", 1.0)):
+            if split == "validation" and not run.validates:
+                continue
             values = [row[f"{split}_{quantity}"] for row in run.rows]
-            name = run.name if split == "validation" else None
+            name = run.name if split == "validation" or not run.validates else None
             axes.plot(epochs, values, dash, color=colour, alpha=alpha, label=name)
     _epochs(axes, label)
     axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3)
