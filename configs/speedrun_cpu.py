@@ -1,4 +1,4 @@
-"""The report's best accuracy in five minutes on two CPU cores: speedrun90, in two epochs.
+"""The report's best accuracy in five minutes on two CPU cores: speedrun90, in three epochs.
 
 python main.py --config=configs/speedrun_cpu.py
 """
@@ -8,6 +8,9 @@ from configs import speedrun90
 
 def get_config():
     config = speedrun90.get_config()
-    config.epochs = 2
+    config.epochs = 3
+    config.model.widths = (48, 128, 128)
+    config.model.whitening.bias_rate = 0.0  # so that no gradient goes down to the stem
+    config.eval.tta = "none"
     config.schedule.warmup_epochs = 0.23 * config.epochs
     return config
