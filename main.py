@@ -7,6 +7,7 @@ import logging
 import pathlib
 import re
 import sys
+import time
 
 from absl import app, flags
 from etils import epath
@@ -15,6 +16,7 @@ from ml_collections import config_flags
 from cifar_jax import config_file, memory
 from cifar_jax.errors import UserError
 
+_BEGAN = time.monotonic()
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="the experiment, a configs/*.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; default: runs/<config name>")
 _MODE = flags.DEFINE_enum(
@@ -49,7 +51,7 @@ def main(arguments: list[str]) -> None:
         name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
         workdir = epath.Path(_WORKDIR.value or f"runs/{name}").expanduser()
         try:
-            train.run(_CONFIG.value, workdir)
+            train.run(_CONFIG.value, workdir, _BEGAN)
         except Interrupted as interruption:
             print(interruption, file=sys.stderr)
             sys.exit(INTERRUPTED)

@@ -57,6 +57,14 @@ def collect() -> dict[str, Any]:
     }
 
 
+def record_end(workdir: epath.Path, seconds: float) -> None:
+    """Notes in `environment.json` how long the newest start has taken, from the process' on."""
+    path = workdir / files.ENVIRONMENT
+    content = files.read_json(path)
+    content["starts"][-1]["seconds"] = seconds
+    files.write_json(path, content)
+
+
 def record(workdir: epath.Path, command: str, step: int) -> None:
     """Writes `environment.json`: that of this start, and under "starts" that of each so far.
 

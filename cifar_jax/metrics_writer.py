@@ -109,6 +109,19 @@ class Progress:
             at = f"step {step}/{self._epochs * self._steps_per_epoch}"
             self.say(f"epoch {epoch}/{self._epochs}, {at}: {figures}, {self.eta()} left")
 
+    def close_epoch(self, row: dict[str, Any]) -> None:
+        """Shows an epoch's row of `metrics.jsonl`, in a line that stays."""
+        self.update(row["step"], row["train_loss"], row["train_accuracy"], row["images_per_second"])
+        figures = f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}"
+        if row["validation_loss"] is not None:
+            figures += f", validation loss {row['validation_loss']:.4f} accuracy "
+            figures += f"{row['validation_accuracy']:.4f}"
+        self.say(
+            f"epoch {row['epoch']}/{self._epochs}: {figures}, learning rate "
+            f"{row['learning_rate']:.2g}, {row['images_per_second']:,.0f} images/s, "
+            f"{row['seconds']:.1f} s, {self.eta()} left"
+        )
+
     def eta(self) -> str:
         """Time until the last step of the run at the pace so far, as h:mm:ss."""
         done = self._step - self._start

@@ -29,8 +29,11 @@ _AHEAD = 2
 _PROFILED = range(3, 8)  # dispatches of this process: after compilation
 
 
-def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> dict[str, Any]:
     """`--mode=train`: trains a config in `workdir` to its end, from wherever it stands.
+
+    Args:
+      began: `time.monotonic()` of the process' start; None: now.
 
     Returns:
       The content of `result.json`.
@@ -39,6 +42,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
       UserError: the config, the data or the workdir will not do, or the loss is not finite.
       Interrupted: a signal came; the state is saved.
     """
+    began = time.monotonic() if began is None else began
     config_lib.validate(config)
     files.check_config(workdir, config)
     # ---------------------------------------------------------------- a finished run
@@ -75,6 +79,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     # ---------------------------------------------------------------- the report
     print(evaluate.describe(result))
     if sharding.is_writer():
+        environment.record_end(workdir, time.monotonic() - began)
         _report(workdir, exp)
     return result
 
@@ -213,14 +218,7 @@ class _Loop:
             "images_per_second": images_per_second,
             "seconds": seconds,
         }
-        progress.update(step, row["train_loss"], row["train_accuracy"], row["images_per_second"])
-        validated = "" if loss is None else f"validation loss {loss:.4f} accuracy {accuracy:.4f}, "
-        progress.say(
-            f"epoch {epoch}/{config.epochs}: train loss {row['train_loss']:.4f} accuracy "
-            f"{row['train_accuracy']:.4f}, {validated}"
-            f"learning rate {row['learning_rate']:.2g}, {row['images_per_second']:,.0f} images/s, "
-            f"{seconds:.1f} s, {progress.eta()} left"
-        )
+        progress.close_epoch(row)
         return row, state.replace(callbacks=updated)
 
     def _read(self, step: int, sums, images_per_second: float, progress: Progress) -> None:

@@ -50,6 +50,8 @@ def test_a_run_keeps_the_workdir_contract(config, tmp_path):
     assert all(row["validation_objective"] > row["validation_loss"] for row in rows)
 
     assert json.loads((tmp_path / "result.json").read_text()) == result
+    (start,) = json.loads((tmp_path / "environment.json").read_text())["starts"]
+    assert start["seconds"] > result["train_seconds"]
     assert set(result) >= RESULT_KEYS
     accuracies = [row["validation_accuracy"] for row in rows]
     assert result["best_epoch"] == 1 + int(np.argmax(accuracies))
