@@ -7,12 +7,14 @@ from typing import Any
 
 from etils import epath
 
-from cifar_jax import reference
+from cifar_jax import models, reference
+from cifar_jax.models import summary
 from cifar_jax.report import evidence
 from cifar_jax.report.evidence import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
 BEGIN, END = "<!-- results: begin, by `make results` -->", "<!-- results: end -->"
+SPEED_BEGIN, SPEED_END = "<!-- speedruns: begin, by `make results` -->", "<!-- speedruns: end -->"
 
 
 def _configs(results: pathlib.Path) -> Iterator[tuple[str, list[Run]]]:
@@ -46,6 +48,8 @@ def table(results: pathlib.Path) -> str:
     ]
     hardware = set()
     for name, runs in _configs(results):
+        if name.startswith("speedrun"):
+            continue
         reported = reference.REPORTED.get(name)
         hardware |= {run.hardware for run in runs}
         gaps = [
@@ -68,6 +72,40 @@ def table(results: pathlib.Path) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"Hardware: {'; '.join(sorted(hardware))}."]
     return "\n".join(lines)
+
+
+def speed_table(results: pathlib.Path) -> str:
+    """A Markdown table of the speedruns, and of the final model to compare them with."""
+    lines = [
+        "| config | seeds | test accuracy % | with test-time augmentation | whole command "
+        "| training | images trained on | PFLOP |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, runs in _configs(results):
+        if not name.startswith("speedrun") and name != "final":
+            continue
+        images = [run.rows[-1]["step"] * run.config.batch_size for run in runs]
+        seconds = [run.seconds for run in runs if run.seconds]
+        cells = [
+            f"[`{name}`](configs/{name}.py)",
+            str(len(runs)),
+            _spread(_figures(runs, "test_accuracy")),
+            _spread([run.result.get("test_accuracy_tta") for run in runs if run.result]),
+            f"{statistics.mean(seconds) / 60:.1f} min" if seconds else "–",
+            f"{statistics.mean(_figures(runs, 'train_seconds')) / 60:.1f} min",
+            f"{statistics.mean(images):,.0f}",
+            f"{statistics.mean(images) * _train_flops(runs[0]) / 1e15:.3f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _train_flops(run: Run) -> int:
+    """Of an image: two a multiply-add of a kernel, forward and both gradients (of the first layer
+    too, which has fewer)."""
+    shape, classes = (32, 32, 3), len(run.result["confusion_matrix"]) if run.result else 10
+    rows = summary.layers(models.build(run.config, shape, classes), shape)
+    return 2 * 3 * sum(row.multiply_adds for row in rows)
 
 
 def classification_reports(results: pathlib.Path) -> str:
@@ -106,8 +144,9 @@ def classification_reports(results: pathlib.Path) -> str:
 
 
 def updated(readme: str, results: pathlib.Path) -> str:
-    """`readme` with the table between its two markers made anew."""
-    return between(readme, BEGIN, END, table(results))
+    """`readme` with the tables between their markers made anew."""
+    readme = between(readme, BEGIN, END, table(results))
+    return between(readme, SPEED_BEGIN, SPEED_END, speed_table(results))
 
 
 def between(text: str, begin: str, end: str, content: str) -> str:

@@ -33,6 +33,12 @@ def test_a_changed_result_changes_the_table(tmp_path):
     assert before != after
     reports = (results.classification_reports(p / "results") for p in (ROOT, tmp_path))
     assert len(set(reports)) == 2
-    readme = f"head\n{results.BEGIN}\nold\n{results.END}\ntail\n"
-    updated = results.updated(readme, tmp_path / "results")
-    assert updated == f"head\n{results.BEGIN}\n{after}\n{results.END}\ntail\n"
+    speed = results.speed_table(tmp_path / "results")
+    readme = (
+        f"head\n{results.BEGIN}\nold\n{results.END}\nmiddle\n"
+        f"{results.SPEED_BEGIN}\n{results.SPEED_END}\ntail\n"
+    )
+    assert results.updated(readme, tmp_path / "results") == (
+        f"head\n{results.BEGIN}\n{after}\n{results.END}\nmiddle\n"
+        f"{results.SPEED_BEGIN}\n{speed}\n{results.SPEED_END}\ntail\n"
+    )

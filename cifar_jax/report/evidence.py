@@ -71,6 +71,13 @@ class Run:
         return [b["epoch"] for a, b in pairs if b["learning_rate"] < a["learning_rate"]]
 
     @property
+    def seconds(self) -> float | None:
+        """Of the whole command, of all its starts together; None where nobody noted it."""
+        starts = self.environment.get("starts", [])
+        noted = [start["seconds"] for start in starts if "seconds" in start]
+        return sum(noted) if noted and len(noted) == len(starts) else None
+
+    @property
     def hardware(self) -> str:
         environment = self.environment
         if not environment:
