@@ -70,6 +70,8 @@ _CHECKS: dict[str, _Check] = {
     "augment.mixup": _number(0),
     "model.name": _one_of("cnn", "speedrun"),
     "model.widths": _all("a tuple of filters", _whole(1)),
+    "model.residual": _FLAG,
+    "model.norm_momentum": _FRACTION,
     "model.dense": _all("a tuple of widths", _whole(1)),
     "model.dense_dropout": _FRACTION,
     "model.dense_l2": _number(0),

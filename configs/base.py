@@ -61,6 +61,8 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "cnn"  # of blocks and dense layers; "speedrun": of widths
     config.model.widths = (64, 256, 256)  # filters of the groups of "speedrun"
+    config.model.residual = False  # a third convolution in each of these groups, and a sum
+    config.model.norm_momentum = 0.6  # of the running statistics of "speedrun"
     config.model.blocks = (conv_block(32), conv_block(64))
     config.model.dense = (64,)  # widths of the hidden dense layers, each with a ReLU
     config.model.dense_dropout = 0.0  # after each hidden dense layer

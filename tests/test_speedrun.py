@@ -1,5 +1,7 @@
 """The network of the fastest published trainings: what it computes, and what it refuses."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from cifar_jax import models
 from cifar_jax.errors import UserError
-from cifar_jax.models import initializers
+from cifar_jax.models import initializers, summary
 from configs import base
 
 
@@ -23,10 +25,12 @@ def test_dirac_filters_hand_their_channel_on(channels_out):
     assert rest.size == 0 or 0.8 / 6 < rest.max() <= 1 / 6  # 1 / sqrt(fan_in of 36)
 
 
-def test_small_images_are_refused_and_larger_ones_classified():
+@pytest.mark.parametrize("residual", [False, True])
+def test_small_images_are_refused_and_larger_ones_classified(residual):
     config = base.get_config()
     config.model.name = "speedrun"
     config.model.widths = (8, 8)
+    config.model.residual = residual
     with pytest.raises(UserError, match="config.model.widths .* 13 pixels"):
         models.build(config, (12, 12, 3), 10)
     model = models.build(config, (13, 13, 3), 10)
@@ -36,3 +40,14 @@ def test_small_images_are_refused_and_larger_ones_classified():
     assert logits.shape == (4, 10) and logits.dtype == jnp.float32
     assert np.isfinite(logits).all() and np.ptp(logits, axis=0).max() > 0
     assert set(updated["batch_stats"]) == set(variables["batch_stats"])
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "multiply_adds"),
+    [("speedrun94", 1.97e6, 118.15e6), ("speedrun96", 9.9e6, 452e6)],
+)
+def test_the_networks_have_the_published_size(name, parameters, multiply_adds):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    rows = summary.layers(models.build(config, (32, 32, 3), 10), (32, 32, 3))
+    assert sum(row.parameters for row in rows) == pytest.approx(parameters, rel=0.005)
+    assert sum(row.multiply_adds for row in rows) == pytest.approx(multiply_adds, rel=0.002)

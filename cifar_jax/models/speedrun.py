@@ -1,7 +1,8 @@
-"""The network of the fastest published CIFAR-10 trainings (airbench94, Jordan 2024).
+"""The networks of the fastest published CIFAR-10 trainings (airbench94 and 96, Jordan 2024).
 
 A 2x2 stem, three groups of two 3x3 convolutions, a linear head on what is left of the picture.
-`config.model.widths` are the groups' filters.
+`config.model.widths` are the groups' filters; with `config.model.residual` a group has a third
+convolution, to which the first one's activation is added.
 """
 
 import flax.linen as nn
@@ -21,6 +22,8 @@ class Speedrun(nn.Module):
     """Images -> logits. With `train=True` it updates the collection "batch_stats"."""
 
     widths: tuple[int, ...]
+    residual: bool
+    norm_momentum: float
     dirac: bool
     num_classes: int
     dtype: jnp.dtype
@@ -29,17 +32,19 @@ class Speedrun(nn.Module):
     def __call__(
         self, images: Float32[Array, "b h w c"], train: bool
     ) -> Float32[Array, "b {self.num_classes}"]:
-        def norm_gelu(x, name):
-            x = nn.BatchNorm(
+        def norm(x, name):
+            return nn.BatchNorm(
                 use_running_average=not train,
-                momentum=0.6,
+                momentum=self.norm_momentum,
                 epsilon=1e-12,
                 use_scale=False,
                 use_fast_variance=False,  # at this epsilon the one-pass variance may be negative
                 dtype=self.dtype,
                 name=f"batch_normalization_{name}",
             )(x)
-            return nn.gelu(x, approximate=False)
+
+        def norm_gelu(x, name):
+            return nn.gelu(norm(x, name), approximate=False)
 
         def conv(x, filters, name):
             return nn.Conv(
@@ -56,8 +61,11 @@ class Speedrun(nn.Module):
         x = nn.gelu(x, approximate=False)
         for i, filters in enumerate(self.widths):
             x = MaxPool(2, name=f"max_pooling2d_{i}")(conv(x, filters, f"{i}_0"))
-            x = norm_gelu(x, f"{i}_0")
-            x = norm_gelu(conv(x, filters, f"{i}_1"), f"{i}_1")
+            first = norm_gelu(x, f"{i}_0")
+            x = norm_gelu(conv(first, filters, f"{i}_1"), f"{i}_1")
+            if self.residual:
+                x = norm(conv(x, filters, f"{i}_2"), f"{i}_2") + first
+                x = nn.gelu(x, approximate=False)
         x = Flatten(name="flatten")(MaxPool(_LAST_POOL, name="max_pooling2d")(x))
         head = nn.Dense(
             self.num_classes, use_bias=False, kernel_init=UNIFORM, dtype=self.dtype, name="head"
@@ -83,4 +91,11 @@ def build(
             f"config.model.widths has {len(config.widths)} groups, which need images of at least "
             f"{smallest} pixels, not {min(image_shape[:2])}: drop a group"
         )
-    return Speedrun(tuple(config.widths), config.dirac, num_classes, dtype)
+    return Speedrun(
+        tuple(config.widths),
+        config.residual,
+        config.norm_momentum,
+        config.dirac,
+        num_classes,
+        dtype,
+    )
