@@ -70,8 +70,7 @@ def table(results: pathlib.Path) -> str:
             f"{minutes:.0f} min",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"Hardware: {'; '.join(sorted(hardware))}."]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_hardware_line(hardware)])
 
 
 def speed_table(results: pathlib.Path) -> str:
@@ -81,6 +80,7 @@ def speed_table(results: pathlib.Path) -> str:
         "| training | images trained on | PFLOP |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    hardware: set[str] = set()
     for name, runs in _configs(results):
         if not name.startswith("speedrun") and name != "final":
             continue
@@ -96,8 +96,13 @@ def speed_table(results: pathlib.Path) -> str:
             f"{statistics.mean(images):,.0f}",
             f"{statistics.mean(images) * _train_flops(runs[0]) / 1e15:.3f}",
         ]
+        hardware |= {run.hardware for run in runs}
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_hardware_line(hardware)])
+
+
+def _hardware_line(hardware: set[str]) -> list[str]:
+    return ["", f"Hardware: {'; '.join(sorted(hardware))}."]
 
 
 def _train_flops(run: Run) -> int:
