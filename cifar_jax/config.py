@@ -6,11 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from cifar_jax.config_tree import flat
 from cifar_jax.errors import UserError
-
-# Where things lie, and what is measured, on the machine at hand: they do not change the result,
-# so a run may be resumed elsewhere with other values of these keys.
-MACHINE_KEYS = ("data.dir", "data.archive", "data.cache_dir", "data.download", "profile")
 
 _Check = tuple[str, Callable[[Any], bool]]
 
@@ -72,6 +69,8 @@ _CHECKS: dict[str, _Check] = {
     "model.widths": _all("a tuple of filters", _whole(1)),
     "model.residual": _FLAG,
     "model.norm_momentum": _FRACTION,
+    "model.logit_scale": _POSITIVE,
+    "model.head_std": _number(0),
     "model.dense": _all("a tuple of widths", _whole(1)),
     "model.dense_dropout": _FRACTION,
     "model.dense_l2": _number(0),
@@ -80,7 +79,7 @@ _CHECKS: dict[str, _Check] = {
     "model.whitening.images": _whole(1),
     "model.whitening.epsilon": _POSITIVE,
     "model.whitening.bias_rate": _number(0),
-    "optimizer.name": _one_of("adam", "adamw", "sgd"),
+    "optimizer.name": _one_of("adam", "adamw", "sgd", "muon"),
     "optimizer.learning_rate": _POSITIVE,
     "optimizer.b1": _FRACTION,
     "optimizer.b2": _FRACTION,
@@ -89,6 +88,8 @@ _CHECKS: dict[str, _Check] = {
     "optimizer.nesterov": _FLAG,
     "optimizer.l2": _number(0),
     "optimizer.norm_bias_rate": _POSITIVE,
+    "optimizer.muon_momentum": _FRACTION,
+    "optimizer.head_rate": _POSITIVE,
     "optimizer.lookahead_every": _whole(0),
     "optimizer.lookahead_decay": _FRACTION,
     "optimizer.weight_decay": _number(0),
@@ -127,17 +128,6 @@ _BLOCK_CHECKS: dict[str, _Check] = {
 }
 
 
-def flat(config: ConfigDict) -> dict[str, Any]:
-    """`config` as `{"optimizer.learning_rate": 0.001, ...}`; tuples stay values."""
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            leaves |= {f"{key}.{rest}": leaf for rest, leaf in flat(value).items()}
-        else:
-            leaves[key] = value
-    return leaves
-
-
 def _block_faults(blocks: Any) -> Iterator[str]:
     if not isinstance(blocks, tuple | list):
         yield f"config.model.blocks must be a tuple of base.conv_block(...): it is {blocks!r}"
@@ -162,8 +152,13 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
             "config.optimizer.weight_decay is decoupled and belongs to adamw: set "
             "config.optimizer.name=adamw, or the l2 of the blocks and config.model.dense_l2"
         )
-    if optimizer.nesterov and optimizer.name != "sgd":
-        yield "config.optimizer.nesterov belongs to sgd: set config.optimizer.name=sgd"
+    if optimizer.nesterov and optimizer.name not in ("sgd", "muon"):
+        yield "config.optimizer.nesterov belongs to sgd and muon: set config.optimizer.name=sgd"
+    if config.plateau.enabled and optimizer.name == "muon":
+        yield (
+            "config.plateau.enabled would scale what keeps muon's kernels at their norm, too: set "
+            "it to False and take a schedule"
+        )
     if config.augment.alternate_flips and not config.augment.flip:
         yield "config.augment.alternate_flips says which way to flip: set config.augment.flip=True"
     if not config.data.validation_fraction:
@@ -212,44 +207,3 @@ def validate(config: ConfigDict) -> None:
     faults += [] if faults else _contradictions(config)
     if faults:
         raise UserError("\n".join(faults))
-
-
-def differences(saved: ConfigDict, asked: ConfigDict) -> list[str]:
-    """One text per key, machine keys aside, in which two configs differ: `key: saved -> asked`."""
-    old, new = flat(saved), flat(asked)
-    missing = "(no such key)"
-    return [
-        f"config.{key}: {plain(old.get(key, missing))} -> {plain(new.get(key, missing))}"
-        for key in sorted(old.keys() | new.keys())
-        if key not in MACHINE_KEYS and plain(old.get(key)) != plain(new.get(key))
-    ]
-
-
-def plain(value: Any) -> Any:
-    """A config as JSON has it: configs as dicts, tuples as lists."""
-    if isinstance(value, ConfigDict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def from_plain(value: dict[str, Any]) -> ConfigDict:
-    """The config that `plain` made `value` of."""
-
-    def restore(item: Any) -> Any:
-        if isinstance(item, dict):
-            return ConfigDict({key: restore(inner) for key, inner in item.items()})
-        return tuple(restore(inner) for inner in item) if isinstance(item, list) else item
-
-    return restore(value)
-
-
-def complete(value: Any, defaults: Any) -> Any:
-    """A plain config with the default of every key that it lacks, as one saved before it existed.
-
-    A list of configs takes the defaults of the first in the defaults' list.
-    """
-    if isinstance(value, dict) and isinstance(defaults, dict):
-        return defaults | {key: complete(item, defaults.get(key)) for key, item in value.items()}
-    if isinstance(value, list) and isinstance(defaults, list):
-        return [complete(item, defaults[0] if defaults else None) for item in value]
-    return value

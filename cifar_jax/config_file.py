@@ -7,7 +7,7 @@ import traceback
 
 from ml_collections import ConfigDict
 
-from cifar_jax.config import flat
+from cifar_jax.config_tree import flat
 
 # What the code of a config file raises on the mistakes people make in one.
 FAULTS = (ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError,

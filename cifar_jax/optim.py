@@ -1,4 +1,4 @@
-"""One optax chain: coupled L2 -> clipping -> Adam or momentum -> learning rate."""
+"""One optax chain: coupled L2 -> clipping -> Adam, momentum or Muon -> learning rate."""
 
 from typing import Any, NamedTuple
 
@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
+
+from cifar_jax import muon
 
 
 class KerasAdamState(NamedTuple):
@@ -88,6 +90,8 @@ def rates(config: ConfigDict, params: Any) -> Any:
         layer, leaf = path[0].key, path[-1].key
         if layer.startswith("batch_normalization") and leaf == "bias":
             return config.optimizer.norm_bias_rate
+        if layer == "head":
+            return config.optimizer.head_rate
         if layer == "stem" and whitening.enabled:
             return whitening.bias_rate if leaf == "bias" else 0.0
         return 1.0
@@ -109,14 +113,18 @@ def l2_weights(config: ConfigDict, by_layer: dict[str, float], params: Any) -> A
 
     Args:
       by_layer: layer name -> weight of its kernel. `config.optimizer.l2` comes on top, for all that
-        is trained; divided by a leaf's relative rate, so that all shrink at one pace.
+        is trained; divided by a leaf's relative rate, so that all shrink at one pace. Not for
+        kernels under Muon, whose norm is fixed.
     """
+    fixed = config.optimizer.name == "muon"
 
-    def weight(path, rate):
+    def weight(path, rate, label):
+        if fixed and label == "muon":
+            return 0.0
         own = by_layer.get(path[0].key, 0.0) if path[-1].key == "kernel" else 0.0
         return own + config.optimizer.l2 / rate if rate else 0.0
 
-    return jax.tree_util.tree_map_with_path(weight, rates(config, params))
+    return jax.tree_util.tree_map_with_path(weight, rates(config, params), muon.labels(params))
 
 
 def make_optimizer(
@@ -126,9 +134,9 @@ def make_optimizer(
 
     Args:
       schedule: step -> learning rate.
-      l2: of `l2_weights`. The
-        penalty `l2 * sum(w ** 2)` has the gradient `2 * l2 * w` (Keras' `kernel_regularizer`),
-        which joins the loss' gradient before clipping and Adam: coupled, unlike `weight_decay`.
+      l2: of `l2_weights`. The penalty `l2 * sum(w ** 2)` has the gradient `2 * l2 * w` (Keras'
+        `kernel_regularizer`), which joins the loss' gradient before clipping and Adam: coupled,
+        unlike `weight_decay`.
     """
     optimizer = config.optimizer
     chain = []
@@ -139,6 +147,8 @@ def make_optimizer(
         chain.append(optax.clip_by_global_norm(optimizer.gradient_clip))
     if optimizer.name == "sgd":
         chain.append(optax.trace(optimizer.momentum, optimizer.nesterov))
+    elif optimizer.name == "muon":
+        chain.append(muon.scale_by_muon(config, l2))
     else:
         chain.append(scale_by_keras_adam(optimizer.b1, optimizer.b2, optimizer.epsilon))
     if optimizer.weight_decay:
@@ -149,6 +159,8 @@ def make_optimizer(
             optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, relative))
         )
     chain.append(optax.scale_by_learning_rate(schedule))
+    if optimizer.name == "muon":
+        chain.append(muon.keep_norms())
     return optax.chain(*chain)
 
 

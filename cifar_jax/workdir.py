@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import config as config_lib
+from cifar_jax import config_tree
 from cifar_jax.errors import UserError
 from configs import base
 
@@ -66,8 +66,8 @@ def load_config(workdir: epath.Path) -> ConfigDict:
     if not path.exists():
         raise UserError(f"no run in {workdir} ({CONFIG} is missing): train one there first")
     # Keys that are newer than the run have defaults that leave everything as it was.
-    defaults = config_lib.plain(base.get_config())
-    return config_lib.from_plain(config_lib.complete(read_json(path), defaults))
+    defaults = config_tree.plain(base.get_config())
+    return config_tree.from_plain(config_tree.complete(read_json(path), defaults))
 
 
 def check_config(workdir: epath.Path, config: ConfigDict) -> None:
@@ -77,7 +77,7 @@ def check_config(workdir: epath.Path, config: ConfigDict) -> None:
       UserError: it holds a run of another config.
     """
     if (workdir / CONFIG).exists():
-        changed = config_lib.differences(load_config(workdir), config)
+        changed = config_tree.differences(load_config(workdir), config)
         if changed:
             raise UserError(
                 f"{workdir} holds a run of another config: choose another --workdir, or take back "
@@ -93,7 +93,7 @@ def claim(workdir: epath.Path, config: ConfigDict) -> None:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / CONFIG, config_lib.plain(config))
+        write_json(workdir / CONFIG, config_tree.plain(config))
     except OSError as error:
         raise UserError(
             f"cannot write to --workdir={workdir} ({error.strerror or error}): choose another"

@@ -63,6 +63,8 @@ def get_config() -> ConfigDict:
     config.model.widths = (64, 256, 256)  # filters of the groups of "speedrun"
     config.model.residual = False  # a third convolution in each of these groups, and a sum
     config.model.norm_momentum = 0.6  # of the running statistics of "speedrun"
+    config.model.logit_scale = 1 / 9  # of "speedrun"
+    config.model.head_std = 0.0  # of its last kernel at first; 0: that of U(+-1 / sqrt(fan_in))
     config.model.blocks = (conv_block(32), conv_block(64))
     config.model.dense = (64,)  # widths of the hidden dense layers, each with a ReLU
     config.model.dense_dropout = 0.0  # after each hidden dense layer
@@ -76,15 +78,17 @@ def get_config() -> ConfigDict:
     config.model.whitening.bias_rate = 1.0  # learning rate of its bias, relative; 0: none
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "adam"  # "adamw", "sgd"
+    config.optimizer.name = "adam"  # "adamw", "sgd", "muon"
     config.optimizer.learning_rate = 1e-3  # the schedule's peak
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.epsilon = 1e-7  # Keras' default
-    config.optimizer.momentum = 0.9  # of sgd
-    config.optimizer.nesterov = False  # of sgd
+    config.optimizer.momentum = 0.9  # of sgd, and of what is no convolution under muon
+    config.optimizer.nesterov = False  # likewise
+    config.optimizer.muon_momentum = 0.6
     config.optimizer.l2 = 0.0  # coupled, on all that is trained, besides the l2 of layers
     config.optimizer.norm_bias_rate = 1.0  # learning rate of batch norm's biases, relative
+    config.optimizer.head_rate = 1.0  # of the last layer, relative
     config.optimizer.lookahead_every = 0  # steps between meetings with a slow copy; 0: off
     config.optimizer.lookahead_decay = 0.95  # a step, of the slow copy at the end of the run
     config.optimizer.weight_decay = 0.0  # decoupled, on kernels; of adamw

@@ -8,10 +8,11 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # From the ground up. A module imports those of lower floors, and its own package's.
 FLOORS = [
-    {"errors", "memory", "compilation", "reference"},
+    {"errors", "memory", "compilation", "reference", "config_tree"},
     {"config"},
     {"config_file", "workdir"},
     {"data", "models", "environment", "metrics_writer"},
+    {"muon"},
     {"optim", "lookahead", "callbacks", "checkpoint", "sharding", "interrupt"},
     {"state"},
     {"steps"},

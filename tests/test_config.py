@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cifar_jax import config as config_lib
+from cifar_jax import config_tree
 from cifar_jax.errors import UserError
 from configs import base
 
@@ -139,7 +140,7 @@ def faults(config):
 
 
 def reloaded(config):
-    return config_lib.from_plain(json.loads(json.dumps(config_lib.plain(config))))
+    return config_tree.from_plain(json.loads(json.dumps(config_tree.plain(config))))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -238,17 +239,17 @@ def test_blocks_of_the_wrong_type_are_refused(blocks):
 
 
 def test_missing_and_unknown_keys_are_named():
-    saved = config_lib.plain(base.get_config())
+    saved = config_tree.plain(base.get_config())
     del saved["optimizer"]["b1"]
     saved["optimizer"]["beta1"] = 0.9
-    lines = faults(config_lib.from_plain(saved))
+    lines = faults(config_tree.from_plain(saved))
     assert len(lines) == 2
     assert any(line.startswith("config.optimizer.b1 ") for line in lines)
     assert any(line.startswith("config.optimizer.beta1 ") for line in lines)
 
 
 def test_flat_names_every_value():
-    values = config_lib.flat(base.get_config())
+    values = config_tree.flat(base.get_config())
     assert values["optimizer.learning_rate"] == 1e-3
     assert values["seed"] == 0
     assert len(values["model.blocks"]) == 2  # a tuple stays a value
@@ -258,7 +259,7 @@ def test_flat_names_every_value():
 def test_reloaded_config_is_no_difference(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     again = reloaded(config)
-    assert config_lib.differences(again, config) == []
+    assert config_tree.differences(again, config) == []
     config_lib.validate(again)
     tuples = (again.model.blocks, again.model.dense, again.schedule.boundaries)
     assert all(isinstance(value, tuple) for value in tuples)  # which JSON does not have
@@ -268,7 +269,7 @@ def test_differences_name_keys_and_both_values():
     saved, asked = base.get_config(), base.get_config()
     asked.optimizer.learning_rate = 0.01
     asked.model.dense = (64, 32)
-    assert config_lib.differences(reloaded(saved), asked) == [
+    assert config_tree.differences(reloaded(saved), asked) == [
         "config.model.dense: [64] -> [64, 32]",
         "config.optimizer.learning_rate: 0.001 -> 0.01",
     ]
@@ -277,14 +278,14 @@ def test_differences_name_keys_and_both_values():
 def test_a_changed_block_is_a_difference():
     saved, asked = base.get_config(), base.get_config()
     asked.model.blocks = (base.conv_block(32), base.conv_block(64, l2=0.001))
-    (text,) = config_lib.differences(reloaded(saved), asked)
+    (text,) = config_tree.differences(reloaded(saved), asked)
     assert text.startswith("config.model.blocks: ")
 
 
 def test_a_key_of_one_side_only_is_a_difference():
-    saved, asked = config_lib.plain(base.get_config()), base.get_config()
+    saved, asked = config_tree.plain(base.get_config()), base.get_config()
     del saved["seed"]
-    assert config_lib.differences(config_lib.from_plain(saved), asked) == [
+    assert config_tree.differences(config_tree.from_plain(saved), asked) == [
         "config.seed: (no such key) -> 0"
     ]
 
@@ -296,6 +297,6 @@ def test_where_the_data_lies_is_no_difference():
     asked.data.cache_dir = "/cache"
     asked.data.download = False
     asked.profile = True
-    assert config_lib.differences(saved, asked) == []
+    assert config_tree.differences(saved, asked) == []
     asked.data.name = "digits"  # which data it is, is another matter
-    assert config_lib.differences(saved, asked) == ["config.data.name: cifar10 -> digits"]
+    assert config_tree.differences(saved, asked) == ["config.data.name: cifar10 -> digits"]

@@ -151,3 +151,51 @@ def test_lookahead_covers_parameters_and_statistics_and_is_state_of_the_run():
 def test_without_lookahead_nothing_is_kept():
     exp, _ = after({}, 0)
     assert exp.initial_state().lookahead is None
+
+
+# ---------------------------------------------------------------------------- muon
+def test_muon_steps_are_orthogonal_and_keep_the_kernels_norm():
+    config = base.get_config()
+    config.optimizer.name = "muon"
+    config.optimizer.l2 = 0.1
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = {
+        "conv2d_0_1": {"kernel": 5 * jax.random.normal(keys[0], (3, 3, 8, 4))},
+        "head": {"kernel": jax.random.normal(keys[1], (6, 2))},
+    }
+    gradients = {
+        "conv2d_0_1": {"kernel": jax.random.normal(keys[2], (3, 3, 8, 4))},
+        "head": {"kernel": jax.random.normal(keys[3], (6, 2))},
+    }
+    l2 = optim.l2_weights(config, {}, params)
+    assert l2 == {"conv2d_0_1": {"kernel": 0.0}, "head": {"kernel": 0.1}}
+    optimizer = optim.make_optimizer(config, lambda step: 0.01, l2)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    # The rest: plain SGD's first step with its L2.
+    expected = -0.01 * (gradients["head"]["kernel"] + 0.2 * params["head"]["kernel"])
+    np.testing.assert_allclose(updates["head"]["kernel"], expected, rtol=1e-5)
+    kernel = np.asarray(params["conv2d_0_1"]["kernel"]).reshape(72, 4)
+    kept = kernel * np.sqrt(4) / np.linalg.norm(kernel)
+    step = (kernel + np.asarray(updates["conv2d_0_1"]["kernel"]).reshape(72, 4) - kept) / -0.01
+    # Three iterations bring the singular values near 1, and step along the gradient's own.
+    left, values, right = np.linalg.svd(step, full_matrices=False)
+    assert values.min() > 0.6 and values.max() < 1.3
+    gradient = np.asarray(gradients["conv2d_0_1"]["kernel"]).reshape(72, 4)
+    polar = np.linalg.svd(gradient, full_matrices=False)
+    np.testing.assert_allclose(left @ right, polar[0] @ polar[2], atol=0.02)
+
+
+def test_muon_trains_in_the_step():
+    overrides = {"optimizer.name": "muon", "optimizer.learning_rate": 0.05, "epochs": 8}
+    exp, state = after(overrides, 6, (base.conv_block(4, pool=4),))
+    kernel = state.params["conv2d_0"]["kernel"]
+    assert np.isfinite(kernel).all() and kernel.any()
+    start = jax.device_get(exp.initial_state()).params["conv2d_0"]["kernel"]
+    assert (kernel != start).all()
+    assert float(state.sums.loss / state.sums.steps) < 1.35  # of four classes: ln 4 = 1.386
+
+
+def test_a_head_may_begin_with_a_deviation_of_its_own():
+    kernel = initializers.uniform(1.0)(jax.random.key(0), (500, 40))
+    assert float(kernel.std()) == pytest.approx(1, rel=0.01)
+    assert float(abs(kernel).max()) == pytest.approx(3**0.5, rel=0.01)

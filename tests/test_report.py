@@ -12,8 +12,7 @@ from command_line import ROOT
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import config as config_lib
-from cifar_jax import evaluate, train
+from cifar_jax import config_tree, evaluate, train
 from cifar_jax.errors import UserError
 from cifar_jax.report import evidence, figures, page, pictures
 
@@ -227,7 +226,7 @@ def test_runs_of_different_classes_are_not_compared(finished, workdir):
 
 
 def test_the_config_of_a_workdir_is_not_changed_by_a_report(workdir):
-    before = config_lib.from_plain(json.loads((workdir / "config.json").read_text()))
+    before = config_tree.from_plain(json.loads((workdir / "config.json").read_text()))
     page.run(workdir)
-    after = config_lib.from_plain(json.loads((workdir / "config.json").read_text()))
+    after = config_tree.from_plain(json.loads((workdir / "config.json").read_text()))
     assert before == after

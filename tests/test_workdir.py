@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from cifar_jax import config as config_lib
-from cifar_jax import workdir
+from cifar_jax import config_tree, workdir
 from cifar_jax.errors import UserError
 from configs import base, final
 
@@ -17,9 +17,9 @@ def test_a_config_comes_back_as_it_was(tmp_path):
     workdir.claim(epath.Path(tmp_path) / "new" / "run", config)
     loaded = workdir.load_config(epath.Path(tmp_path) / "new" / "run")
     config_lib.validate(loaded)
-    assert config_lib.flat(loaded).keys() == config_lib.flat(config).keys()
+    assert config_tree.flat(loaded).keys() == config_tree.flat(config).keys()
     assert loaded.model.blocks[3].filters == 512 and loaded.model.dense == (128, 64)
-    assert config_lib.differences(loaded, config) == []
+    assert config_tree.differences(loaded, config) == []
     workdir.check_config(epath.Path(tmp_path) / "new" / "run", config)
 
 

@@ -3,6 +3,9 @@
 Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", sections 3.2 and 3.3.
 """
 
+import math
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,16 @@ from jaxtyping import Float, Float32, UInt8
 
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1 / sqrt(fan_in)
 STEM_SIDE = 2  # of the stem's kernel
+
+
+def uniform(std: float) -> Callable[..., jax.Array]:
+    """An initializer: the uniform distribution around 0 of this deviation; 0: `UNIFORM`."""
+    if not std:
+        return UNIFORM
+    limit = std * math.sqrt(3)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -limit, limit
+    )
 
 
 def stem_filters(channels: int) -> int:

@@ -12,10 +12,10 @@ from ml_collections import ConfigDict
 
 from cifar_jax.errors import UserError
 from cifar_jax.models.convolution import conv_general_dilated
-from cifar_jax.models.initializers import UNIFORM, dirac
+from cifar_jax.models.initializers import UNIFORM, dirac, uniform
 from cifar_jax.models.layers import Flatten, MaxPool, stem
 
-_LAST_POOL, _LOGIT_SCALE = 3, 1 / 9
+_LAST_POOL = 3
 
 
 class Speedrun(nn.Module):
@@ -24,6 +24,8 @@ class Speedrun(nn.Module):
     widths: tuple[int, ...]
     residual: bool
     norm_momentum: float
+    logit_scale: float
+    head_std: float
     dirac: bool
     num_classes: int
     dtype: jnp.dtype
@@ -68,9 +70,13 @@ class Speedrun(nn.Module):
                 x = nn.gelu(x, approximate=False)
         x = Flatten(name="flatten")(MaxPool(_LAST_POOL, name="max_pooling2d")(x))
         head = nn.Dense(
-            self.num_classes, use_bias=False, kernel_init=UNIFORM, dtype=self.dtype, name="head"
+            self.num_classes,
+            use_bias=False,
+            kernel_init=uniform(self.head_std),
+            dtype=self.dtype,
+            name="head",
         )
-        return head(x).astype(jnp.float32) * _LOGIT_SCALE
+        return head(x).astype(jnp.float32) * self.logit_scale
 
     def l2(self) -> dict[str, float]:
         """Layer name -> weight of its squared kernel in the objective; absent: none."""
@@ -95,6 +101,8 @@ def build(
         tuple(config.widths),
         config.residual,
         config.norm_momentum,
+        config.logit_scale,
+        config.head_std,
         config.dirac,
         num_classes,
         dtype,

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cifar_jax import config as config_lib
-from cifar_jax import evaluate, experiment, reference
+from cifar_jax import config_tree, evaluate, experiment, reference
 from cifar_jax import workdir as files
 from cifar_jax.data import augment
 from cifar_jax.errors import UserError
@@ -75,7 +75,7 @@ def write(workdir: epath.Path, exp: Experiment | None, reason: str = "") -> epat
         "gallery": None,
         "bins": None,
         "confusions": [],
-        "config": config_lib.flat(run.config) | {"model.blocks": _blocks(run.config)},
+        "config": config_tree.flat(run.config) | {"model.blocks": _blocks(run.config)},
     }
     context["distribution"] = context["counts"] and figures.class_distribution(context["counts"])
     if exp:
@@ -104,7 +104,9 @@ def compare(workdirs: Sequence[epath.Path], directory: epath.Path) -> epath.Path
         raise UserError(
             f"{' and '.join(classes.values())} know different classes: compare runs of one data set"
         )
-    differences = {run.name: config_lib.differences(runs[0].config, run.config) for run in runs[1:]}
+    differences = {
+        run.name: config_tree.differences(runs[0].config, run.config) for run in runs[1:]
+    }
     return _render(
         "comparison.html",
         directory / files.COMPARISON,
