@@ -35,6 +35,31 @@ def _checksum(state: Any) -> int:
     return crc
 
 
+def _verify(state: Any, metadata: dict[str, Any]) -> None:
+    """Raises ValueError where a state is not the one that was saved."""
+    found, expected = _checksum(state), metadata["crc32"]
+    if found != expected:
+        raise ValueError(f"checksum {found:08x}, expected {expected:08x}")
+
+
+def read(directory: epath.Path, like: Any, step: int) -> Any:
+    """The state of one step, leaving the directory as it is: a run may be at work there.
+
+    Raises:
+      UserError: there is no whole checkpoint of that step.
+    """
+    path = directory / str(step)
+    try:
+        state = ocp.load(path, like)
+        _verify(state, ocp.metadata(path).custom_metadata)
+    except _DAMAGE as error:
+        raise UserError(
+            f"the checkpoint {path} is missing or damaged ({type(error).__name__}): restore it, or "
+            "train again in a new workdir"
+        ) from error
+    return state
+
+
 def _set_aside_unreadable(directory: epath.Path) -> None:
     """Moves away checkpoints whose own description is damaged: orbax would not open the rest."""
     for path in directory.iterdir() if directory.exists() else ():
@@ -160,9 +185,7 @@ class Checkpoints:
             try:
                 state = self._checkpointer.load(step, like)
                 metadata = self._checkpointer.metadata(step).custom_metadata
-                found, expected = _checksum(state), metadata["crc32"]
-                if found != expected:
-                    raise ValueError(f"checksum {found:08x}, expected {expected:08x}")
+                _verify(state, metadata)
             except _DAMAGE as error:
                 reason = type(error).__name__
                 _log.warning("checkpoint of step %d is damaged (%s): passed over", step, reason)

@@ -172,6 +172,7 @@ def final_test(
     }
     if sharding.is_writer():
         files.write_npz(workdir / files.PREDICTIONS, {"logits": logits, "labels": labels})
+        files.write_json(workdir / files.DATA, experiment.describe_data())
         files.write_json(workdir / files.RESULT, result)
     return result
 

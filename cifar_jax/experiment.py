@@ -48,19 +48,22 @@ class Experiment:
 
     def abstract_state(self) -> state.TrainState:
         """Shapes, dtypes and shardings of the train state."""
-        everywhere = sharding.replicated(self.mesh)
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-            jax.eval_shape(self._create),
+        return state.abstract(
+            self.config,
+            self.model,
+            self.optimizer,
+            self.dataset.train_images.shape[1:],
+            sharding.replicated(self.mesh),
         )
 
     def initial_state(self) -> state.TrainState:
         """The train state before the first step, on the devices."""
-        return jax.jit(self._create, out_shardings=sharding.replicated(self.mesh))()
-
-    def _create(self) -> state.TrainState:
         shape = self.dataset.train_images.shape[1:]
-        return state.create(self.config, self.model, self.optimizer, shape, self.stem)
+        create = jax.jit(
+            lambda: state.create(self.config, self.model, self.optimizer, shape, self.stem),
+            out_shardings=sharding.replicated(self.mesh),
+        )
+        return create()
 
     def epoch_order(self, epoch: int) -> jax.Array:
         """`[steps_per_epoch, batch_size]` int32: the batches of an epoch (from 0), on devices."""
@@ -90,6 +93,17 @@ class Experiment:
         if step:
             lines.append(f"resumed at step {step}, epoch {step // self.steps_per_epoch + 1}")
         return "\n".join(lines)
+
+    def describe_data(self) -> dict[str, Any]:
+        """What a network needs to know of its data, JSON-ready: the content of `data.json`."""
+        mean, std = (None if s is None else s.tolist() for s in self.statistics)
+        return {
+            "name": self.dataset.name,
+            "image_shape": list(self.dataset.train_images.shape[1:]),
+            "class_names": list(self.dataset.class_names),
+            "mean": mean,
+            "std": std,
+        }
 
     def class_counts(self) -> dict[str, dict[str, int]]:
         """Split -> class name -> number of images."""
@@ -121,9 +135,7 @@ def build(config: ConfigDict) -> Experiment:
     statistics: steps.Statistics = (None, None)
     if config.data.standardize:
         statistics = splits.channel_statistics(images[train])
-    model = models.build(config, images.shape[1:], len(dataset.class_names))
-    params = jax.eval_shape(lambda: state.init_variables(model, 0, images.shape[1:]))["params"]
-    l2 = optim.l2_weights(config, model.l2(), params)
+    model, l2 = network(config, images.shape[1:], len(dataset.class_names))
     stem = None
     whitening = config.model.whitening
     if whitening.enabled:
@@ -147,6 +159,19 @@ def build(config: ConfigDict) -> Experiment:
         steps_per_epoch=steps_per_epoch,
         stem=stem,
     )
+
+
+def network(
+    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int
+) -> tuple[nn.Module, Any]:
+    """The module of a validated config, and the L2 weight of each of its parameters.
+
+    Raises:
+      UserError: the network does not fit the images.
+    """
+    model = models.build(config, image_shape, num_classes)
+    params = jax.eval_shape(lambda: state.init_variables(model, 0, image_shape))["params"]
+    return model, optim.l2_weights(config, model.l2(), params)
 
 
 def _check_augmentation(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:

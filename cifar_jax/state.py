@@ -56,6 +56,20 @@ def init_variables(model: nn.Module, seed: int, image_shape: tuple[int, int, int
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
+def abstract(
+    config: ConfigDict,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    sharding: jax.sharding.Sharding,
+) -> TrainState:
+    """Shapes and dtypes of what `create` makes, for restoring it as `sharding` says."""
+    shapes = jax.eval_shape(lambda: create(config, model, optimizer, image_shape))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
+    )
+
+
 def create(
     config: ConfigDict,
     model: nn.Module,

@@ -59,6 +59,7 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
         exp = experiment.build(config)
         if sharding.is_writer():
             files.claim(workdir, config)
+            files.write_json(workdir / files.DATA, exp.describe_data())
 
         # ------------------------------------------------------------ state, new or restored
         with Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:

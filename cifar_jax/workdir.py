@@ -16,6 +16,7 @@ from configs import base
 CHECKPOINTS = "checkpoints"
 COMPARISON = "comparison.html"
 CONFIG = "config.json"
+DATA = "data.json"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.npz"

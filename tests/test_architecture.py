@@ -17,7 +17,7 @@ FLOORS = [
     {"state"},
     {"steps"},
     {"experiment"},
-    {"evaluate"},
+    {"evaluate", "trained"},
     {"report"},
     {"train"},
     {"main", "results"},

@@ -1,0 +1,129 @@
+"""A trained network, from its workdir alone: what predicting, exporting and showing begin with."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from etils import epath
+from jaxtyping import Array, Float32, UInt8
+from ml_collections import ConfigDict
+from scipy.special import softmax
+
+from cifar_jax import (
+    checkpoint,
+    compilation,
+    experiment,
+    metrics_writer,
+    optim,
+    sharding,
+    state,
+    steps,
+)
+from cifar_jax import workdir as files
+from cifar_jax.data import augment
+from cifar_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network with its parameters. Images are uint8 `[N, H, W, C]`, of `image_shape`."""
+
+    workdir: epath.Path
+    config: ConfigDict
+    epoch: int  # whose parameters these are, from 1
+    model: nn.Module
+    variables: dict[str, Any]
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    statistics: steps.Statistics
+
+    def apply(
+        self, variables: dict[str, Any], images: UInt8[Array, "b h w c"]
+    ) -> Float32[Array, "b k"]:
+        """The logits, as a pure function: preprocessing and network."""
+        pixels = augment.normalize(images, *self.statistics)
+        logits = self.model.apply(variables, pixels, train=False)
+        assert isinstance(logits, jax.Array)
+        return logits
+
+    def logits(self, images: np.ndarray) -> Float32[np.ndarray, "n k"]:
+        """The logits of any number of images, `[N, H, W, C]` uint8.
+
+        Raises:
+          UserError: the images have another shape or dtype.
+        """
+        wanted = f"uint8 [N, {', '.join(map(str, self.image_shape))}]"
+        if images.shape[1:] != self.image_shape or images.dtype != np.uint8:
+            got = f"{images.dtype} {list(images.shape)}"
+            raise UserError(f"the network of {self.workdir} takes images {wanted}: these are {got}")
+        # A few sizes of batch, so that a few programs are compiled for any number of images.
+        wish = 1 << max(len(images) - 1, 0).bit_length()
+        batch_size = min(wish, self.config.eval.batch_size)
+        logits = [
+            np.asarray(self._logits(self.variables, _filled(batch, batch_size)))[: len(batch)]
+            for batch in (images[at : at + batch_size] for at in range(0, len(images), batch_size))
+        ]
+        empty = np.zeros((0, len(self.class_names)), np.float32)
+        return np.concatenate([empty, *logits])
+
+    def predict(self, images: np.ndarray) -> Float32[np.ndarray, "n k"]:
+        """The probabilities of the classes, in the order of `class_names`; rows add up to 1.
+
+        Args:
+          images: as `logits` takes and checks them.
+        """
+        return softmax(self.logits(images), axis=1)
+
+    @functools.cached_property
+    def _logits(self):
+        return jax.jit(self.apply, compiler_options=compilation.options(sharding.make_mesh()))
+
+
+def _filled(images: np.ndarray, size: int) -> np.ndarray:
+    """`images` with zeros behind, `size` in all."""
+    filled = np.zeros((size, *images.shape[1:]), images.dtype)
+    filled[: len(images)] = images
+    return filled
+
+
+def load(workdir: epath.PathLike) -> Trained:
+    """The network of a run: its best epoch so far, or its last where the config tests that.
+
+    Raises:
+      UserError: there is no run, or no whole epoch of one.
+    """
+    workdir = epath.Path(workdir).expanduser()
+    config = files.load_config(workdir)
+    path = workdir / files.DATA
+    rows = metrics_writer.read_rows(workdir)
+    if not rows:
+        raise UserError(f"the run in {workdir} has no whole epoch yet: go on with --mode=train")
+    if not path.exists():
+        raise UserError(f"{path} is missing: --mode=evaluate --workdir={workdir} writes it")
+    data = files.read_json(path)
+    row = rows[-1]
+    if config.early_stopping.restore_best and row["validation_accuracy"] is not None:
+        row = max(rows, key=lambda row: row["validation_accuracy"])
+    image_shape, class_names = tuple(data["image_shape"]), tuple(data["class_names"])
+    mean, std = data["mean"], data["std"]
+    statistics = (None, None)
+    if mean is not None:
+        statistics = (np.array(mean, np.float32), np.array(std, np.float32))
+    model, l2 = experiment.network(config, image_shape, len(class_names))
+    optimizer = optim.make_optimizer(config, lambda step: 0.0, l2)
+    everywhere = sharding.replicated(sharding.make_mesh())
+    like = state.abstract(config, model, optimizer, image_shape, everywhere)
+    variables = checkpoint.read(workdir / files.CHECKPOINTS, like, row["step"]).variables()
+    return Trained(
+        workdir=workdir,
+        config=config,
+        epoch=row["epoch"],
+        model=model,
+        variables=variables,
+        image_shape=image_shape,
+        class_names=class_names,
+        statistics=statistics,
+    )
