@@ -28,6 +28,9 @@ _WORKDIRS = flags.DEFINE_list(
 _TUNE_MEMORY = flags.DEFINE_bool(
     "tune_memory", True, "on Linux CPUs, start once more with huge pages for malloc"
 )
+_JOIN_TIMEOUT = flags.DEFINE_float(
+    "join_timeout", 120, "seconds that the processes of one run wait for each other at the start"
+)
 
 _OVERRIDE = re.compile(r"--?config\.([^=]*)")
 
@@ -41,10 +44,11 @@ def main(arguments: list[str]) -> None:
     if _TUNE_MEMORY.value:
         memory.restart()
     # Imported here: --help and a wrong flag answer at once.
-    from cifar_jax import compilation, evaluate, train
+    from cifar_jax import compilation, distributed, evaluate, train
     from cifar_jax.interrupt import Interrupted
 
     compilation.keep()
+    distributed.start(_JOIN_TIMEOUT.value)
     if _MODE.value == "train":
         if _CONFIG.value is None:
             raise UserError("no config: pass --config=configs/final.py")
@@ -95,6 +99,7 @@ def _log_to_stderr() -> None:
     package.addHandler(handler)
     package.setLevel(logging.INFO)
     package.propagate = False
+    logging.getLogger("jax").setLevel(logging.WARNING)  # jax.distributed tells each step it takes
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from absl import logging as absl_logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from cifar_jax import distributed
 from cifar_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -90,7 +91,9 @@ class Checkpoints:
         absl_logging.set_verbosity(absl_logging.ERROR)  # orbax reports each file it touches
         if not directory.is_absolute():  # gs:// is, and resolve() would spoil it
             directory = directory.resolve()
-        _set_aside_unreadable(directory)
+        if distributed.is_writer():
+            _set_aside_unreadable(directory)
+        distributed.wait("checkpoints looked through")
         policies = ocp.training.preservation_policies
         self._checkpointer = ocp.training.Checkpointer(
             directory,
@@ -182,15 +185,18 @@ class Checkpoints:
         if self._saving is not None:
             self._saving.result()
         for step in steps:
+            restored = None
             try:
                 state = self._checkpointer.load(step, like)
                 metadata = self._checkpointer.metadata(step).custom_metadata
                 _verify(state, metadata)
+                restored = Restored(state, step, metadata["epoch_seconds"])
             except _DAMAGE as error:
                 reason = type(error).__name__
                 _log.warning("checkpoint of step %d is damaged (%s): passed over", step, reason)
-                continue
-            yield Restored(state, step, metadata["epoch_seconds"])
+            if distributed.all_agree(restored is not None):
+                assert restored is not None
+                yield restored
 
     def forget_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps: damaged ones that a resumed run will redo."""

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Float32, Integer, UInt8
 from scipy.special import logsumexp, softmax
 
 from cifar_jax import config as config_lib
-from cifar_jax import metrics_writer, optim, sharding, steps
+from cifar_jax import distributed, metrics_writer, optim, steps
 from cifar_jax import workdir as files
 from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.data import batches
@@ -143,9 +143,10 @@ def final_test(
     config = experiment.config
     epochs = int(last.step) // experiment.steps_per_epoch
     epoch = int(last.callbacks.best_epoch) if config.early_stopping.restore_best else epochs
-    rows = {row["epoch"]: row for row in metrics_writer.read_rows(workdir)}
     step = epoch * experiment.steps_per_epoch
     restored = checkpoints.restore(experiment.abstract_state(), step)
+    distributed.wait("all rows written")
+    rows = {row["epoch"]: row for row in metrics_writer.read_rows(workdir)}
     if restored is None or sorted(rows) != list(range(1, epochs + 1)):
         raise UserError(
             f"the checkpoint of step {step} or {files.METRICS} in {workdir} is missing or damaged: "
@@ -170,7 +171,7 @@ def final_test(
         **classification_figures(logits, labels, experiment.dataset.class_names),
         "class_counts": experiment.class_counts(),
     }
-    if sharding.is_writer():
+    if distributed.is_writer():
         files.write_npz(workdir / files.PREDICTIONS, {"logits": logits, "labels": labels})
         files.write_json(workdir / files.DATA, experiment.describe_data())
         files.write_json(workdir / files.RESULT, result)

@@ -11,6 +11,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 from tqdm import tqdm
 
+from cifar_jax import distributed
 from cifar_jax import workdir as files
 
 _log = logging.getLogger(__name__)
@@ -29,7 +30,9 @@ def read_rows(workdir: epath.Path) -> list[dict[str, Any]]:
 
 
 class MetricsWriter:
-    """Writes a row an epoch to `metrics.jsonl` and TensorBoard. Use as a context manager.
+    """Writes a row an epoch to `metrics.jsonl` and TensorBoard, in the one process that writes.
+
+    Use as a context manager.
 
     The file is rewritten whole under a temporary name and renamed: a row is there or not, never
     half, on local disks and on object stores alike.
@@ -37,6 +40,8 @@ class MetricsWriter:
 
     def __init__(self, workdir: epath.Path, step: int):
         """Goes on after `step`: rows and scalars of later steps, which will be redone, are cut."""
+        if not distributed.is_writer():
+            return
         self._path = workdir / files.METRICS
         self.rows = [row for row in read_rows(workdir) if row["step"] <= step]
         if self._path.exists():
@@ -55,10 +60,13 @@ class MetricsWriter:
         return self
 
     def __exit__(self, *_) -> None:
-        self._tensorboard.close()
+        if distributed.is_writer():
+            self._tensorboard.close()
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds the row of an epoch; its scalars go to TensorBoard at `row["step"]`."""
+        if not distributed.is_writer():
+            return
         self.rows.append(row)
         self._write()
         values = [
@@ -90,7 +98,7 @@ class Progress:
             total=epochs * steps_per_epoch,
             initial=step,
             file=sys.stderr,
-            disable=not sys.stderr.isatty(),
+            disable=not (distributed.is_writer() and sys.stderr.isatty()),
             dynamic_ncols=True,
             bar_format="{desc} |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left",
         )
@@ -131,8 +139,9 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints a line that stays, above the live one."""
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        if distributed.is_writer():
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
 
     def close(self) -> None:
         self._bar.close()

@@ -1,4 +1,4 @@
-"""The one mesh. The only file that builds a mesh or asks for process indices."""
+"""The one mesh. The only file that builds one."""
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -38,8 +38,3 @@ def check_batch_size(key: str, batch_size: int, mesh: Mesh) -> None:
             f"{key}={batch_size} does not divide by the {mesh.size} devices: "
             f"use {' or '.join(nearest)}"
         )
-
-
-def is_writer() -> bool:
-    """True in the one process that writes files and prints."""
-    return jax.process_index() == 0

@@ -1,10 +1,12 @@
 """The files of a workdir. Paths may be local or `gs://`: every write goes through `etils.epath`."""
 
+import contextlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import filelock
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
@@ -18,6 +20,7 @@ COMPARISON = "comparison.html"
 CONFIG = "config.json"
 DATA = "data.json"
 ENVIRONMENT = "environment.json"
+LOCK = ".lock"
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.npz"
 REPORT = "report.html"
@@ -96,6 +99,37 @@ def claim(workdir: epath.Path, config: ConfigDict) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / CONFIG, config_tree.plain(config))
     except OSError as error:
+        raise _unwritable(workdir, error) from error
+
+
+@contextlib.contextmanager
+def locked(workdir: epath.Path) -> Iterator[None]:
+    """Keeps other processes from training in `workdir`; the system frees it if this one is killed.
+
+    An object store has no locks: there, it is for the user to see to it.
+
+    Raises:
+      UserError: it cannot be written, or another process trains there.
+    """
+    if "://" in str(workdir):
+        yield
+        return
+    lock = filelock.FileLock(str(workdir / LOCK), blocking=False)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
         raise UserError(
-            f"cannot write to --workdir={workdir} ({error.strerror or error}): choose another"
+            f"another process trains in {workdir}: wait for its end, or choose another --workdir"
         ) from error
+    except OSError as error:
+        raise _unwritable(workdir, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _unwritable(workdir: epath.Path, error: OSError) -> UserError:
+    reason = error.strerror or error
+    return UserError(f"cannot write to --workdir={workdir} ({reason}): choose another")

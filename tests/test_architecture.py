@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # From the ground up. A module imports those of lower floors, and its own package's.
 FLOORS = [
     {"errors", "memory", "compilation", "reference", "config_tree"},
-    {"config"},
+    {"config", "distributed"},
     {"config_file", "workdir"},
     {"data", "models", "environment", "metrics_writer"},
     {"muon"},
@@ -18,7 +18,7 @@ FLOORS = [
     {"steps"},
     {"experiment"},
     {"evaluate", "trained"},
-    {"report"},
+    {"loop", "report"},
     {"train"},
     {"main", "results"},
 ]

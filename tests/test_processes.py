@@ -1,0 +1,160 @@
+"""One run on one device, on eight, and on two processes of four: the same figures."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import command_line
+import pytest
+
+from cifar_jax import distributed
+from cifar_jax.errors import UserError
+
+SHORT = "--config.epochs=1"  # of 38 steps
+
+
+def start(workdir: pathlib.Path, *arguments: str, processes: int = 1, devices: int = 1):
+    """Starts main.py as the processes of one run, each with so many devices."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    started = []
+    for index in range(processes):
+        variables = {
+            "JAX_COORDINATOR_ADDRESS": address,
+            "JAX_NUM_PROCESSES": str(processes),
+            "JAX_PROCESS_ID": str(index),
+        }
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "main.py", command_line.TINY, f"--workdir={workdir}", *arguments],
+                cwd=command_line.ROOT,
+                env={**os.environ, "XLA_FLAGS": flags, **(variables if processes > 1 else {})},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    return started
+
+
+def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
+    """Exit status and output of each."""
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    return [(p.returncode, text) for p, text in zip(processes, outputs, strict=True)]
+
+
+def run(*args, **kwargs) -> None:
+    for status, output in finish(start(*args, **kwargs)):
+        assert status == 0, output
+
+
+def assert_close(workdir: pathlib.Path, expected: pathlib.Path) -> None:
+    pairs = zip(command_line.rows(workdir), command_line.rows(expected), strict=True)
+    for row, wanted in pairs:
+        assert row == pytest.approx(wanted, rel=1e-4)
+    results = [json.loads((path / "result.json").read_text()) for path in (workdir, expected)]
+    for key in ("test_accuracy", "test_examples", "confusion_matrix", "best_epoch"):
+        assert results[0][key] == results[1][key]
+    assert results[0]["test_loss"] == pytest.approx(results[1]["test_loss"], rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory) -> pathlib.Path:
+    """A whole run on one device."""
+    workdir = tmp_path_factory.mktemp("single")
+    run(workdir, SHORT)
+    return workdir
+
+
+def test_eight_devices_train_and_test_as_one(single, tmp_path):
+    run(tmp_path, SHORT, devices=8)
+    assert_close(tmp_path, single)
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert (environment["device_count"], environment["process_count"]) == (8, 1)
+
+
+def test_a_run_moves_from_one_device_to_two_processes_and_back(single, tmp_path):
+    def stop(processes, step: int) -> int:
+        """Signals the last process once a checkpoint is there; returns the step saved by all."""
+        deadline = time.monotonic() + 60
+        checkpoints = tmp_path / "checkpoints"
+        while not any(p.name.isdigit() and int(p.name) >= step for p in checkpoints.glob("*")):
+            assert time.monotonic() < deadline and processes[-1].poll() is None
+            time.sleep(0.005)
+        processes[-1].send_signal(signal.SIGTERM)
+        ends = finish(processes)
+        assert [status for status, _ in ends] == [75] * len(processes), ends
+        (saved,) = {int(text.partition("saved step ")[2].split()[0]) for _, text in ends}
+        assert (checkpoints / str(saved)).is_dir()
+        return saved
+
+    first = stop(start(tmp_path, SHORT), 5)
+    second = stop(start(tmp_path, SHORT, processes=2, devices=4), first + 4)
+    assert second > first
+    run(tmp_path, SHORT)
+    assert_close(tmp_path, single)
+    starts = json.loads((tmp_path / "environment.json").read_text())["starts"]
+    assert [(s["process_count"], s["device_count"]) for s in starts] == [(1, 1), (2, 8), (1, 1)]
+    assert [s["step"] for s in starts] == [0, first, second]
+
+
+def test_two_processes_of_four_devices_train_and_test_as_one(single, tmp_path):
+    ends = finish(start(tmp_path, SHORT, processes=2, devices=4))
+    assert [status for status, _ in ends] == [0, 0], ends
+    assert_close(tmp_path, single)
+    assert "test accuracy" in ends[0][1] and "test accuracy" not in ends[1][1]
+
+
+def test_a_process_without_its_coordinator_gives_up_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    monkeypatch.setenv("JAX_PROCESS_ID", "1")
+    workdir = tmp_path / "run"
+    status, output = command_line.run(
+        command_line.TINY, f"--workdir={workdir}", "--join_timeout=0.5"
+    )
+    assert status == 2
+    (line,) = output.splitlines()
+    assert "localhost:1 within 0.5 s" in line and "--join_timeout" in line
+    assert not workdir.exists()
+
+
+# ---------------------------------------------------------------------------- surroundings
+ALL = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "has_tpu", "expected"),
+    [
+        ({}, False, None),
+        ({}, True, {}),
+        (ALL, False, {"coordinator_address": "a:1", "num_processes": 2, "process_id": 1}),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, False, None),  # a batch script
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False, None),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, False, {"cluster_detection_method": "slurm"}),
+    ],
+)
+def test_the_surroundings_say_how_many_processes_there_are(environment, has_tpu, expected):
+    assert distributed.arguments(environment, has_tpu) == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"JAX_PROCESS_ID": ""}, "without JAX_PROCESS_ID"),
+        ({"JAX_PROCESS_ID": "2"}, "an index from 0 below"),
+        ({"JAX_PROCESS_ID": "-1"}, "an index from 0 below"),
+        ({"JAX_NUM_PROCESSES": "two"}, "a number of processes"),
+        ({"JAX_COORDINATOR_ADDRESS": "a"}, "host:port"),
+    ],
+)
+def test_surroundings_that_contradict_themselves_are_refused(changed, message):
+    with pytest.raises(UserError, match=message):
+        distributed.arguments(ALL | changed, has_tpu=False)
