@@ -1,0 +1,76 @@
+"""The Dockerfile and the JobSet, as far as they can be held to main.py without a cluster."""
+
+import math
+import pathlib
+import re
+import tomllib
+
+import pytest
+import yaml
+
+import main
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture
+def jobset() -> dict:
+    return yaml.safe_load((ROOT / "k8s" / "jobset.yaml").read_text())
+
+
+@pytest.fixture
+def job(jobset) -> dict:
+    (replicated,) = jobset["spec"]["replicatedJobs"]
+    return replicated["template"]["spec"]
+
+
+def test_bad_input_fails_the_jobset_and_every_other_end_restarts_it(jobset, job):
+    (rule,) = job["podFailurePolicy"]["rules"]
+    (container,) = job["template"]["spec"]["containers"]
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"] == {
+        "containerName": container["name"],
+        "operator": "In",
+        "values": [main.BAD_INPUT],
+    }
+    # An exit status reaches the policy only if nothing retries the pod before.
+    assert job["backoffLimit"] == 0 and job["template"]["spec"]["restartPolicy"] == "Never"
+    policy = jobset["spec"]["failurePolicy"]
+    (fatal,) = policy["rules"]
+    assert (fatal["action"], fatal["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
+    assert policy["maxRestarts"] >= 10
+
+
+def test_a_pod_on_each_host_takes_all_chips_of_the_slice(job):
+    pod = job["template"]["spec"]
+    topology = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"]
+    chips = pod["containers"][0]["resources"]["limits"]["google.com/tpu"]
+    assert job["completionMode"] == "Indexed" and job["parallelism"] == job["completions"] > 1
+    assert math.prod(map(int, topology.split("x"))) == job["parallelism"] * chips
+
+
+def test_the_nodes_are_spot_and_may_take_the_pod(job):
+    pod = job["template"]["spec"]
+    key = "cloud.google.com/gke-spot"
+    assert pod["nodeSelector"][key] == "true"  # a string: Kubernetes refuses a bool
+    assert {"key": key, "operator": "Equal", "value": "true", "effect": "NoSchedule"} in pod[
+        "tolerations"
+    ]
+
+
+def test_the_arguments_are_main_pys(job):
+    arguments = dict(a.split("=", 1) for a in job["template"]["spec"]["containers"][0]["args"])
+    assert (ROOT / arguments["--config"]).is_file()
+    assert arguments["--workdir"].startswith("gs://")
+    assert 'ENTRYPOINT ["python", "main.py"]' in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_image_has_a_supported_python_and_an_existing_list_for_each_extra():
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    version = re.search(r"^FROM python:3\.(\d+)", dockerfile, re.MULTILINE)
+    least, beyond = map(int, re.findall(r"3\.(\d+)", project["requires-python"]))
+    assert version and least <= int(version[1]) < beyond
+    lists = re.findall(r"list=([\w.-]+)", dockerfile)
+    assert len(lists) == 3 and all((ROOT / name).is_file() for name in lists)
+    assert "jax[cuda13]" in (ROOT / "requirements-cuda.txt").read_text()  # what cuda12 replaces
