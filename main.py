@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     if _TUNE_MEMORY.value:
         memory.restart()
     # Imported here: --help and a wrong flag answer at once.
-    from cifar_jax import compilation, distributed, evaluate, train
+    from cifar_jax import compilation, distributed, evaluate, seeds, train
     from cifar_jax.interrupt import Interrupted
 
     compilation.keep()
@@ -55,7 +55,8 @@ def main(arguments: list[str]) -> None:
         name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
         workdir = epath.Path(_WORKDIR.value or f"runs/{name}").expanduser()
         try:
-            train.run(_CONFIG.value, workdir, _BEGAN)
+            several = _CONFIG.value.get("seeds", 1) != 1
+            (seeds if several else train).run(_CONFIG.value, workdir, _BEGAN)
         except Interrupted as interruption:
             print(interruption, file=sys.stderr)
             sys.exit(INTERRUPTED)

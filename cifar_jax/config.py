@@ -45,6 +45,7 @@ _TEXT = "a text", lambda v: isinstance(v, str)
 
 _CHECKS: dict[str, _Check] = {
     "seed": _whole(0, 2**32 - 1),
+    "seeds": _whole(1),
     "epochs": _whole(1),
     "batch_size": _whole(1),
     "dtype": _one_of("float32", "bfloat16"),

@@ -112,8 +112,11 @@ class Experiment:
         return {part: splits.class_counts(labels, names) for part, (_, labels) in parts.items()}
 
 
-def build(config: ConfigDict) -> Experiment:
+def build(config: ConfigDict, dataset: sources.Dataset | None = None) -> Experiment:
     """Loads the data and builds everything a run of a validated config needs.
+
+    Args:
+      dataset: that of the config, where it is loaded already.
 
     Raises:
       UserError: the data cannot be had, or does not fit the config.
@@ -121,7 +124,7 @@ def build(config: ConfigDict) -> Experiment:
     mesh = sharding.make_mesh()
     sharding.check_batch_size("config.batch_size", config.batch_size, mesh)
     sharding.check_batch_size("config.eval.batch_size", config.eval.batch_size, mesh)
-    dataset = sources.load(config.data)
+    dataset = dataset or sources.load(config.data)
     images, labels = dataset.train_images, dataset.train_labels
     _check_augmentation(config, images.shape[1:])
     train, validation = splits.split(

@@ -1,6 +1,7 @@
 """The training loop: epochs of dispatches of steps, with what happens between them."""
 
 import collections
+import functools
 import time
 from typing import Any
 
@@ -40,11 +41,14 @@ class Loop:
             lambda *args: callbacks.update(config, *args),
             out_shardings=sharding.replicated(exp.mesh),
         )
-        self.arrays = exp.put(exp.train)
         self.validation_images = exp.put(exp.validation[0])
         self.dispatches = 0
         by_default = 1 if jax.default_backend() == "cpu" else 50
         self.per_dispatch = config.steps_per_dispatch or by_default
+
+    @functools.cached_property
+    def arrays(self) -> steps.Arrays:
+        return self.exp.put(self.exp.train)
 
     def run(self, state: TrainState, epoch_seconds: float) -> TrainState:
         """Trains to the end. `epoch_seconds`: spent before on the epoch that `state` is in.
@@ -64,13 +68,8 @@ class Loop:
                 while not evaluate.is_finished(self.exp, state):
                     began = time.monotonic() - epoch_seconds
                     state, speed = self._train_epoch(state, began, progress)
-                    row, state = self._close_epoch(state, began, speed, progress)
-                    # The row first: a kill between the two costs a row that is cut and redone on
-                    # resume; the other way round, the row would be lost.
-                    writer.append(row)
-                    self.checkpoints.save(
-                        row["step"], state, validation_accuracy=row["validation_accuracy"]
-                    )
+                    row, state = self.close_epoch(state, began, speed, writer)
+                    progress.close_epoch(row)
                     epoch_seconds = 0.0
                     if self.stop.requested and not evaluate.is_finished(self.exp, state):
                         self._leave(row["step"])
@@ -111,13 +110,18 @@ class Loop:
                 self.checkpoints.save(step, state, time.monotonic() - began)
                 if self.stop.requested:
                     self._leave(step)
-        self._check_finite(state)
+        jax.block_until_ready(state.sums)
         return state, (end - first) * batch_size / (time.monotonic() - start)
 
-    def _close_epoch(
-        self, state: TrainState, began: float, images_per_second: float, progress: Progress
+    def close_epoch(
+        self, state: TrainState, began: float, images_per_second: float, writer: MetricsWriter
     ) -> tuple[dict[str, Any], TrainState]:
-        """Validates, steps the callbacks; returns the epoch's row and the state after it."""
+        """Validates, steps the callbacks, saves; returns the epoch's row and the state after it.
+
+        Raises:
+          UserError: the loss is not finite.
+        """
+        self._check_finite(state)
         config, step = self.config, int(state.step)
         epoch = step // self.exp.steps_per_epoch
         sums = jax.device_get(state.sums)
@@ -152,8 +156,12 @@ class Loop:
             "images_per_second": images_per_second,
             "seconds": seconds,
         }
-        progress.close_epoch(row)
-        return row, state.replace(callbacks=updated)
+        state = state.replace(callbacks=updated)
+        # The row first: a kill between the two costs a row that is cut and redone on resume; the
+        # other way round, the row would be lost.
+        writer.append(row)
+        self.checkpoints.save(step, state, validation_accuracy=accuracy)
+        return row, state
 
     def _read(self, step: int, sums, images_per_second: float, progress: Progress) -> None:
         """Reads the figures of a dispatch that has most likely ended."""

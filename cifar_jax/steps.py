@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float32, Int32, UInt8
 from ml_collections import ConfigDict
 
@@ -21,25 +22,21 @@ Order = Int32[Array, "steps_per_epoch batch"]  # the batches of an epoch, as ind
 Statistics = tuple[augment.Statistic, augment.Statistic] | tuple[None, None]
 
 
-def make_train_step(
+def make_step(
     config: ConfigDict,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     l2,
-    statistics: Statistics,
     mesh: Mesh,
-) -> Callable[[TrainState, Arrays, Order, int], tuple[TrainState, EpochSums]]:
-    """Returns `train_steps(state, arrays, order, n)`, which makes `n` steps in one dispatch.
+) -> Callable[[TrainState, Arrays, Order, ArrayLike, Statistics], TrainState]:
+    """Returns `step(state, arrays, order, seed, statistics)`: one step, as a pure function.
 
-    `order` is that of the state's epoch; `arrays` and `order` live on the devices. The state is
-    donated. The epoch's sums come back once more on their own:
-    the loop may read them while the next dispatch already owns the state.
+    `order` is that of the state's epoch. All that is random is drawn from seed and step.
+    `statistics` are mean and standard deviation `[C]` to standardise by, or two None.
 
     Args:
       l2: see `optim.make_optimizer`.
-      statistics: mean and standard deviation `[C]` to standardise by, or two None.
     """
-    root, flip_key = (jax.random.fold_in(jax.random.key(config.seed), i) for i in (2, 3))
     batch_sharding = sharding.batch_sharding(mesh)
 
     def loss_of(params, batch_stats, images, targets, dropout_key):
@@ -53,7 +50,10 @@ def make_train_step(
         losses = optax.softmax_cross_entropy(logits, targets)
         return losses.mean(), (logits, updated.get("batch_stats", {}))
 
-    def train_step(state: TrainState, arrays: Arrays, order: Order) -> TrainState:
+    def step(
+        state: TrainState, arrays: Arrays, order: Order, seed: ArrayLike, statistics: Statistics
+    ) -> TrainState:
+        root, flip_key = (jax.random.fold_in(jax.random.key(seed), i) for i in (2, 3))
         images, labels = arrays
         steps_per_epoch, batch_size = order.shape
         position = state.step % steps_per_epoch
@@ -108,24 +108,50 @@ def make_train_step(
             sums=sums,
         )
 
-    def train_steps(
-        state: TrainState, arrays: Arrays, order: Order, n: int
-    ) -> tuple[TrainState, EpochSums]:
+    return step
+
+
+def dispatch(step: Callable[..., TrainState], mesh: Mesh) -> Callable:
+    """Returns `steps(state, arrays, order, n)`, which makes `n` steps on the devices at once.
+
+    `arrays` and `order` live on the devices. The state is donated. The epoch's sums come back once
+    more on their own: the loop may read them while the next dispatch already owns the state.
+
+    Args:
+      step: `step(state, arrays, order)`.
+    """
+
+    def steps(state: TrainState, arrays, order, n: int) -> tuple[TrainState, EpochSums]:
         if n == 1:  # no scan: on CPU, XLA's convolutions are very slow inside a loop
-            state = train_step(state, arrays, order)
+            state = step(state, arrays, order)
         else:
             state, _ = jax.lax.scan(
-                lambda state, _: (train_step(state, arrays, order), None), state, length=n
+                lambda state, _: (step(state, arrays, order), None), state, length=n
             )
         return state, state.sums
 
     replicated = sharding.replicated(mesh)
     return jax.jit(
-        train_steps,
+        steps,
         static_argnums=3,
         donate_argnums=0,
         out_shardings=(replicated, replicated),
         compiler_options=compilation.options(mesh),
+    )
+
+
+def make_train_step(
+    config: ConfigDict,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    l2,
+    statistics: Statistics,
+    mesh: Mesh,
+) -> Callable[[TrainState, Arrays, Order, int], tuple[TrainState, EpochSums]]:
+    """`make_step` for `config.seed` and these statistics, made ready by `dispatch`."""
+    step = make_step(config, model, optimizer, l2, mesh)
+    return dispatch(
+        lambda state, arrays, order: step(state, arrays, order, config.seed, statistics), mesh
     )
 
 

@@ -25,6 +25,7 @@ METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.npz"
 REPORT = "report.html"
 RESULT = "result.json"
+SEEDS = "seeds.json"
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"
 
@@ -64,8 +65,18 @@ def load_config(workdir: epath.Path) -> ConfigDict:
     """The resolved config of the run in `workdir`.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or there are several.
     """
+    config = _saved_config(workdir)
+    if config.seeds > 1:
+        raise UserError(
+            f"{workdir} holds runs of {config.seeds} seeds, each in a directory of its own: use "
+            f"{workdir / f'seed-{config.seed}'}"
+        )
+    return config
+
+
+def _saved_config(workdir: epath.Path) -> ConfigDict:
     path = workdir / CONFIG
     if not path.exists():
         raise UserError(f"no run in {workdir} ({CONFIG} is missing): train one there first")
@@ -81,7 +92,7 @@ def check_config(workdir: epath.Path, config: ConfigDict) -> None:
       UserError: it holds a run of another config.
     """
     if (workdir / CONFIG).exists():
-        changed = config_tree.differences(load_config(workdir), config)
+        changed = config_tree.differences(_saved_config(workdir), config)
         if changed:
             raise UserError(
                 f"{workdir} holds a run of another config: choose another --workdir, or take back "

@@ -19,7 +19,7 @@ FLOORS = [
     {"experiment"},
     {"evaluate", "trained"},
     {"loop", "report"},
-    {"train"},
+    {"train", "seeds"},
     {"main", "results"},
 ]
 SOURCES = sorted([ROOT / "main.py", *(ROOT / "cifar_jax").rglob("*.py")])

@@ -1,0 +1,221 @@
+"""Several seeds of one config, trained side by side on one device.
+
+Each is the run that its seed alone would make, but for the rounding of sums in another order, and
+has a workdir of its own, `seed-<n>`, that every mode reads like any other. What a small network
+leaves idle of a large device, the others use.
+"""
+
+import contextlib
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from cifar_jax import config as config_lib
+from cifar_jax import distributed, environment, evaluate, experiment, sharding, steps
+from cifar_jax import workdir as files
+from cifar_jax.checkpoint import Checkpoints
+from cifar_jax.data import sources
+from cifar_jax.errors import UserError
+from cifar_jax.experiment import Experiment
+from cifar_jax.interrupt import Interrupted, StopRequest
+from cifar_jax.loop import Loop
+from cifar_jax.metrics_writer import MetricsWriter, Progress
+from cifar_jax.state import TrainState
+
+_SUMMARISED = (
+    "validation_accuracy", "test_accuracy", "test_loss", "test_objective",
+    "validation_accuracy_tta", "test_accuracy_tta", "expected_calibration_error", "epochs",
+)  # fmt: skip
+
+
+@dataclasses.dataclass
+class _Member:
+    """The run of one seed."""
+
+    exp: Experiment
+    workdir: epath.Path
+    checkpoints: Checkpoints
+    loop: Loop
+    state: TrainState
+    writer: MetricsWriter
+
+    @property
+    def is_finished(self) -> bool:
+        return evaluate.is_finished(self.exp, self.state)
+
+
+def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> dict[str, Any]:
+    """`--mode=train` of `config.seeds` seeds from `config.seed` on.
+
+    A signal is answered at the next step; the epoch it falls into is trained again on resume.
+
+    Args:
+      began: `time.monotonic()` of the process' start; None: now.
+
+    Returns:
+      The content of `seeds.json`: the seeds, and of each figure its mean, sample standard deviation
+      and values.
+
+    Raises:
+      UserError: as `train.run`, or there are several processes.
+      Interrupted: a signal came; the last whole epoch is saved.
+    """
+    began = time.monotonic() if began is None else began
+    config_lib.validate(config)
+    files.check_config(workdir, config)
+    if distributed.several():
+        raise UserError("config.seeds is for one process: start a run of its own for each seed")
+    if (workdir / files.SEEDS).exists():
+        summary = files.read_json(workdir / files.SEEDS)
+        print(f"{workdir} holds the finished runs of this config", describe(summary), sep="\n")
+        return summary
+
+    with StopRequest() as stop, contextlib.ExitStack() as resources:
+        resources.enter_context(files.locked(workdir))
+        dataset = sources.load(config.data)
+        files.claim(workdir, config)
+        members = [
+            resources.enter_context(_member(member_config, dataset, workdir, stop))
+            for member_config in _configs(config)
+        ]
+        print(members[0].exp.describe(members[0].state), flush=True)
+        _train(members, stop)
+        results = [evaluate.final_test(m.exp, m.checkpoints, m.workdir, m.state) for m in members]
+
+    from cifar_jax.report import page  # draws with a library that nothing else needs
+
+    summary = {"seeds": [m.exp.config.seed for m in members], **_summarise(results)}
+    for member in members:
+        environment.record_end(member.workdir, time.monotonic() - began)
+        page.write(member.workdir, member.exp)
+    files.write_json(workdir / files.SEEDS, summary)
+    print(describe(summary))
+    print(f"everything is in {page.compare([m.workdir for m in members], workdir)}")
+    return summary
+
+
+def _configs(config: ConfigDict) -> Iterator[ConfigDict]:
+    for seed in range(config.seed, config.seed + config.seeds):
+        member = config.copy_and_resolve_references()
+        member.seed, member.seeds = seed, 1
+        yield member
+
+
+@contextlib.contextmanager
+def _member(
+    config: ConfigDict, dataset: sources.Dataset, parent: epath.Path, stop: StopRequest
+) -> Iterator[_Member]:
+    exp = experiment.build(config, dataset)
+    workdir = parent / f"seed-{config.seed}"
+    files.check_config(workdir, config)
+    with files.locked(workdir), Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
+        files.claim(workdir, config)
+        files.write_json(workdir / files.DATA, exp.describe_data())
+        restored = checkpoints.restore_latest(exp.abstract_state())
+        state = restored.state if restored else exp.initial_state()
+        step = int(state.step)
+        checkpoints.forget_after(step)
+        environment.record(workdir, " ".join(sys.argv), step)
+        with MetricsWriter(workdir, step) as writer:
+            loop = Loop(exp, checkpoints, stop, workdir)
+            yield _Member(exp, workdir, checkpoints, loop, state, writer)
+
+
+def _train(members: list[_Member], stop: StopRequest) -> None:
+    """Trains all to their ends, those that are behind first."""
+    first = members[0].exp
+    per_epoch, progress = first.steps_per_epoch, None
+    train_epoch = _make_epoch(members)
+    while any(not m.is_finished for m in members):
+        step = min(int(m.state.step) for m in members if not m.is_finished)
+        progress = progress or Progress(first.config.epochs, per_epoch, step)
+        began = time.monotonic()
+        states = train_epoch(step // per_epoch, stop)
+        speed = per_epoch * first.config.batch_size / (time.monotonic() - began)
+        rows = []
+        for member, state in zip(members, states, strict=True):
+            if not member.is_finished and int(member.state.step) == step:
+                row, member.state = member.loop.close_epoch(state, began, speed, member.writer)
+                rows.append(row)
+        progress.close_epoch(_mean(rows))
+    if progress:
+        progress.close()
+
+
+def _make_epoch(members: list[_Member]) -> Callable[[int, StopRequest], list[TrainState]]:
+    """Returns a function from an epoch to the states of all members after it.
+
+    Members of another epoch, or at their end, are computed as well, and their states are of no use.
+    """
+    first = members[0].exp
+    step = steps.make_step(first.config, first.model, first.optimizer, first.l2, first.mesh)
+    put = first.put
+    seeds = put(np.array([m.exp.config.seed for m in members], np.uint32))
+    means = [m.exp.statistics for m in members]
+    statistics = put(jax.tree.map(lambda *leaves: np.stack(leaves), *means))
+    # Each has a training split of its own.
+    arrays = put(jax.tree.map(lambda *leaves: np.stack(leaves), *(m.exp.train for m in members)))
+    dispatch = steps.dispatch(
+        lambda state, arrays, order: jax.vmap(step)(state, arrays, order, seeds, statistics),
+        first.mesh,
+    )
+    stack = jax.jit(
+        lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees),
+        out_shardings=sharding.replicated(first.mesh),
+    )
+
+    def epoch_of(epoch: int, stop: StopRequest) -> list[TrainState]:
+        state = stack([m.state for m in members])
+        order = stack([m.exp.epoch_order(epoch) for m in members])
+        done = 0
+        while done < first.steps_per_epoch:
+            size = min(members[0].loop.per_dispatch, first.steps_per_epoch - done)
+            state, sums = dispatch(state, arrays, order, size)
+            done += size
+            jax.block_until_ready(sums)
+            if stop.requested:
+                raise Interrupted(
+                    f"interrupted in epoch {epoch + 1}: those before are saved in "
+                    f"{members[0].workdir.parent}; run again to resume"
+                )
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(len(members))]
+
+    return epoch_of
+
+
+def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row whose figures are the means of those of `rows`."""
+    means = {
+        key: None if rows[0][key] is None else statistics.mean(row[key] for row in rows)
+        for key in rows[0]
+    }
+    return means | {"epoch": rows[0]["epoch"], "step": rows[0]["step"]}
+
+
+def _summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
+    summary = {}
+    for key in _SUMMARISED:
+        values = [result[key] for result in results if result.get(key) is not None]
+        if values:
+            mean, std = statistics.mean(values), statistics.stdev(values)
+            summary[key] = {"mean": mean, "std": std, "values": values}
+    return summary
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """A summary in a few lines, for a person."""
+    seeds = summary["seeds"]
+    lines = [f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}: mean and standard deviation"]
+    for key, figures in summary.items():
+        if key != "seeds":
+            lines.append(f"{key.replace('_', ' ')}: {figures['mean']:.4f} +- {figures['std']:.4f}")
+    return "\n".join(lines)

@@ -1,0 +1,92 @@
+"""Seeds trained side by side are the runs that each would be alone."""
+
+import json
+import runpy
+import statistics
+
+import command_line
+import numpy as np
+import pytest
+from etils import epath
+
+from cifar_jax import seeds, train
+from cifar_jax.errors import UserError
+from cifar_jax.interrupt import Interrupted, StopRequest
+
+
+def tiny(number: int):
+    config = runpy.run_path(str(command_line.ROOT / "tests/configs/tiny.py"))["get_config"]()
+    config.seed, config.seeds = 3, number
+    config.data.standardize = True  # by statistics that differ from split to split
+    config.augment.flip = config.augment.alternate_flips = True
+    return config
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("together")
+    return workdir, seeds.run(tiny(2), epath.Path(workdir))
+
+
+def test_each_seed_is_the_run_that_it_would_be_alone(together, tmp_path):
+    workdir, summary = together
+    assert summary["seeds"] == [3, 4]
+    config = tiny(1)
+    config.seed = 4
+    alone = train.run(config, epath.Path(tmp_path))
+    for row, wanted in zip(
+        command_line.rows(workdir / "seed-4"), command_line.rows(tmp_path), strict=True
+    ):
+        assert row == pytest.approx(wanted, rel=2e-3)
+    found = json.loads((workdir / "seed-4" / "result.json").read_text())
+    assert found["test_loss"] == pytest.approx(alone["test_loss"], rel=2e-3)
+    assert found["best_epoch"] == alone["best_epoch"]
+    # The other one is another run.
+    other = json.loads((workdir / "seed-3" / "result.json").read_text())
+    assert other["test_loss"] != pytest.approx(alone["test_loss"], rel=1e-2)
+    # An ordinary workdir: the run that it is goes no further.
+    assert train.run(config, epath.Path(workdir / "seed-4")) == found
+
+
+def test_the_summary_is_that_of_the_results(together):
+    workdir, summary = together
+    results = [json.loads((workdir / f"seed-{n}" / "result.json").read_text()) for n in (3, 4)]
+    values = [result["test_accuracy"] for result in results]
+    figures = summary["test_accuracy"]
+    assert figures["values"] == values and figures["mean"] == statistics.mean(values)
+    assert figures["std"] == pytest.approx(np.std(values, ddof=1))
+    assert json.loads((workdir / "seeds.json").read_text()) == summary
+    assert (workdir / "comparison.html").exists() and (workdir / "seed-3/report.html").exists()
+
+
+def test_finished_runs_say_so(together, capsys):
+    workdir, summary = together
+    assert seeds.run(tiny(2), epath.Path(workdir)) == summary
+    assert "holds the finished runs" in capsys.readouterr().out
+    with pytest.raises(UserError, match="config.seeds: 2 -> 3"):
+        seeds.run(tiny(3), epath.Path(workdir))
+
+
+def test_the_common_directory_points_at_the_seeds(together):
+    workdir, _ = together
+    status, output = command_line.run("--mode=evaluate", f"--workdir={workdir}")
+    assert status == 2 and f"{workdir}/seed-3" in output
+
+
+def test_an_interrupted_run_resumes_from_its_last_epochs(together, tmp_path, monkeypatch):
+    workdir, _ = together
+    requests = iter([False] * 50 + [True] * 99)  # epochs have 38 steps
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "requested", property(lambda _: next(requests)), raising=False)
+        patch.setattr(StopRequest, "__init__", lambda self: None)
+        patch.setattr(StopRequest, "__enter__", lambda self: self)
+        patch.setattr(StopRequest, "__exit__", lambda self, *_: None)
+        with pytest.raises(Interrupted, match="in epoch 2"):
+            seeds.run(tiny(2), epath.Path(tmp_path))
+    # As if killed between the saves of two seeds.
+    metrics = tmp_path / "seed-4" / "metrics.jsonl"
+    metrics.write_text("")
+    (tmp_path / "seed-4" / "checkpoints" / "38").rename(tmp_path / "away")
+    seeds.run(tiny(2), epath.Path(tmp_path))
+    for name in ("seed-3", "seed-4"):
+        assert command_line.rows(tmp_path / name) == command_line.rows(workdir / name)
