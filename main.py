@@ -14,7 +14,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from cifar_jax import config_file, memory
-from cifar_jax.errors import UserError
+from cifar_jax.errors import BAD_INPUT, TRY_AGAIN, UserError
 
 _BEGAN = time.monotonic()
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="the experiment, a configs/*.py")
@@ -33,9 +33,6 @@ _JOIN_TIMEOUT = flags.DEFINE_float(
 )
 
 _OVERRIDE = re.compile(r"--?config\.([^=]*)")
-
-BAD_INPUT = 2  # exit status after one line that says what to mend
-INTERRUPTED = 75  # sysexits.h's EX_TEMPFAIL: saved, run again to resume
 
 
 def main(arguments: list[str]) -> None:
@@ -59,7 +56,7 @@ def main(arguments: list[str]) -> None:
             (seeds if several else train).run(_CONFIG.value, workdir, _BEGAN)
         except Interrupted as interruption:
             print(interruption, file=sys.stderr)
-            sys.exit(INTERRUPTED)
+            sys.exit(TRY_AGAIN)
         return
     if _WORKDIRS.value and _MODE.value == "report":
         from cifar_jax.report import page

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cifar_jax.errors import UserError
+from cifar_jax.errors import TRY_AGAIN, UserError
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _SHUTDOWN_SECONDS = 20
@@ -63,8 +63,9 @@ def _has_tpu() -> bool:
 def start(timeout: float) -> None:
     """Joins the processes of this run, if the surroundings say that there are several.
 
-    A process that does not find the others within `timeout` seconds ends with status 2 after one
-    line: jax itself would abort with a stack trace. Call before anything asks for devices.
+    A process that does not find the others within `timeout` seconds ends with status 75, as what
+    may succeed later, after one line: jax itself would abort with a stack trace. Call before
+    anything asks for devices.
 
     Raises:
       UserError: the surroundings contradict themselves.
@@ -81,7 +82,7 @@ def start(timeout: float) -> None:
             file=sys.stderr,
             flush=True,
         )
-        os._exit(2)
+        os._exit(TRY_AGAIN)
 
     patience = threading.Timer(timeout, give_up)
     patience.daemon = True

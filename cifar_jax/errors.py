@@ -7,3 +7,8 @@ class UserError(Exception):
     The message is one line that says what is wrong and what to do about it. `main.py` prints
     it on standard error without a traceback and leaves with exit status 2.
     """
+
+
+# Exit statuses of main.py.
+BAD_INPUT = 2  # after one line that says what to mend
+TRY_AGAIN = 75  # sysexits.h's EX_TEMPFAIL: all is saved, run again to go on

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 import yaml
 
-import main
+from cifar_jax import errors
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -31,7 +31,7 @@ def test_bad_input_fails_the_jobset_and_every_other_end_restarts_it(jobset, job)
     assert rule["onExitCodes"] == {
         "containerName": container["name"],
         "operator": "In",
-        "values": [main.BAD_INPUT],
+        "values": [errors.BAD_INPUT],
     }
     # An exit status reaches the policy only if nothing retries the pod before.
     assert job["backoffLimit"] == 0 and job["template"]["spec"]["restartPolicy"] == "Never"
