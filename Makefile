@@ -50,6 +50,7 @@ bench: install-dev
 	@$(BIN)/python -m benchmarks.run
 	@$(BIN)/python -m benchmarks.startup
 	@$(BIN)/python -m benchmarks.scaling
+	@$(BIN)/python -m benchmarks.predict
 	@$(BIN)/python -m benchmarks.table
 
 # requirements.txt reads constraints.txt, so the old pins are set aside while the new ones are found.

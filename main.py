@@ -1,9 +1,11 @@
 """Train and evaluate CIFAR-10 classifiers.
 
 python main.py --config=configs/final.py [--workdir=DIR] [--mode=MODE] [--config.KEY=VALUE ...]
+python main.py --mode=predict --workdir=DIR FILE|DIRECTORY|PATTERN|- ...
 """
 
 import logging
+import os
 import pathlib
 import re
 import sys
@@ -14,16 +16,24 @@ from etils import epath
 from ml_collections import config_flags
 
 from cifar_jax import config_file, memory
-from cifar_jax.errors import BAD_INPUT, TRY_AGAIN, UserError
+from cifar_jax.errors import BAD_INPUT, CUT_OFF, SOME_FAILED, TRY_AGAIN, UserError
 
 _BEGAN = time.monotonic()
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="the experiment, a configs/*.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; default: runs/<config name>")
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "report"], "what to do with the workdir"
+    "mode", "train", ["train", "evaluate", "predict", "report"], "what to do with the workdir"
 )
 _WORKDIRS = flags.DEFINE_list(
     "workdirs", [], "of --mode=report: runs to compare, in a page beside the first or in --workdir"
+)
+_FORMAT = flags.DEFINE_string("format", "table", "of --mode=predict: table, json (lines) or csv")
+_TOP_K = flags.DEFINE_integer("top_k", 3, "of --mode=predict: how many classes", lower_bound=1)
+_FIT = flags.DEFINE_enum(
+    "fit",
+    "crop",
+    ["crop", "whole"],
+    "of --mode=predict: the middle of an image of other proportions, or all of it, squashed",
 )
 _TUNE_MEMORY = flags.DEFINE_bool(
     "tune_memory", True, "on Linux CPUs, start once more with huge pages for malloc"
@@ -36,7 +46,7 @@ _OVERRIDE = re.compile(r"--?config\.([^=]*)")
 
 
 def main(arguments: list[str]) -> None:
-    if arguments[1:]:
+    if arguments[1:] and _MODE.value != "predict":
         raise UserError(f"{arguments[1]} is not understood: options begin with --")
     if _TUNE_MEMORY.value:
         memory.restart()
@@ -71,6 +81,14 @@ def main(arguments: list[str]) -> None:
         from cifar_jax.report import page
 
         print(page.run(workdir))
+    elif _MODE.value == "predict":
+        from cifar_jax import predict
+
+        tried, failures = predict.run(
+            workdir, arguments[1:], _FORMAT.value, _TOP_K.value, _FIT.value
+        )
+        if failures:
+            sys.exit(SOME_FAILED if tried else BAD_INPUT)
     else:
         print(evaluate.describe(evaluate.run(workdir)))
 
@@ -107,3 +125,6 @@ if __name__ == "__main__":
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except BrokenPipeError:  # who reads the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CUT_OFF)

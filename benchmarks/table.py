@@ -68,6 +68,19 @@ def _growth(report: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _predict(report: dict[str, Any]) -> str:
+    (one, start), (some, part), (number, whole) = (
+        (int(number), row) for number, row in report["images"].items()
+    )
+    first, last = (statistics.median(row["seconds"]) for row in (start, whole))
+    memory, before = (row["peak_bytes"] / 2**30 for row in (whole, part))
+    return (
+        f"`--mode=predict`, {report['network']} network, a directory of {number:,} JPEGs of "
+        f"{report['size']}x{report['size']}: {(number - one) / (last - first):,.0f} images/s "
+        f"after a start of {first:.1f} s, peak memory {memory:.2f} GiB ({before:.2f} for {some:,})."
+    )
+
+
 def section(results: pathlib.Path) -> str:
     """The section in Markdown; empty before the first measurement."""
 
@@ -75,7 +88,8 @@ def section(results: pathlib.Path) -> str:
         path = results / name
         return json.loads(path.read_text()) if path.exists() else None
 
-    step, startup, scaling = map(read, ("step.json", "startup.json", "scaling.json"))
+    files = ("step.json", "startup.json", "scaling.json", "predict.json")
+    step, startup, scaling, predict = map(read, files)
     if step is None:
         return ""
     machine = step["machine"]
@@ -126,6 +140,8 @@ def section(results: pathlib.Path) -> str:
                 f" An epoch of `main.py`, data path, validation and checkpoint included, takes "
                 f"{scaling['epoch']['seconds']:.0f} s."
             )
+    if predict:
+        lines += ["", _predict(predict)]
     return "\n".join(lines)
 
 

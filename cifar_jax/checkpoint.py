@@ -16,6 +16,7 @@ from cifar_jax import distributed
 from cifar_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
+absl_logging.set_verbosity(absl_logging.ERROR)  # orbax reports each file it touches
 
 # What orbax, tensorstore and the file system raise on a damaged checkpoint; anything else is a
 # fault of ours and is not to be taken for damage.
@@ -43,13 +44,18 @@ def _verify(state: Any, metadata: dict[str, Any]) -> None:
         raise ValueError(f"checksum {found:08x}, expected {expected:08x}")
 
 
+def _absolute(directory: epath.Path) -> epath.Path:
+    """What orbax asks for. gs:// is absolute, and resolve() would spoil it."""
+    return directory if directory.is_absolute() else directory.resolve()
+
+
 def read(directory: epath.Path, like: Any, step: int) -> Any:
     """The state of one step, leaving the directory as it is: a run may be at work there.
 
     Raises:
       UserError: there is no whole checkpoint of that step.
     """
-    path = directory / str(step)
+    path = _absolute(directory) / str(step)
     try:
         state = ocp.load(path, like)
         _verify(state, ocp.metadata(path).custom_metadata)
@@ -88,9 +94,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: epath.Path):
-        absl_logging.set_verbosity(absl_logging.ERROR)  # orbax reports each file it touches
-        if not directory.is_absolute():  # gs:// is, and resolve() would spoil it
-            directory = directory.resolve()
+        directory = _absolute(directory)
         if distributed.is_writer():
             _set_aside_unreadable(directory)
         distributed.wait("checkpoints looked through")

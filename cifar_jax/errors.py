@@ -11,4 +11,6 @@ class UserError(Exception):
 
 # Exit statuses of main.py.
 BAD_INPUT = 2  # after one line that says what to mend
+SOME_FAILED = 65  # sysexits.h's EX_DATAERR: images that could not be read; the rest are predicted
+CUT_OFF = 74  # sysexits.h's EX_IOERR: nobody reads standard output any more
 TRY_AGAIN = 75  # sysexits.h's EX_TEMPFAIL: all is saved, run again to go on

@@ -20,6 +20,9 @@ BAD = [
     (["--nosuch"], "nosuch"),
     (["stray"], "stray is not understood"),
     (["--mode=evaluate"], "no run in"),
+    (["--mode=predict"], "no images: name files"),
+    (["--mode=predict", "nowhere.png"], "nowhere.png does not exist"),
+    (["--mode=predict", "LICENSE"], "no run in"),
     (["--mode=report"], "no run in"),
     (["--mode=report", "--workdirs=nowhere,there"], "no run in nowhere"),
 ]

@@ -1,0 +1,113 @@
+"""Any picture a user has, as the pixels that a network takes."""
+
+import io
+import os
+import struct
+import warnings
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, ImageOps
+
+from cifar_jax.errors import UserError
+
+FITS = ("crop", "whole")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+MAX_BYTES = 256 << 20  # of a file; an uncompressed one of the pixels allowed is about as large
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
+_MODES = {1: "L", 3: "RGB"}  # by the number of channels
+# A JPEG is decoded at a half to an eighth, but at least so many times as large as wanted: Pillow
+# calls what the resize then makes of it almost indistinguishable from that of the whole.
+_GAP = 3
+# By EXIF's orientation. ImageOps.exif_transpose writes the EXIF anew, and fails where that is odd.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow raises on damaged files. Those of the second line it makes a SyntaxError while it
+# opens a file, but lets through afterwards; the last is for a palette that is missing.
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError),
+    *(IndexError, TypeError, KeyError, EOFError, struct.error),
+    AssertionError,
+)
+
+# Pillow only warns of an image of up to twice `Image.MAX_IMAGE_PIXELS`.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def decode(
+    source: bytes | str | os.PathLike[str] | io.BufferedIOBase,
+    image_shape: tuple[int, int, int],
+    fit: str = "crop",
+) -> UInt8[np.ndarray, "h w c"]:
+    """The first frame of a PNG, JPEG, WebP, GIF or BMP, upright, of another size and on white.
+
+    16-bit grey is scaled to 8, bicubic resizing is antialiased, and colours become grey by ITU-R
+    601. Colour profiles are not applied.
+
+    Args:
+      source: the content of a file, or its path, or a binary stream.
+      image_shape: height, width and channels (1 or 3) of the result.
+      fit: "crop" takes the largest part in the middle that has the result's proportions,
+        "whole" squashes all of the image into them.
+
+    Raises:
+      UserError: it cannot be read, is damaged, or is too large; the message is the reason alone.
+    """
+    height, width, channels = image_shape
+    if channels not in _MODES:
+        raise UserError(f"the network takes images of {channels} channels, not grey or RGB")
+    data = source if isinstance(source, bytes) else _read(source)
+    if not data:
+        raise UserError("empty")
+    if len(data) > MAX_BYTES:
+        raise UserError(f"more than {MAX_BYTES >> 20} MiB: make it smaller")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        least = _GAP * max(height, width)
+        image.draft(None, (least, least))
+        image.load()
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        image = _with_colours(image)
+    except Image.UnidentifiedImageError as error:
+        raise UserError("not a PNG, JPEG, WebP, GIF or BMP image") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller") from error
+    except _DAMAGE as error:
+        raise UserError(f"damaged ({' '.join(str(error).split())})") from error
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    resize = ImageOps.fit if fit == "crop" else Image.Image.resize
+    image = resize(image, (width, height), Image.Resampling.BICUBIC)
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image.convert(_MODES[channels])).reshape(image_shape)
+
+
+def _read(source: str | os.PathLike[str] | io.BufferedIOBase) -> bytes:
+    """All of a file or stream, or enough of it to see that it is too large."""
+    try:
+        if isinstance(source, io.BufferedIOBase):
+            return source.read(MAX_BYTES + 1)
+        with open(source, "rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})") from error
+
+
+def _with_colours(image: Image.Image) -> Image.Image:
+    """RGB, or RGBA where anything can be seen through: modes that resize as pixels ought to."""
+    if image.mode == "I;16":
+        levels = np.asarray(image)
+        transparent = image.info.get("transparency")  # a level
+        image = Image.fromarray(((levels.astype(np.uint32) + 128) // 257).astype(np.uint8))
+        if transparent is not None:
+            image.putalpha(Image.fromarray(levels != transparent).convert("L"))
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")

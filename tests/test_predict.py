@@ -1,0 +1,269 @@
+"""Predicting: every image of every argument gets its own classes; what fails is named."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+import tiny
+from command_line import ROOT
+from etils import epath
+from PIL import Image
+
+import cifar_jax
+from cifar_jax import images, predict, train, trained
+from cifar_jax.data import sources
+from cifar_jax.errors import UserError
+
+
+def trained_on(data, workdir):
+    config = tiny.config({"epochs": 1})
+    with mock.patch.object(sources, "load", return_value=data):
+        train.run(config, epath.Path(workdir))
+    return epath.Path(workdir)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return trained_on(tiny.dataset(), tmp_path_factory.mktemp("predict"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A directory of images and of much that is none; the images' names as expected; the pixels."""
+    directory = tmp_path_factory.mktemp("photos")
+    pixels, _ = tiny.images_and_labels(5, seed=2)
+    names = ["1.png", "2.PNG", "é.webp", "deep/er/4.bmp", "z/a.png"]
+    for name, image in zip(names, pixels, strict=True):
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        options = {"lossless": True} if path.suffix == ".webp" else {}
+        Image.fromarray(image).save(path, **options)
+    for name in (".hidden.png", "deep/notes.txt", ".git/5.png", "empty/nothing"):
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text("no image")
+    os.mkfifo(directory / "pipe.png")  # opening it would wait for ever
+    return directory, names, pixels
+
+
+@pytest.fixture(scope="module")
+def probabilities(workdir, photos):
+    return cifar_jax.load(str(workdir)).predict(photos[2])
+
+
+def found(directory):
+    return [os.path.relpath(path, directory) for path in predict.find(str(directory))]
+
+
+# ---------------------------------------------------------------------------- find
+def test_a_directory_is_its_images_at_any_depth(photos):
+    directory, names, _ = photos
+    assert found(directory) == names
+
+
+def test_a_file_is_itself_whatever_its_name(tmp_path):
+    for name in ("notes.txt", "a[1].png", "*.png"):
+        (tmp_path / name).touch()
+        assert predict.find(str(tmp_path / name)) == [str(tmp_path / name)]
+    assert predict.find("-") == ["-"]
+
+
+def test_a_pattern_is_what_matches_it(photos):
+    directory, *_ = photos
+    matches = predict.find(f"{directory}/**/[4a].*")
+    assert matches == [str(directory / "deep/er/4.bmp"), str(directory / "z/a.png")]
+    assert predict.find(f"{directory}/[dz]*") == matches  # directories
+
+
+@pytest.mark.parametrize(("argument", "reason"), [
+    ("nowhere.png", "does not exist"), ("z/*.jpg", "nor matches"), ("empty", "holds no image"),
+])  # fmt: skip
+def test_an_argument_without_images_is_named(photos, argument, reason):
+    with pytest.raises(UserError, match=f"{re.escape(argument)}.* {reason}"):
+        predict.find(str(photos[0] / argument))
+
+
+def test_a_directory_that_cannot_be_listed_is_tried_and_so_named(photos):
+    directory, names, _ = photos
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    with mock.patch.object(os, "scandir", closed):
+        assert found(directory) == [name for name in names if "deep" not in name] + ["deep"]
+
+
+# ---------------------------------------------------------------------------- run
+def test_csv_has_every_class_of_every_image(workdir, photos, probabilities, capsys):
+    directory, names, _ = photos
+    assert predict.run(workdir, [str(directory)], "csv", top_k=99) == (5, 0)
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    rows = list(csv.DictReader(io.StringIO(output)))
+    assert [os.path.relpath(row["image"], directory) for row in rows] == names
+    class_names = cifar_jax.load(str(workdir)).class_names
+    for row, expected in zip(rows, probabilities, strict=True):
+        figures = {row[f"class_{i}"]: float(row[f"probability_{i}"]) for i in range(1, 5)}
+        np.testing.assert_allclose([figures[name] for name in class_names], expected, atol=2e-6)
+        assert list(figures.values()) == sorted(figures.values(), reverse=True)
+        assert len(row) == 1 + 2 * 4
+
+
+def test_json_is_an_object_a_line(workdir, photos, probabilities, capsys):
+    directory, names, _ = photos
+    assert predict.run(workdir, [str(directory)], "json", top_k=2) == (5, 0)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [os.path.relpath(line["image"], directory) for line in lines] == names
+    class_names = np.array(cifar_jax.load(str(workdir)).class_names)
+    for line, expected in zip(lines, probabilities, strict=True):
+        best = np.argsort(-expected)[:2]
+        assert [entry["class"] for entry in line["predictions"]] == class_names[best].tolist()
+        found = [entry["probability"] for entry in line["predictions"]]
+        np.testing.assert_allclose(found, expected[best], atol=2e-6)
+
+
+def test_the_table_is_aligned(workdir, photos, probabilities, capsys):
+    directory, names, _ = photos
+    predict.run(workdir, [str(directory)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and len({len(line) for line in lines}) == 1
+    for line, name, expected in zip(lines, names, probabilities, strict=True):
+        assert line.startswith(str(directory / name))
+        assert re.findall(r"\d\.\d{4}", line) == [f"{p:.4f}" for p in -np.sort(-expected)[:3]]
+
+
+def test_what_fails_is_named_and_the_rest_goes_on(workdir, photos, tmp_path, capsys):
+    directory, *_ = photos
+    good = str(directory / "1.png")
+    broken = tmp_path / "broken\n\udcff.png"  # a name with a line's end, and no UTF-8
+    broken.write_bytes(pathlib.Path(good).read_bytes()[:-40])
+    outcome = predict.run(
+        workdir, [good, "nowhere.png", str(tmp_path), str(ROOT / "LICENSE"), good]
+    )
+    assert outcome == (4, 3)
+    output, errors = capsys.readouterr()
+    assert [line.split()[0] for line in output.splitlines()] == [good, good]
+    missing, damaged, no_image = errors.splitlines()
+    assert missing.startswith("error: nowhere.png does not exist")
+    assert damaged.startswith(f"error: {tmp_path}/broken\ufffd\ufffd.png: damaged (")
+    assert no_image == f"error: {ROOT}/LICENSE: not a PNG, JPEG, WebP, GIF or BMP image"
+
+
+def test_without_any_image_no_network_is_needed(tmp_path, capsys):
+    assert predict.run(epath.Path(tmp_path), ["nowhere.png", "*.none"]) == (0, 2)
+    output, errors = capsys.readouterr()
+    assert output == "" and len(errors.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("arguments", "output_format", "reason"), [
+    ([], "table", "no images: name files"),
+    (["LICENSE"], "onnx", "--format=onnx is none of table, json, csv"),
+    (["LICENSE"], "table", "no run in"),
+])  # fmt: skip
+def test_what_cannot_begin_is_refused(tmp_path, arguments, output_format, reason):
+    with pytest.raises(UserError, match=reason):
+        predict.run(epath.Path(tmp_path), arguments, output_format)
+
+
+def test_many_images_are_decoded_a_few_batches_ahead(workdir, photos, capsys, monkeypatch):
+    """However many there are: 8 in a batch, of which two are under way beside the one at hand."""
+    directory, *_ = photos
+    decoded, ahead = [], []
+    decode, network = images.decode, trained.Trained.predict
+
+    def counted_decode(*arguments):
+        decoded.append(1)
+        return decode(*arguments)
+
+    def counted_predict(self, pixels):
+        ahead.append(len(decoded) - 8 * len(ahead))
+        return network(self, pixels)
+
+    monkeypatch.setattr(images, "decode", counted_decode)
+    monkeypatch.setattr(trained.Trained, "predict", counted_predict)
+    assert predict.run(workdir, [str(directory / "1.png")] * 101) == (101, 0)
+    assert len(ahead) == 13 and max(ahead) <= 3 * 8
+    assert len(set(capsys.readouterr().out.splitlines())) == 1
+
+
+def test_fit_decides_what_the_network_sees(workdir, tmp_path, capsys):
+    wide = np.zeros((32, 96, 3), np.uint8)
+    wide[:, :32] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    predict.run(workdir, [str(tmp_path)], "csv", fit="crop")
+    predict.run(workdir, [str(tmp_path)], "csv", fit="whole")
+    _, cropped, _, whole = capsys.readouterr().out.splitlines()
+    assert cropped != whole
+
+
+def test_a_network_of_one_channel(tmp_path, capsys):
+    data = tiny.dataset()
+    grey = {part: getattr(data, part)[..., :1] for part in ("train_images", "test_images")}
+    data = sources.Dataset(**{**vars(data), **grey})
+    run = trained_on(data, tmp_path / "run")
+    Image.fromarray(data.test_images[0, ..., 0]).convert("RGB").save(tmp_path / "colour.png")
+    assert predict.run(run, [str(tmp_path / "colour.png")], "csv") == (1, 0)
+    row = capsys.readouterr().out.splitlines()[-1].split(",")
+    expected = cifar_jax.load(str(run)).predict(data.test_images[:1])[0]
+    assert row[1] == tiny.CLASS_NAMES[expected.argmax()]
+    assert float(row[2]) == pytest.approx(expected.max(), abs=2e-6)
+
+
+# ---------------------------------------------------------------------------- as a user does it
+def test_from_the_command_line(workdir, photos):
+    directory, _, _ = photos
+    first = (directory / "1.png").read_bytes()
+    done = subprocess.run(
+        [
+            *(sys.executable, "main.py", "--mode=predict", f"--workdir={workdir}", "-"),
+            *(str(directory / "1.png"), "LICENSE", "--format=json", "--top_k=1"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": ""},
+        input=first,
+        capture_output=True,
+        timeout=180,
+    )
+    assert done.returncode == 65, done.stderr
+    piped, named = map(json.loads, done.stdout.splitlines())
+    assert piped["image"] == "-" and piped["predictions"] == named["predictions"]
+    expected = b"error: LICENSE: not a PNG, JPEG, WebP, GIF or BMP image\n"
+    assert done.stderr == expected
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(workdir, photos):
+    with subprocess.Popen(
+        [sys.executable, "main.py", "--mode=predict", f"--workdir={workdir}", str(photos[0])],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 74
+
+
+def test_the_example_of_the_readme(workdir, photos, tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/final").symlink_to(workdir)
+    (tmp_path / "cat.png").write_bytes((photos[0] / "1.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    model = cifar_jax.load("runs/final")
+    best = model.predict(photos[2][:1])[0]
+    assert capsys.readouterr().out.split() == [
+        model.class_names[best.argmax()],
+        f"{best.max():.2f}",
+    ]
