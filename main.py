@@ -35,6 +35,11 @@ _FIT = flags.DEFINE_enum(
     ["crop", "whole"],
     "of --mode=predict: the middle of an image of other proportions, or all of it, squashed",
 )
+_SUITES = ["corruptions", "cifar10_corrupted", "cifar10_1", "adversarial"]
+_SUITE = flags.DEFINE_enum("suite", None, _SUITES, "of --mode=evaluate: harder images to test on")
+_SUITE_IMAGES = flags.DEFINE_integer(
+    "suite_images", None, "only the first so many; default: all, for adversarial 1000", 1
+)
 _TUNE_MEMORY = flags.DEFINE_bool(
     "tune_memory", True, "on Linux CPUs, start once more with huge pages for malloc"
 )
@@ -48,6 +53,8 @@ _OVERRIDE = re.compile(r"--?config\.([^=]*)")
 def main(arguments: list[str]) -> None:
     if arguments[1:] and _MODE.value != "predict":
         raise UserError(f"{arguments[1]} is not understood: options begin with --")
+    if _SUITE.value and _MODE.value != "evaluate":
+        raise UserError(f"--suite={_SUITE.value} belongs to --mode=evaluate")
     if _TUNE_MEMORY.value:
         memory.restart()
     # Imported here: --help and a wrong flag answer at once.
@@ -89,6 +96,10 @@ def main(arguments: list[str]) -> None:
         )
         if failures:
             sys.exit(SOME_FAILED if tried else BAD_INPUT)
+    elif _SUITE.value:
+        from cifar_jax import robustness
+
+        print(robustness.describe(robustness.run(workdir, _SUITE.value, _SUITE_IMAGES.value)))
     else:
         print(evaluate.describe(evaluate.run(workdir)))
 

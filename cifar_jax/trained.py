@@ -44,8 +44,14 @@ class Trained:
         self, variables: dict[str, Any], images: UInt8[Array, "b h w c"]
     ) -> Float32[Array, "b k"]:
         """The logits, as a pure function: preprocessing and network."""
-        pixels = augment.normalize(images, *self.statistics)
-        logits = self.model.apply(variables, pixels, train=False)
+        return self.apply_pixels(variables, augment.normalize(images, None, None))
+
+    def apply_pixels(
+        self, variables: dict[str, Any], pixels: Float32[Array, "b h w c"]
+    ) -> Float32[Array, "b k"]:
+        """The same of pixels in [0, 1], which it can be differentiated by."""
+        standardized = augment.standardize(pixels, *self.statistics)
+        logits = self.model.apply(variables, standardized, train=False)
         assert isinstance(logits, jax.Array)
         return logits
 

@@ -24,6 +24,8 @@ BAD = [
     (["--mode=predict", "nowhere.png"], "nowhere.png does not exist"),
     (["--mode=predict", "LICENSE"], "no run in"),
     (["--mode=report"], "no run in"),
+    (["--mode=evaluate", "--suite=corruptions"], "no run in"),
+    (["--suite=corruptions"], "--suite=corruptions belongs to --mode=evaluate"),
     (["--mode=report", "--workdirs=nowhere,there"], "no run in nowhere"),
 ]
 

@@ -17,8 +17,12 @@ def normalize(
     images: UInt8[Array, "b h w c"], mean: Statistic | None, std: Statistic | None
 ) -> Images:
     """To float32 in [0, 1]; standardised where mean and deviation of the channels are given."""
-    scaled = images.astype(jnp.float32) / 255
-    return scaled if mean is None or std is None else (scaled - mean) / std
+    return standardize(images.astype(jnp.float32) / 255, mean, std)
+
+
+def standardize(images: Images, mean: Statistic | None, std: Statistic | None) -> Images:
+    """By mean and deviation of the channels, where they are given."""
+    return images if mean is None or std is None else (images - mean) / std
 
 
 def random_flips(key: PRNGKeyArray, size: int) -> Flips:

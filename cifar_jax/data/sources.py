@@ -76,8 +76,7 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
         return _digits()
 
     known = _KNOWN.get(data.name)
-    root = data.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    directory = Path(root).expanduser().absolute()
+    directory = tfds_directory(data)
     content = "".join(known.fingerprints.values()) if known else str(directory)
     cache_path = cache.path_of(data.cache_dir, data.name, content)
     arrays = cache.read(cache_path)
@@ -102,6 +101,12 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
     arrays = _flatten(splits, class_names)
     cache.write(cache_path, arrays)
     return _dataset(data.name, arrays, source)
+
+
+def tfds_directory(data: ml_collections.ConfigDict) -> Path:
+    """TFDS' directory: `data.dir`, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
+    root = data.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(root).expanduser().absolute()
 
 
 def _canonical(

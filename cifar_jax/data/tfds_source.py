@@ -66,6 +66,26 @@ def read(name: str, directory: Path, *, prepare: bool) -> tuple[Splits, tuple[st
     return splits, tuple(label.names), path
 
 
+def read_test(name: str, directory: Path) -> tuple[Images, Labels]:
+    """The test split of a prepared data set that may have no other, as `cifar10_1/v6`.
+
+    Returns:
+      Images `[N, H, W, C]` and labels `[N]`, in the directory's order.
+
+    Raises:
+      UserError: unknown, absent or damaged data set.
+    """
+    builder = _open(name, directory)
+    if not builder.data_path.exists():
+        raise UserError(
+            f"found no data set {name}: looked for {builder.data_path}; set TFDS_DATA_DIR to "
+            "a directory that holds it, or prepare it where TensorFlow is installed, by "
+            f"`tfds build {name} --file_format=array_record --data_dir={directory}`"
+        )
+    _check_readable(name, builder)
+    return _decode(builder, "test")
+
+
 def _open(name: str, directory: Path) -> Any:
     known = tfds.list_builders(with_community_datasets=False)
     base = name.partition("/")[0].partition(":")[0]

@@ -23,6 +23,7 @@ class Run:
     rows: list[dict[str, Any]]  # of metrics.jsonl, at least one
     result: dict[str, Any] | None  # None: not finished
     predictions: tuple[np.ndarray, np.ndarray] | None  # test logits [N, K] float32, labels [N]
+    robustness: dict[str, Any] = dataclasses.field(default_factory=dict)  # suite -> its entry
 
     @property
     def name(self) -> str:
@@ -105,7 +106,8 @@ def load(workdir: epath.Path) -> Run:
         return files.read_json(workdir / name) if (workdir / name).exists() else None
 
     environment, result = optional(files.ENVIRONMENT) or {}, optional(files.RESULT)
-    return Run(workdir, config, environment, rows, result, _predictions(workdir))
+    harder = optional(files.ROBUSTNESS) or {}
+    return Run(workdir, config, environment, rows, result, _predictions(workdir), harder)
 
 
 def _predictions(workdir: epath.Path) -> tuple[np.ndarray, np.ndarray] | None:

@@ -227,3 +227,28 @@ def reliability(bins: CalibrationBins) -> Markup:
         "Reliability diagram: accuracy by confidence; expected calibration error "
         f"{bins.expected_error:.4f}",
     )
+
+
+@matplotlib.rc_context(_STYLE)
+def robustness(entry: dict[str, Any]) -> Markup:
+    """Accuracy on each row of a suite's entry in `robustness.json`, a mark for each column."""
+    rows = entry["accuracy"]
+    figure, axes = _axes(5, 1.4 + 0.25 * len(rows))
+    styles = zip("osD^v", (*_SERIES[:4], _SERIES[6]), strict=True)
+    for column, (mark, colour) in zip(next(iter(rows.values())), styles, strict=False):
+        values = [row[column] for row in rows.values()]
+        axes.plot(values, list(rows), mark, ms=5, color=colour, label=column, clip_on=False)
+    clean = entry["clean_accuracy"]
+    axes.axvline(clean, color=_TEXT, linewidth=1, linestyle="--", label="clean")
+    axes.invert_yaxis()
+    axes.margins(y=0.5 / len(rows))
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(f"accuracy, by {entry['columns']}")
+    axes.grid(linewidth=0.6)
+    figure.legend(fontsize=9, loc="outside lower center", ncols=6, handletextpad=0.1)
+    least, name = min((min(row.values()), name) for name, row in rows.items())
+    return _svg(
+        figure,
+        f"{entry['title']}: accuracy by {', '.join(rows)}; clean {clean:.3f}, least {least:.3f} on "
+        f"{name}; the table has every figure",
+    )

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cifar_jax import config as config_lib
-from cifar_jax import config_tree, evaluate, experiment, reference
+from cifar_jax import config_tree, evaluate, experiment, reference, robustness
 from cifar_jax import workdir as files
 from cifar_jax.data import augment
 from cifar_jax.errors import UserError
@@ -77,6 +77,10 @@ def write(workdir: epath.Path, exp: Experiment | None, reason: str = "") -> epat
         "confusions": [],
         "config": config_tree.flat(run.config) | {"model.blocks": _blocks(run.config)},
     }
+    context["suites"] = [
+        (entry, robustness.tested(entry), robustness.percentages(entry), figures.robustness(entry))
+        for entry in run.robustness.values()
+    ]
     context["distribution"] = context["counts"] and figures.class_distribution(context["counts"])
     if exp:
         context["layers"] = summary.layers(exp.model, exp.dataset.train_images.shape[1:])
