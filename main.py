@@ -12,6 +12,7 @@ import sys
 import time
 
 from absl import app, flags
+from absl import logging as absl_logging
 from etils import epath
 from ml_collections import config_flags
 
@@ -55,6 +56,10 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{arguments[1]} is not understood: options begin with --")
     if _SUITE.value and _MODE.value != "evaluate":
         raise UserError(f"--suite={_SUITE.value} belongs to --mode=evaluate")
+    if _WORKDIRS.value and _MODE.value != "report":
+        raise UserError("--workdirs is of --mode=report: name one run with --workdir")
+    if _WORKDIR.value == "":
+        raise UserError("--workdir is empty: name a directory, or leave it out")
     if _TUNE_MEMORY.value:
         memory.restart()
     # Imported here: --help and a wrong flag answer at once.
@@ -67,7 +72,7 @@ def main(arguments: list[str]) -> None:
         if _CONFIG.value is None:
             raise UserError("no config: pass --config=configs/final.py")
         name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-        workdir = epath.Path(_WORKDIR.value or f"runs/{name}").expanduser()
+        workdir = _directory(_WORKDIR.value or f"runs/{name}")
         try:
             several = _CONFIG.value.get("seeds", 1) != 1
             (seeds if several else train).run(_CONFIG.value, workdir, _BEGAN)
@@ -75,15 +80,15 @@ def main(arguments: list[str]) -> None:
             print(interruption, file=sys.stderr)
             sys.exit(TRY_AGAIN)
         return
-    if _WORKDIRS.value and _MODE.value == "report":
+    if _WORKDIRS.value:
         from cifar_jax.report import page
 
-        runs = [epath.Path(path).expanduser() for path in _WORKDIRS.value]
-        print(page.compare(runs, epath.Path(_WORKDIR.value or runs[0].parent).expanduser()))
+        runs = [_directory(path) for path in _WORKDIRS.value]
+        print(page.compare(runs, _directory(_WORKDIR.value or runs[0].parent)))
         return
     if not _WORKDIR.value:
         raise UserError(f"--mode={_MODE.value} needs --workdir")
-    workdir = epath.Path(_WORKDIR.value).expanduser()
+    workdir = _directory(_WORKDIR.value)
     if _MODE.value == "report":
         from cifar_jax.report import page
 
@@ -104,22 +109,35 @@ def main(arguments: list[str]) -> None:
         print(evaluate.describe(evaluate.run(workdir)))
 
 
+def _directory(path: epath.PathLike) -> epath.Path:
+    """A directory that the command line names, there or not."""
+    directory = epath.Path(path).expanduser()
+    try:
+        directory.exists()
+    except ImportError as error:  # of the client of an object store
+        raise UserError(f"{path} cannot be reached: {error}") from error
+    return directory
+
+
 def _parse(arguments: list[str]) -> list[str]:
     """absl's flags, with faults in a config's path, keys and values as one line each."""
+    paths = [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
     try:
         rest = flags.FLAGS(arguments)
         if _CONFIG.value is not None:
             _CONFIG.value.items()  # only now is a file that could not be read an error
+        elif paths:
+            raise TypeError("no config")
         return rest
     except (flags.Error, *config_file.FAULTS) as error:
-        paths = [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
         keys = [match[1] for match in map(_OVERRIDE.match, arguments) if match]
-        reason = paths and config_file.explain(paths[-1], keys)
+        reason = paths and config_file.explain(paths[-1], keys, str(error))
         raise UserError(reason or f"{' '.join(str(error).split())}; see --help") from error
 
 
 def _log_to_stderr() -> None:
-    """This package's notes as plain lines; absl formats those of the libraries."""
+    """This package's notes as plain lines; of the libraries' only errors, as absl formats them."""
+    flags.FLAGS.verbosity = absl_logging.ERROR  # app.run's INFO has JAX tell which devices lack
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger("cifar_jax")

@@ -1,7 +1,9 @@
 """Checkpoints of a run. The only file that imports orbax."""
 
+import contextlib
 import json
 import logging
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -16,11 +18,13 @@ from cifar_jax import distributed
 from cifar_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
-absl_logging.set_verbosity(absl_logging.ERROR)  # orbax reports each file it touches
+# orbax reports each file it touches, and as a traceback each error that it raises as well.
+absl_logging.set_verbosity(absl_logging.FATAL)
 
 # What orbax, tensorstore and the file system raise on a damaged checkpoint; anything else is a
 # fault of ours and is not to be taken for damage.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError)
+_FULL = (OSError, ValueError)  # a disk that takes no more, as Python and as tensorstore say it
 
 
 class Restored(NamedTuple):
@@ -122,7 +126,20 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_) -> None:
-        self._checkpointer.close()
+        with self._writing():
+            self._checkpointer.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Around what may meet the end of a save: this one's, or of that before."""
+        try:
+            yield
+        except _FULL as error:
+            raise UserError(
+                f"cannot save a checkpoint in {self._checkpointer.directory} "
+                f"({' '.join(str(error).split())[:200]}): make room and run again, or choose "
+                "another --workdir"
+            ) from error
 
     @property
     def steps(self) -> list[int]:
@@ -147,7 +164,7 @@ class Checkpoints:
         metrics = None
         if validation_accuracy is not None:
             metrics = {"validation_accuracy": validation_accuracy, "step": step}
-        try:
+        with self._writing():
             self._saving = self._checkpointer.save_async(
                 step,
                 state,
@@ -156,28 +173,25 @@ class Checkpoints:
                 metrics=metrics,
                 custom_metadata={"crc32": _checksum(state), "epoch_seconds": epoch_seconds},
             )
-        except OSError as error:
-            raise UserError(
-                f"cannot save a checkpoint in {self._checkpointer.directory} "
-                f"({error.strerror or error}): make room or choose another --workdir"
-            ) from error
 
-    def restore_latest(self, like: Any) -> Restored | None:
+    def restore_latest(self, like: Any, below: float = math.inf) -> Restored | None:
         """The newest whole checkpoint, None if there is none; says so when it passes one over.
 
         Args:
+          below: which steps will do.
           like: a tree of `jax.ShapeDtypeStruct` with shardings: a checkpoint may come from
             another kind or number of devices.
 
         Raises:
-          UserError: there are checkpoints, and each is damaged.
+          UserError: there are checkpoints, and each is damaged or too late.
         """
-        for restored in self._restore(like, reversed(self.steps)):
+        for restored in self._restore(like, reversed([s for s in self.steps if s < below])):
             return restored
         if self.steps:
+            late = "" if math.isinf(below) else f", or later than the rows before step {below:.0f}"
             raise UserError(
-                f"every checkpoint in {self._checkpointer.directory} is damaged: restore one, or "
-                "delete the workdir to start again"
+                f"every checkpoint in {self._checkpointer.directory} is damaged{late}: restore "
+                "one, or delete the workdir to start again"
             )
         return None
 
@@ -187,7 +201,8 @@ class Checkpoints:
 
     def _restore(self, like: Any, steps: Iterable[int]) -> Iterator[Restored]:
         if self._saving is not None:
-            self._saving.result()
+            with self._writing():
+                self._saving.result()
         for step in steps:
             restored = None
             try:

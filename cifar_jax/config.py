@@ -1,6 +1,7 @@
 """Validation of a config before anything is loaded or compiled: one line per fault."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,9 +17,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _whole(low: int, high: float = math.inf) -> _Check:
-    bound = f"at least {low}" if math.isinf(high) else f"from {low} to {high:.0f}"
-    return f"a whole number, {bound}", (
+def _whole(low: int, high: int = 2**31 - 1) -> _Check:
+    """By default up to what JAX counts with, int32."""
+    return f"a whole number, from {low} to {high}", (
         lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
     )
 
@@ -37,6 +38,8 @@ def _all(name: str, check: _Check) -> _Check:
     return f"{name}, each {text}", lambda v: isinstance(v, tuple | list) and all(map(test, v))
 
 
+# Of layers and evaluation batches: what is larger is a slip, and would end in a lack of memory.
+_SIZE = _whole(1, 2**16)
 _POSITIVE = "a number above 0", lambda v: _is_number(v) and v > 0
 _FRACTION = "a number from 0 up to but without 1", lambda v: _is_number(v) and 0 <= v < 1
 _BETWEEN = "a number between 0 and 1, both excluded", lambda v: _is_number(v) and 0 < v < 1
@@ -67,12 +70,12 @@ _CHECKS: dict[str, _Check] = {
     "augment.cutout": _whole(0),
     "augment.mixup": _number(0),
     "model.name": _one_of("cnn", "speedrun"),
-    "model.widths": _all("a tuple of filters", _whole(1)),
+    "model.widths": _all("a tuple of filters", _SIZE),
     "model.residual": _FLAG,
     "model.norm_momentum": _FRACTION,
     "model.logit_scale": _POSITIVE,
     "model.head_std": _number(0),
-    "model.dense": _all("a tuple of widths", _whole(1)),
+    "model.dense": _all("a tuple of widths", _SIZE),
     "model.dense_dropout": _FRACTION,
     "model.dense_l2": _number(0),
     "model.dirac": _FLAG,
@@ -113,37 +116,41 @@ _CHECKS: dict[str, _Check] = {
     "early_stopping.patience": _whole(1),
     "early_stopping.min_delta": _number(0),
     "early_stopping.restore_best": _FLAG,
-    "eval.batch_size": _whole(1),
+    "eval.batch_size": _SIZE,
     "eval.tta": _one_of("none", "flip", "multicrop"),
     "checkpoint.every_steps": _whole(0),
 }
 
 _BLOCK_CHECKS: dict[str, _Check] = {
-    "filters": _whole(1),
-    "kernel": _whole(1),
+    "filters": _SIZE,
+    "kernel": _SIZE,
     "padding": _one_of("SAME", "VALID"),
     "batch_norm": _FLAG,
-    "pool": _whole(1),
+    "pool": _SIZE,
     "dropout": _FRACTION,
     "l2": _number(0),
 }
 
 
+def _shown(value: Any) -> str:
+    return " ".join(repr(value).split())  # a config within spreads over lines
+
+
 def _block_faults(blocks: Any) -> Iterator[str]:
     if not isinstance(blocks, tuple | list):
-        yield f"config.model.blocks must be a tuple of base.conv_block(...): it is {blocks!r}"
+        yield f"config.model.blocks must be a tuple of base.conv_block(...): it is {_shown(blocks)}"
         return
     for i, block in enumerate(blocks):
         name = f"config.model.blocks[{i}]"
         if not isinstance(block, ConfigDict):
-            yield f"{name} must be a base.conv_block(...): it is {block!r}"
+            yield f"{name} must be a base.conv_block(...): it is {_shown(block)}"
             continue
         for key in sorted(set(block) ^ set(_BLOCK_CHECKS)):
             fault = "is not a key of a block" if key in block else "is missing"
             yield f"{name}.{key} {fault}: a block has {', '.join(_BLOCK_CHECKS)}"
         for key, (text, test) in _BLOCK_CHECKS.items():
             if key in block and not test(block[key]):
-                yield f"{name}.{key} must be {text}: it is {block[key]!r}"
+                yield f"{name}.{key} must be {text}: it is {_shown(block[key])}"
 
 
 def _contradictions(config: ConfigDict) -> Iterator[str]:
@@ -159,6 +166,12 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
         yield (
             "config.plateau.enabled would scale what keeps muon's kernels at their norm, too: set "
             "it to False and take a schedule"
+        )
+    even = [i for i, block in enumerate(config.model.blocks) if block.kernel % 2 == 0]
+    if config.model.dirac and config.model.name == "cnn" and even:
+        yield (
+            "config.model.dirac hands channels on by the middle of a kernel: set "
+            f"config.model.blocks[{even[0]}].kernel to an odd number"
         )
     if config.augment.alternate_flips and not config.augment.flip:
         yield "config.augment.alternate_flips says which way to flip: set config.augment.flip=True"
@@ -187,6 +200,16 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
         yield "config.schedule.boundaries must rise: sort them and drop repeated ones"
 
 
+def explain_text(key: str, text: str) -> str | None:
+    """What is wrong with `text`, which is no value of `key` ("epochs", "model.blocks[0].pool").
+
+    None for what is no single value of the config.
+    """
+    block_key = re.fullmatch(r"model\.blocks\[\d+\]\.(\w+)", key)
+    check = _BLOCK_CHECKS.get(block_key[1]) if block_key else _CHECKS.get(key)
+    return check and f"config.{key} must be {check[0]}: it is {text!r}"
+
+
 def validate(config: ConfigDict) -> None:
     """Checks every value of a config, and pairs of values against each other.
 
@@ -194,17 +217,20 @@ def validate(config: ConfigDict) -> None:
       UserError: at least one fault; the message has a line for each, with key and remedy.
     """
     values = flat(config)
-    blocks = values.pop("model.blocks", None)
-    faults = [
-        f"config.{key} {'is missing' if key in _CHECKS else 'is no key'}: see configs/base.py"
-        for key in sorted(values.keys() ^ _CHECKS.keys())
-    ]
+    known = {*_CHECKS, "model.blocks"}
+    unknown = sorted(values.keys() - known)
+    faults = [f"config.{key} is no key: see configs/base.py" for key in unknown]
+    missing = sorted(known - values.keys())
+    if missing:
+        others = f" and {len(missing) - 1} others" if missing[1:] else ""
+        faults.append(f"config.{missing[0]} is missing{others}: begin with base.get_config()")
     faults += [
-        f"config.{key} must be {text}: it is {values[key]!r}"
+        f"config.{key} must be {text}: it is {_shown(values[key])}"
         for key, (text, test) in _CHECKS.items()
         if key in values and not test(values[key])
     ]
-    faults += _block_faults(blocks)
+    if "model.blocks" in values:
+        faults += _block_faults(values["model.blocks"])
     faults += [] if faults else _contradictions(config)
     if faults:
         raise UserError("\n".join(faults))

@@ -96,13 +96,38 @@ def start(timeout: float) -> None:
     patience.cancel()
 
 
+def device_count() -> int:
+    """The devices of all processes.
+
+    Raises:
+      UserError: JAX has none of those that JAX_PLATFORMS asks for.
+    """
+    try:
+        return jax.device_count()
+    except (RuntimeError, AssertionError) as error:  # for want of a plugin, and of a device
+        raise UserError(
+            f"JAX has no device for JAX_PLATFORMS={jax.config.values['jax_platforms']}: unset it, "
+            "or install requirements-cuda.txt or requirements-tpu.txt"
+        ) from error
+
+
 def several() -> bool:
-    """True in a run of more than one process."""
+    """True in a run of more than one process.
+
+    Raises:
+      UserError: as `device_count`.
+    """
+    device_count()
     return jax.process_count() > 1
 
 
 def is_writer() -> bool:
-    """True in the one process that writes files and prints."""
+    """True in the one process that writes files and prints.
+
+    Raises:
+      UserError: as `device_count`.
+    """
+    device_count()
     return jax.process_index() == 0
 
 

@@ -146,6 +146,11 @@ def build(config: ConfigDict, dataset: sources.Dataset | None = None) -> Experim
         some = images[train[::every][: whitening.images]]
         stem = initializers.whitening(some, *statistics, whitening.epsilon)
     steps_per_epoch = len(train) // config.batch_size
+    if config.epochs * steps_per_epoch >= 2**31:
+        raise UserError(
+            f"config.epochs={config.epochs} of {steps_per_epoch} steps are more than int32 counts: "
+            f"use at most {(2**31 - 1) // steps_per_epoch}"
+        )
     schedule = optim.make_schedule(config, steps_per_epoch)
     _log.info("%s: %s", dataset.name, dataset.source)
     return Experiment(

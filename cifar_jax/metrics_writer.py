@@ -1,5 +1,6 @@
 """Where the figures of a run go: `metrics.jsonl`, TensorBoard, and one live line."""
 
+import itertools
 import json
 import logging
 import sys
@@ -21,12 +22,18 @@ def read_rows(workdir: epath.Path) -> list[dict[str, Any]]:
     """The whole rows of `metrics.jsonl`, in order; a last line cut short is left out."""
     path = workdir / files.METRICS
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:
             _log.warning("%s: a damaged line left out", path)
     return rows
+
+
+def whole_epochs(workdir: epath.Path) -> int:
+    """How many epochs from the first on have their row."""
+    epochs = {row["epoch"] for row in read_rows(workdir)}
+    return next(n for n in itertools.count() if n + 1 not in epochs)
 
 
 class MetricsWriter:
@@ -46,22 +53,24 @@ class MetricsWriter:
         self.rows = [row for row in read_rows(workdir) if row["step"] <= step]
         if self._path.exists():
             self._write()
-        directory = workdir / files.TENSORBOARD
-        directory.mkdir(parents=True, exist_ok=True)
-        # Not SummaryWriter: its flush leaves in a queue what a killed process then loses. The
-        # suffix, because the name has the time in whole seconds, and an older file would go.
-        self._tensorboard = EventsWriter(str(directory / "events"), f".{step}")
+        self._directory = workdir / files.TENSORBOARD
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._tensorboard.write_event(
-            event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=start)
-        )
+        with files.writing(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            # Not SummaryWriter: its flush leaves in a queue what a killed process then loses. The
+            # suffix, because the name has the time in whole seconds, and an older file would go.
+            self._tensorboard = EventsWriter(str(self._directory / "events"), f".{step}")
+            self._tensorboard.write_event(
+                event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=start)
+            )
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *_) -> None:
         if distributed.is_writer():
-            self._tensorboard.close()
+            with files.writing(self._directory):
+                self._tensorboard.close()
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds the row of an epoch; its scalars go to TensorBoard at `row["step"]`."""
@@ -74,12 +83,15 @@ class MetricsWriter:
             for key, value in row.items()
             if key not in ("epoch", "step") and value is not None
         ]
-        self._tensorboard.write_event(
-            event_pb2.Event(
-                wall_time=time.time(), step=row["step"], summary=summary_pb2.Summary(value=values)
+        with files.writing(self._directory):
+            self._tensorboard.write_event(
+                event_pb2.Event(
+                    wall_time=time.time(),
+                    step=row["step"],
+                    summary=summary_pb2.Summary(value=values),
+                )
             )
-        )
-        self._tensorboard.flush()
+            self._tensorboard.flush()
 
     def _write(self) -> None:
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows)

@@ -28,7 +28,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.experiment import Experiment
 from cifar_jax.interrupt import Interrupted, StopRequest
 from cifar_jax.loop import Loop
-from cifar_jax.metrics_writer import MetricsWriter, Progress
+from cifar_jax.metrics_writer import MetricsWriter, Progress, whole_epochs
 from cifar_jax.state import TrainState
 
 _SUMMARISED = (
@@ -80,13 +80,11 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
         return summary
 
     with StopRequest() as stop, contextlib.ExitStack() as resources:
-        resources.enter_context(files.locked(workdir))
         dataset = sources.load(config.data)
+        experiments = [experiment.build(member, dataset) for member in _configs(config)]
+        resources.enter_context(files.locked(workdir))
         files.claim(workdir, config)
-        members = [
-            resources.enter_context(_member(member_config, dataset, workdir, stop))
-            for member_config in _configs(config)
-        ]
+        members = [resources.enter_context(_member(exp, workdir, stop)) for exp in experiments]
         print(members[0].exp.describe(members[0].state), flush=True)
         _train(members, stop)
         results = [evaluate.final_test(m.exp, m.checkpoints, m.workdir, m.state) for m in members]
@@ -111,16 +109,15 @@ def _configs(config: ConfigDict) -> Iterator[ConfigDict]:
 
 
 @contextlib.contextmanager
-def _member(
-    config: ConfigDict, dataset: sources.Dataset, parent: epath.Path, stop: StopRequest
-) -> Iterator[_Member]:
-    exp = experiment.build(config, dataset)
+def _member(exp: Experiment, parent: epath.Path, stop: StopRequest) -> Iterator[_Member]:
+    config = exp.config
     workdir = parent / f"seed-{config.seed}"
     files.check_config(workdir, config)
     with files.locked(workdir), Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
         files.claim(workdir, config)
         files.write_json(workdir / files.DATA, exp.describe_data())
-        restored = checkpoints.restore_latest(exp.abstract_state())
+        below = (whole_epochs(workdir) + 1) * exp.steps_per_epoch  # as in train.run
+        restored = checkpoints.restore_latest(exp.abstract_state(), below)
         state = restored.state if restored else exp.initial_state()
         step = int(state.step)
         checkpoints.forget_after(step)

@@ -3,6 +3,7 @@
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from cifar_jax import distributed
 from cifar_jax.errors import UserError
 
 
@@ -11,8 +12,11 @@ def make_mesh() -> Mesh:
 
     The axis type is Auto: the compiler places every intermediate from the shardings of the
     arguments. (`make_mesh` defaults to Explicit, under which convolutions do not trace.)
+
+    Raises:
+      UserError: as `distributed.device_count`.
     """
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((distributed.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

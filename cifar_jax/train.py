@@ -15,6 +15,7 @@ from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.experiment import Experiment
 from cifar_jax.interrupt import StopRequest
 from cifar_jax.loop import Loop
+from cifar_jax.metrics_writer import whole_epochs
 
 
 def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> dict[str, Any]:
@@ -53,7 +54,9 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
 
         # ------------------------------------------------------------ state, new or restored
         with Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
-            restored = checkpoints.restore_latest(exp.abstract_state())
+            # An epoch whose row was damaged is made again: every step is a function of its number.
+            below = (whole_epochs(workdir) + 1) * exp.steps_per_epoch
+            restored = checkpoints.restore_latest(exp.abstract_state(), below)
             state = restored.state if restored else exp.initial_state()
             step = restored.step if restored else 0
             checkpoints.forget_after(step)

@@ -31,11 +31,36 @@ TENSORBOARD = "tensorboard"
 PROFILE = "profile"
 
 
+@contextlib.contextmanager
+def writing(path: epath.PathLike) -> Iterator[None]:
+    """Around what writes `path`.
+
+    Raises:
+      UserError: the disk is full or may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}): make room and run again, or choose "
+            "another --workdir"
+        ) from error
+
+
 def write_bytes(path: epath.Path, data: bytes) -> None:
-    """Writes a file whole or not at all: to a temporary name beside it, then renamed."""
+    """Writes a file whole or not at all: to a temporary name beside it, then renamed.
+
+    Raises:
+      UserError: the disk is full or may not be written.
+    """
     temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with writing(path):
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: epath.Path, value: Any) -> None:
@@ -83,15 +108,20 @@ def _saved_config(workdir: epath.Path) -> ConfigDict:
         raise UserError(f"no run in {workdir} ({CONFIG} is missing): train one there first")
     # Keys that are newer than the run have defaults that leave everything as it was.
     defaults = config_tree.plain(base.get_config())
-    return config_tree.from_plain(config_tree.complete(read_json(path), defaults))
+    saved = read_json(path)
+    if not isinstance(saved, dict):
+        raise UserError(f"{path} is damaged (it holds no config): restore it, or delete it")
+    return config_tree.from_plain(config_tree.complete(saved, defaults))
 
 
 def check_config(workdir: epath.Path, config: ConfigDict) -> None:
     """Checks that `workdir` is empty or holds a run of `config`.
 
     Raises:
-      UserError: it holds a run of another config.
+      UserError: it is a file, or holds a run of another config.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file: choose another")
     if (workdir / CONFIG).exists():
         changed = config_tree.differences(_saved_config(workdir), config)
         if changed:
@@ -107,11 +137,9 @@ def claim(workdir: epath.Path, config: ConfigDict) -> None:
     Raises:
       UserError: it cannot be written.
     """
-    try:
+    with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / CONFIG, config_tree.plain(config))
-    except OSError as error:
-        raise _unwritable(workdir, error) from error
+    write_json(workdir / CONFIG, config_tree.plain(config))
 
 
 @contextlib.contextmanager
@@ -127,21 +155,16 @@ def locked(workdir: epath.Path) -> Iterator[None]:
         yield
         return
     lock = filelock.FileLock(str(workdir / LOCK), blocking=False)
-    try:
+    with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise UserError(
-            f"another process trains in {workdir}: wait for its end, or choose another --workdir"
-        ) from error
-    except OSError as error:
-        raise _unwritable(workdir, error) from error
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise UserError(
+                f"another process trains in {workdir}: wait for its end, or choose another "
+                "--workdir"
+            ) from error
     try:
         yield
     finally:
         lock.release()
-
-
-def _unwritable(workdir: epath.Path, error: OSError) -> UserError:
-    reason = error.strerror or error
-    return UserError(f"cannot write to --workdir={workdir} ({reason}): choose another")

@@ -18,7 +18,7 @@ NAMES = sorted(
 NAN, INFINITY = float("nan"), float("inf")
 NUMBER_BELOW_1 = "a number from 0 up to but without 1"
 POSITIVE = "a number above 0"
-WHOLE = "a whole number, at least"
+WHOLE = "a whole number, from"
 
 # key, a value it must not have, what the message says is allowed
 BAD_VALUES = [
@@ -86,11 +86,11 @@ BAD_VALUES = [
 ]
 
 BAD_BLOCK_VALUES = [
-    ("filters", 0, f"{WHOLE} 1"),
-    ("kernel", (3, 3), f"{WHOLE} 1"),
+    ("filters", 0, f"{WHOLE} 1 to 65536"),
+    ("kernel", (3, 3), f"{WHOLE} 1 to 65536"),
     ("padding", "same", "one of 'SAME', 'VALID'"),
     ("batch_norm", 1, "True or False"),
-    ("pool", 0, f"{WHOLE} 1"),
+    ("pool", 0, f"{WHOLE} 1 to 65536"),
     ("dropout", 1.0, NUMBER_BELOW_1),
     ("l2", -0.001, "a number, at least 0"),
 ]

@@ -13,6 +13,7 @@ from etils import epath
 from tensorboardX.proto import event_pb2
 
 from cifar_jax import metrics_writer
+from cifar_jax.errors import UserError
 from cifar_jax.metrics_writer import MetricsWriter, Progress
 
 
@@ -115,7 +116,7 @@ def test_a_row_that_cannot_be_written_leaves_the_file_whole(workdir, monkeypatch
 
     with MetricsWriter(workdir, 10) as writer:
         monkeypatch.setattr(type(workdir), "replace", no_rename)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(UserError, match="cannot write .*metrics.jsonl .disk full.: make room"):
             writer.append(row(2))
         assert lines(workdir) == [row(1)]
     ((folder, text),) = beside

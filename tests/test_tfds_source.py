@@ -46,7 +46,7 @@ def test_an_unknown_name_gets_suggestions(tmp_path, typo, suggestion):
         ("imdb_reviews", "not an image"),
         ("wikipedia", "not an image classification set"),
         ("emnist/no_such_config", "no_such_config"),
-        ("coco", "cannot open coco"),
+        ("coco", "cannot open config.data.name=coco"),
     ],
 )
 def test_a_set_that_does_not_fit_is_refused_before_any_download(tmp_path, name, fault):

@@ -53,7 +53,7 @@ def test_damaged_json_is_named(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to --workdir=.*file/run"):
+    with pytest.raises(UserError, match="cannot write .*file/run .*another --workdir"):
         workdir.claim(epath.Path(tmp_path) / "file" / "run", final.get_config())
 
 

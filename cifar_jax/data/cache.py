@@ -27,6 +27,11 @@ _DAMAGE = (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZip
 _log = logging.getLogger(__name__)
 
 
+def expanded(path: str) -> Path:
+    """`path` with "~" replaced; left as it is where no such user is known."""
+    return Path(os.path.expanduser(path))  # pathlib's raises
+
+
 def path_of(cache_dir: str, name: str, content: str) -> Path:
     """Where the data set `name` is cached.
 
@@ -35,7 +40,7 @@ def path_of(cache_dir: str, name: str, content: str) -> Path:
     "" means `$XDG_CACHE_HOME/cifar_jax`, or `~/.cache/cifar_jax`.
     """
     user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    directory = Path(cache_dir or os.path.join(user_cache, "cifar_jax")).expanduser()
+    directory = expanded(cache_dir or os.path.join(user_cache, "cifar_jax"))
     key = hashlib.blake2b(content.encode(), digest_size=4).hexdigest()
     return directory / f"{name.replace('/', '-').replace(':', '-')}-{key}.npz"
 

@@ -7,7 +7,6 @@ is a function of its config and not of the place its data came from.
 import dataclasses
 import hashlib
 import os
-from pathlib import Path
 
 import ml_collections
 import numpy as np
@@ -70,7 +69,7 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
     if data.archive and data.name != "cifar10":
         raise UserError(f"config.data.archive holds cifar10, but config.data.name={data.name}")
     for key in ("dir", "archive"):
-        if data[key] and not Path(data[key]).expanduser().exists():
+        if data[key] and not cache.expanded(data[key]).exists():
             raise UserError(f"config.data.{key}={data[key]} does not exist")
     if data.name == "digits":
         return _digits()
@@ -84,7 +83,7 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
         return _dataset(data.name, arrays, f"cache {cache_path}")
 
     if data.archive and not data.dir:
-        path = Path(data.archive).expanduser()
+        path = cache.expanded(data.archive)
         splits, class_names, source = archive.read(path), archive.CLASS_NAMES, f"archive {path}"
     else:
         # Imported here since it takes half a second that a start from the cache can do without.
@@ -106,7 +105,7 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
 def tfds_directory(data: ml_collections.ConfigDict) -> Path:
     """TFDS' directory: `data.dir`, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
     root = data.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(root).expanduser().absolute()
+    return cache.expanded(root).absolute()
 
 
 def _canonical(

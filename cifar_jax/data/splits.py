@@ -39,7 +39,7 @@ def split(
     except ValueError as error:
         raise UserError(
             f"cannot split {len(labels)} images with config.data.validation_fraction={fraction}: "
-            f"{error} Choose another fraction, or config.data.stratified=False"
+            f"{str(error).rstrip('.')}. Choose another fraction, or config.data.stratified=False"
         ) from error
     return np.sort(train), np.sort(validation)
 

@@ -89,15 +89,18 @@ def read_test(name: str, directory: Path) -> tuple[Images, Labels]:
 def _open(name: str, directory: Path) -> Any:
     known = tfds.list_builders(with_community_datasets=False)
     base = name.partition("/")[0].partition(":")[0]
-    if base not in known and not (directory / base).is_dir():
+    if base not in known and not (base and (directory / base).is_dir()):
         close = difflib.get_close_matches(base, [*known, "digits"], n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "try cifar10, cifar100 or digits"
         raise UserError(f"config.data.name={name} is no data set that TFDS knows; {hint}")
     try:
         builder = tfds.builder(name, data_dir=directory)
         builder.info  # noqa: B018 (reads the directory's metadata)
-    except (ParseError, ImportError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot open {name} in {directory}: {brief(error)}") from error
+    # TFDS reports a version that it lacks as AssertionError.
+    except (ParseError, ImportError, OSError, ValueError, KeyError, AssertionError) as error:
+        raise UserError(
+            f"cannot open config.data.name={name} in {directory}: {brief(error)}"
+        ) from error
     return builder
 
 
