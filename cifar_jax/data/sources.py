@@ -7,6 +7,7 @@ is a function of its config and not of the place its data came from.
 import dataclasses
 import hashlib
 import os
+from pathlib import Path
 
 import ml_collections
 import numpy as np

@@ -1,0 +1,253 @@
+"""Bad command lines and configs: one line that names key and remedy, status 2, nothing written."""
+
+import json
+import os
+
+import command_line
+import pytest
+from warm import ROOT
+
+from cifar_jax import config_tree
+from configs import base
+
+TINY = f"--config={ROOT}/{command_line.TINY.partition('=')[2]}"
+CIFAR10 = "--config.data.name=cifar10"
+NO_DOWNLOAD = "--config.data.download=False"
+WHOLE = "must be a whole number, from"
+
+# Arguments after the tiny config and --workdir=run, and what the line says. There are a file
+# `file`, an empty directory `empty`, and workdirs `list` and `half` of damaged configs, `group` of
+# a config that is none, and `other` of another config.
+COMMAND_LINES: list[tuple[str, str]] = [
+    # Flags.
+    ("--nosuch", "nosuch"),
+    ("stray", "stray is not understood"),
+    ("--mode=trian", "train|evaluate"),
+    ("--mode=", "train|evaluate"),
+    ("--tune_memory=maybe", "--tune_memory=maybe"),
+    ("--workdir", "Missing value for flag --workdir"),
+    ("--workdir=", "--workdir is empty: name a directory"),
+    ("--workdirs=a,b", "--workdirs is of --mode=report"),
+    ("--mode=predict", "no images: name files"),
+    ("--mode=predict nowhere.png", "nowhere.png does not exist"),
+    ("--mode=predict file", "no run in"),
+    ("--mode=evaluate --suite=corruptions", "no run in"),
+    ("--suite=corruptions", "--suite=corruptions belongs to --mode=evaluate"),
+    # Keys.
+    ("--config.typo=1", "config.typo is no key"),
+    ("--config.learning_rate=1", "did you mean config.optimizer.learning_rate?"),
+    ("--config.model.blocks[0].filter=1", "did you mean config.model.blocks[0].filters?"),
+    ("--config.model.blocks[7].filters=1", "blocks[7].filters is no key"),
+    ("--config.model.blocks[a].filters=1", "did you mean config.model.blocks[0].filters?"),
+    ("--config.=1", "config. is no key"),
+    ("--config.epochs", "Missing value for flag --config.epochs"),
+    ("--config.optimizer=3", "config.optimizer is a group of keys: set one, such as"),
+    ("--config.data=digits", "config.data is a group of keys"),
+    ("--config.model.blocks[0]=3", "config.model.blocks[0] is a group of keys"),
+    # Types.
+    ("--config.epochs=abc", f"config.epochs {WHOLE} 1 to 2147483647: it is 'abc'"),
+    ("--config.epochs=", f"config.epochs {WHOLE} 1"),
+    ("--config.epochs=1.5", f"config.epochs {WHOLE} 1"),
+    ("--config.seed=1e3", f"config.seed {WHOLE} 0"),
+    ("--config.batch_size=1e9", f"config.batch_size {WHOLE} 1"),
+    ("--config.model.blocks[1].kernel=3.0", f"config.model.blocks[1].kernel {WHOLE} 1"),
+    ("--config.optimizer.learning_rate=fast", "config.optimizer.learning_rate must be a number"),
+    ("--config.augment.flip=maybe", "config.augment.flip must be True or False: it is 'maybe'"),
+    ("--config.model.dense=(8,", "config.model.dense must be a tuple of widths"),
+    ("--config.model.dense=(8,'a')", "config.model.dense must be a tuple of widths"),
+    ("--config.model.blocks=3", "blocks[0] must be a base.conv_block(...): it is 3"),
+    ("--config.model.blocks=((32,3),)", "blocks[0] must be a base.conv_block(...)"),
+    # Ranges.
+    ("--config.epochs=0", f"config.epochs {WHOLE} 1"),
+    ("--config.epochs=99999999999999", f"config.epochs {WHOLE} 1 to 2147483647"),
+    ("--config.epochs=2147483647", "use at most 56512727"),
+    ("--config.seed=-1", f"config.seed {WHOLE} 0 to 4294967295"),
+    ("--config.batch_size=-32", f"config.batch_size {WHOLE} 1"),
+    ("--config.seeds=0", f"config.seeds {WHOLE} 1"),
+    ("--config.seeds=2 --config.batch_size=2000", "exceeds the 1221 training images of digits"),
+    ("--config.batch_size=2000", "exceeds the 1221 training images of digits: use at most 1221"),
+    ("--config.eval.batch_size=1000000000", f"config.eval.batch_size {WHOLE} 1 to 65536"),
+    ("--config.model.dense=(1000000000,)", "each a whole number, from 1 to 65536"),
+    ("--config.optimizer.learning_rate=nan", "config.optimizer.learning_rate must be"),
+    ("--config.optimizer.learning_rate=inf", "config.optimizer.learning_rate must be"),
+    ("--config.optimizer.learning_rate=-1", "config.optimizer.learning_rate must be"),
+    ("--config.label_smoothing=1", "config.label_smoothing must be"),
+    ("--config.plateau.factor=1", "config.plateau.factor must be"),
+    ("--config.model.name=resnet", "config.model.name must be one of 'cnn', 'speedrun'"),
+    ("--config.dtype=float16", "config.dtype must be one of 'float32', 'bfloat16'"),
+    ("--config.model.blocks[0].padding=same", "padding must be one of 'SAME', 'VALID'"),
+    ("--config.data.validation_fraction=1.5", "config.data.validation_fraction must be"),
+    ("--config.data.validation_fraction=0.0001", "Choose another fraction"),
+    ("--config.augment.cutout=33", "exceeds the 32 pixels of an image: use at most 32"),
+    ("--config.augment.crop_padding=33", "exceeds the 32 pixels of an image: use at most 32"),
+    ("--config.model.whitening.images=0", f"config.model.whitening.images {WHOLE} 1"),
+    # Shapes.
+    ("--config.model.blocks[0].pool=64", "config.model.blocks[0] leaves no pixel of a 32x32"),
+    ("--config.model.blocks[1].kernel=9", "config.model.blocks[1] leaves no pixel of a 32x32"),
+    (
+        "--config.model.name=speedrun --config.model.widths=(1,1,1,1)",
+        "need images of at least 49 pixels, not 32: drop a group",
+    ),
+    # Contradictions.
+    ("--config.model.dirac=True --config.model.blocks[1].kernel=4", "blocks[1].kernel to an odd"),
+    ("--config.optimizer.weight_decay=0.1", "set config.optimizer.name=adamw"),
+    ("--config.optimizer.nesterov=True", "set config.optimizer.name=sgd"),
+    ("--config.optimizer.name=muon", "config.plateau.enabled would scale"),
+    ("--config.augment.alternate_flips=True", "set config.augment.flip=True"),
+    (
+        "--config.data.validation_fraction=0 --config.plateau.enabled=False",
+        "config.early_stopping.enabled needs validation images",
+    ),
+    ("--config.schedule.warmup_epochs=3", "must be below config.epochs (3)"),
+    ("--config.schedule.boundaries=(0.9,0.1)", "config.schedule.boundaries must rise"),
+    (
+        "--config.schedule.name=piecewise --config.schedule.boundaries=(0.1,)"
+        " --config.schedule.warmup_epochs=2",
+        "config.schedule.boundaries must come after",
+    ),
+    (
+        "--config.schedule.name=one_cycle --config.schedule.initial_fraction=0.1",
+        "set config.schedule.name=linear",
+    ),
+    # Data.
+    ("--config.data.name=", "try cifar10, cifar100 or digits"),
+    ("--config.data.name=cifar11", "did you mean"),
+    ("--config.data.name=cifar10:9.9.9", "only: 3.0.2"),
+    ("--config.data.name=emnist/nosuch", "config.data.name=emnist/nosuch"),
+    (f"{CIFAR10} {NO_DOWNLOAD}", "set config.data.dir (or TFDS_DATA_DIR)"),
+    (f"{CIFAR10} --config.data.dir=empty", "looked for"),
+    (f"{CIFAR10} --config.data.dir=nowhere", "config.data.dir=nowhere does not exist"),
+    (f"{CIFAR10} --config.data.dir=~nobody-of-that-name", "does not exist"),
+    (f"{CIFAR10} --config.data.archive=file", "config.data.archive=file is truncated or damaged"),
+    (f"{CIFAR10} --config.data.archive=empty", "is not the official CIFAR-10 archive"),
+    ("--config.data.archive=file", "config.data.archive holds cifar10"),
+    # Workdirs.
+    ("--workdir=file", "--workdir=file is a file: choose another"),
+    ("--workdir=s3://bucket/run", "s3://bucket/run cannot be reached"),
+    ("--workdir=list", "list/config.json is damaged"),
+    ("--workdir=half", "half/config.json is damaged"),
+    ("--workdir=other", "config.epochs: 40 -> 3"),
+    # Other modes.
+    ("--mode=evaluate", "no run in run"),
+    ("--mode=evaluate --workdir=", "--workdir is empty"),
+    ("--mode=evaluate --workdir=empty", "no run in empty"),
+    ("--mode=evaluate --workdir=file", "no run in file"),
+    ("--mode=predict", "no images: name files"),
+    ("--mode=predict nowhere.png", "nowhere.png does not exist"),
+    ("--mode=predict file", "no run in run"),
+    ("--mode=report", "no run in run"),
+    ("--mode=report --workdirs=nowhere,there", "no run in nowhere"),
+    ("--mode=report --workdir=other", "no epoch in metrics.jsonl yet"),
+]
+
+# The body of get_config() below `config = base.get_config()`, or a whole file.
+CONFIG_FILES: list[tuple[str, str]] = [
+    ("config.optimzer.name = 'sgd'\n    return config", "line 4: AttributeError"),
+    ("config.epochs = 'many'\n    return config", "line 4: TypeError"),
+    ("raise RuntimeError('no')", "line 4: RuntimeError: no"),
+    ("assert config.epochs < 40, 'too long'", "line 4: AssertionError: too long"),
+    ("return get_config()", "RecursionError"),
+    ("pass", "get_config() must return a config: it returns None"),
+    ("return 3", "get_config() must return a config: it returns 3"),
+    ("config.unlock()\n    config.epohcs = 3\n    return config", "config.epohcs is no key"),
+    ("config.unlock()\n    del config['model']\n    return config", "begin with base.get_config()"),
+    ("def get_config(:", "SyntaxError"),
+    ("def get_config(name): ...", "missing 1 required positional argument"),
+    ("import no_such_module", "line 1: ModuleNotFoundError"),
+    ("epochs = 3", "has no get_config(): configs/base.py shows one"),
+]
+NO_CONFIG_FILES = ["nowhere.py", "empty", "", "n" * 300]
+
+
+def test_there_are_enough_of_them():
+    assert len(COMMAND_LINES) + len(CONFIG_FILES) + len(NO_CONFIG_FILES) >= 100
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A working directory with things that can be named by mistake."""
+    (tmp_path / "file").write_text("neither archive nor directory")
+    (tmp_path / "empty").mkdir()
+    configs = {"list": "[]", "half": '{"seed": 0, "epo', "group": '{"model": 3}'}
+    configs["other"] = json.dumps(config_tree.plain(base.get_config()))
+    for name, text in configs.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(text)
+    return tmp_path
+
+
+def refused(warm, place, *arguments):
+    """The one line that main.py refuses the arguments with, leaving everything as it was."""
+    before = sorted(place.rglob("*"))
+    environment = {
+        "HOME": str(place),
+        "XDG_CACHE_HOME": str(place / "cache"),
+        "TFDS_DATA_DIR": str(place / "empty"),
+    }
+    status, output = warm.run(*arguments, directory=place, environment=environment)
+    lines = output.splitlines()
+    assert status == 2 and len(lines) == 1 and lines[0].startswith("error: "), output
+    assert sorted(place.rglob("*")) == before
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"), COMMAND_LINES, ids=[x for x, _ in COMMAND_LINES]
+)
+def test_a_bad_command_line_gets_one_line(warm, place, arguments, expected):
+    assert expected in refused(warm, place, TINY, "--workdir=run", *arguments.split())
+
+
+@pytest.mark.parametrize(("text", "expected"), CONFIG_FILES, ids=[x for _, x in CONFIG_FILES])
+def test_a_bad_config_file_gets_one_line(warm, place, text, expected):
+    head = "from configs import base\ndef get_config():\n    config = base.get_config()\n    "
+    whole = text.startswith(("def ", "import ", "epochs"))
+    (place / "mine.py").write_text(text if whole else head + text)
+    line = refused(warm, place, "--config=mine.py")
+    assert expected in line
+    assert "mine.py" in line or "config." in line
+
+
+def test_what_is_overridden_besides_does_not_hide_it(warm, place):
+    (place / "mine.py").write_text("def get_config(): ...")
+    assert "it returns None" in refused(warm, place, "--config=mine.py", "--config.epochs=3")
+
+
+@pytest.mark.parametrize("path", NO_CONFIG_FILES)
+def test_what_is_no_config_file_is_named(warm, place, path):
+    line = refused(warm, place, f"--config={path}")
+    assert line == f"error: --config={path} is no file: configs/ has the experiments"
+
+
+def test_a_text_that_is_no_config_file_is_named(warm, place):
+    assert "README.md: SyntaxError" in refused(warm, place, f"--config={ROOT}/README.md")
+
+
+def test_no_config_is_a_mistake_too(warm, place):
+    assert refused(warm, place) == "error: no config: pass --config=configs/final.py"
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--config.epochs=abc", "--config.epochs=0", "--config.augment.cutout=33"]
+)
+def test_a_fresh_process_says_the_same(warm, tmp_path, arguments):
+    """Before anything is imported, before the data, and after it."""
+    command = (TINY, f"--workdir={tmp_path / 'run'}", arguments)
+    assert command_line.run(*command) == warm.run(*command)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_device_that_jax_lacks_is_named(tmp_path, monkeypatch):
+    for platforms in ("cuda", "nonsense"):
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        status, output = command_line.run(TINY, f"--workdir={tmp_path / 'run'}")
+        assert status == 2
+        assert output.startswith(f"error: JAX has no device for JAX_PLATFORMS={platforms}: unset")
+        assert output.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_workdir_that_may_not_be_written_is_named(warm, place):
+    (place / "empty").chmod(0o500)
+    status, output = warm.run(TINY, "--workdir=empty/run", directory=place)
+    assert status == 2 and "cannot write empty/run" in output.splitlines()[-1]
