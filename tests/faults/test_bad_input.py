@@ -28,9 +28,6 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--workdir", "Missing value for flag --workdir"),
     ("--workdir=", "--workdir is empty: name a directory"),
     ("--workdirs=a,b", "--workdirs is of --mode=report"),
-    ("--mode=predict", "no images: name files"),
-    ("--mode=predict nowhere.png", "nowhere.png does not exist"),
-    ("--mode=predict file", "no run in"),
     ("--mode=evaluate --suite=corruptions", "no run in"),
     ("--suite=corruptions", "--suite=corruptions belongs to --mode=evaluate"),
     # Keys.
