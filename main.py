@@ -23,12 +23,20 @@ _BEGAN = time.monotonic()
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="the experiment, a configs/*.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; default: runs/<config name>")
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "predict", "report"], "what to do with the workdir"
+    "mode",
+    "train",
+    ["train", "evaluate", "predict", "export", "report"],
+    "what to do with the workdir",
 )
 _WORKDIRS = flags.DEFINE_list(
     "workdirs", [], "of --mode=report: runs to compare, in a page beside the first or in --workdir"
 )
-_FORMAT = flags.DEFINE_string("format", "table", "of --mode=predict: table, json (lines) or csv")
+_FORMAT = flags.DEFINE_string(
+    "format",
+    None,
+    "of --mode=predict: table, json (lines) or csv; "
+    "of --mode=export: stablehlo, onnx, onnx-int8 or safetensors",
+)
 _TOP_K = flags.DEFINE_integer("top_k", 3, "of --mode=predict: how many classes", lower_bound=1)
 _FIT = flags.DEFINE_enum(
     "fit",
@@ -41,6 +49,7 @@ _SUITE = flags.DEFINE_enum("suite", None, _SUITES, "of --mode=evaluate: harder i
 _SUITE_IMAGES = flags.DEFINE_integer(
     "suite_images", None, "only the first so many; default: all, for adversarial 1000", 1
 )
+_OUTPUT = flags.DEFINE_string("output", None, "of --mode=export: path; default: WORKDIR/export/...")
 _TUNE_MEMORY = flags.DEFINE_bool(
     "tune_memory", True, "on Linux CPUs, start once more with huge pages for malloc"
 )
@@ -93,11 +102,15 @@ def main(arguments: list[str]) -> None:
         from cifar_jax.report import page
 
         print(page.run(workdir))
+    elif _MODE.value == "export":
+        from cifar_jax import export
+
+        print(export.run(workdir, _FORMAT.value or "stablehlo", _OUTPUT.value))
     elif _MODE.value == "predict":
         from cifar_jax import predict
 
         tried, failures = predict.run(
-            workdir, arguments[1:], _FORMAT.value, _TOP_K.value, _FIT.value
+            workdir, arguments[1:], _FORMAT.value or "table", _TOP_K.value, _FIT.value
         )
         if failures:
             sys.exit(SOME_FAILED if tried else BAD_INPUT)

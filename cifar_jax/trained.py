@@ -21,6 +21,7 @@ from cifar_jax import (
     sharding,
     state,
     steps,
+    weights,
 )
 from cifar_jax import workdir as files
 from cifar_jax.data import augment
@@ -98,6 +99,9 @@ def _filled(images: np.ndarray, size: int) -> np.ndarray:
 def load(workdir: epath.PathLike) -> Trained:
     """The network of a run: its best epoch so far, or its last where the config tests that.
 
+    Args:
+      workdir: of the run, or what `--mode=export --format=safetensors` made of it.
+
     Raises:
       UserError: there is no run, or no whole epoch of one.
     """
@@ -122,7 +126,11 @@ def load(workdir: epath.PathLike) -> Trained:
     optimizer = optim.make_optimizer(config, lambda step: 0.0, l2)
     everywhere = sharding.replicated(sharding.make_mesh())
     like = state.abstract(config, model, optimizer, image_shape, everywhere)
-    variables = checkpoint.read(workdir / files.CHECKPOINTS, like, row["step"]).variables()
+    exported = workdir / files.WEIGHTS
+    if exported.exists():
+        variables = weights.read(exported, like.variables())
+    else:
+        variables = checkpoint.read(workdir / files.CHECKPOINTS, like, row["step"]).variables()
     return Trained(
         workdir=workdir,
         config=config,

@@ -20,6 +20,7 @@ COMPARISON = "comparison.html"
 CONFIG = "config.json"
 DATA = "data.json"
 ENVIRONMENT = "environment.json"
+EXPORT = "export"
 LOCK = ".lock"
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.npz"
@@ -29,6 +30,7 @@ ROBUSTNESS = "robustness.json"
 SEEDS = "seeds.json"
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"
+WEIGHTS = "model.safetensors"  # of an export, in place of checkpoints
 
 
 @contextlib.contextmanager

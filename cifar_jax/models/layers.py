@@ -25,7 +25,7 @@ def max_pool(
 
 
 def _maxima(x: jax.Array, window: int) -> jax.Array:
-    return nn.max_pool(x, (window, window), (window, window))
+    return nn.max_pool(x, window_shape=(window, window), strides=(window, window))
 
 
 def _forward(x, window):

@@ -132,6 +132,8 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--mode=predict", "no images: name files"),
     ("--mode=predict nowhere.png", "nowhere.png does not exist"),
     ("--mode=predict file", "no run in run"),
+    ("--mode=export", "no run in run"),
+    ("--mode=export --format=tflite", "is no format of an export: use stablehlo"),
     ("--mode=report", "no run in run"),
     ("--mode=report --workdirs=nowhere,there", "no run in nowhere"),
     ("--mode=report --workdir=other", "no epoch in metrics.jsonl yet"),

@@ -1,0 +1,56 @@
+"""`--mode=export`: a trained network as a file that other programs run.
+
+A network comes with its preprocessing: uint8 images `[B, H, W, C]`, any B, to float32 logits
+`[B, K]`. A file is there only once it has been compared with the checkpoint.
+"""
+
+import importlib
+
+from etils import epath
+
+from cifar_jax import trained
+from cifar_jax import workdir as files
+from cifar_jax.errors import UserError
+
+# Format -> what it is called inside the workdir's export/.
+FORMATS = {
+    "stablehlo": "model.stablehlo",
+    "onnx": "model.onnx",
+    "onnx-int8": "model.int8.onnx",
+    "safetensors": "safetensors",
+}
+
+
+def run(workdir: epath.Path, format: str, output: str | None = None) -> str:
+    """Exports the run in `workdir`.
+
+    Args:
+      format: one of `FORMATS`.
+      output: the file, of "safetensors" the directory; None: as `FORMATS` says.
+
+    Returns:
+      What was written, for a person.
+
+    Raises:
+      UserError: there is no such format or run, a package is missing, the export is not the network
+        of the checkpoint, or it cannot be written.
+    """
+    if format not in FORMATS:
+        raise UserError(f"--format={format} is no format of an export: use {', '.join(FORMATS)}")
+    module = f"{__name__}.{format.replace('-', '_')}_format"
+    try:
+        exporter = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--format={format} needs {error.name}: pip install -r requirements-onnx.txt"
+        ) from error
+    network = trained.load(workdir)
+    path = workdir / files.EXPORT / FORMATS[format]
+    if output is not None:
+        path = epath.Path(output).expanduser()
+    try:
+        return exporter.write(network, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {path} ({error.strerror or error}): choose another --output"
+        ) from error

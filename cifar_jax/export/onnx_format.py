@@ -1,0 +1,74 @@
+"""ONNX through jax2onnx, in float32: ONNX Runtime has no convolution in bfloat16 on CPU."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+
+import jax
+import jax2onnx
+import numpy as np
+import onnx
+import onnxruntime
+from etils import epath
+
+from cifar_jax import models
+from cifar_jax import workdir as files
+from cifar_jax.export import verification
+from cifar_jax.export.verification import Batches
+from cifar_jax.trained import Trained
+
+INPUT, OUTPUT = "images", "logits"
+
+
+def write(network: Trained, path: epath.Path) -> str:
+    """See `cifar_jax.export.run`."""
+    network = in_float32(network)
+    data = to_model(network).SerializeToString()
+    difference = verification.verify(network, lambda images: call(data, images))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(path, data)
+    return verification.describe(network, path, len(data), difference)
+
+
+def in_float32(network: Trained) -> Trained:
+    """The same network, computing in float32."""
+    config = network.config.copy_and_resolve_references()
+    config.dtype = "float32"
+    model = models.build(config, network.image_shape, len(network.class_names))
+    return dataclasses.replace(network, config=config, model=model)
+
+
+def to_model(network: Trained) -> onnx.ModelProto:
+    """The network as a graph from `INPUT` to `OUTPUT`, any number of images.
+
+    Its `metadata_props` are texts in JSON: `class_names`, and of the preprocessing, which is part
+    of the graph, `scale`, `mean` and `std` (null where images are not standardised).
+    """
+    variables = jax.device_get(network.variables)
+    images = jax.ShapeDtypeStruct(("batch", *network.image_shape), np.uint8)
+    for name in ("jax2onnx", "onnx_ir"):  # they warn of plugins that nothing here needs
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # where the converter prints what it looks at
+        model = jax2onnx.to_onnx(
+            lambda images: network.apply(variables, images),
+            [images],
+            model_name="cifar_jax",
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+        )
+    # Shapes noted for arrays in between are of channels last where the graph has channels first.
+    del model.graph.value_info[:]
+    model = onnx.shape_inference.infer_shapes(model)
+    mean, std = (None if s is None else np.asarray(s).tolist() for s in network.statistics)
+    properties = {"class_names": network.class_names, "scale": 1 / 255, "mean": mean, "std": std}
+    onnx.helper.set_model_props(model, {key: json.dumps(v) for key, v in properties.items()})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def call(data: bytes, images: Batches) -> Batches:
+    """The logits by ONNX Runtime on CPU."""
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return {name: session.run([OUTPUT], {INPUT: batch})[0] for name, batch in images.items()}

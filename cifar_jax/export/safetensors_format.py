@@ -1,0 +1,50 @@
+"""The parameters as safetensors, in a directory that `cifar_jax.load` takes like a workdir.
+
+Beside them lie the workdir's config, what is known of its data, and the row of its epoch.
+"""
+
+import json
+
+import jax
+from etils import epath
+
+from cifar_jax import metrics_writer, trained, weights
+from cifar_jax import workdir as files
+from cifar_jax.errors import UserError
+from cifar_jax.trained import Trained
+
+
+def write(network: Trained, path: epath.Path) -> str:
+    """See `cifar_jax.export.run`; `path` is the directory."""
+    source = network.workdir
+    (row,) = [row for row in metrics_writer.read_rows(source) if row["epoch"] == network.epoch]
+    contents = {
+        files.CONFIG: (source / files.CONFIG).read_bytes(),
+        files.DATA: (source / files.DATA).read_bytes(),
+        files.METRICS: (json.dumps(row) + "\n").encode(),
+        files.WEIGHTS: weights.to_bytes(network.variables),
+    }
+    if path.exists() and {file.name for file in path.iterdir()} - set(contents):
+        raise UserError(f"{path} holds other files: choose another --output")
+    temporary = path.parent / f".{path.name}.tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, data in contents.items():
+            (temporary / name).write_bytes(data)
+        _verify(network, trained.load(temporary))
+        if path.exists():
+            path.rmtree()
+        temporary.rename(path)
+    finally:
+        if temporary.exists():
+            temporary.rmtree()
+    size = len(contents[files.WEIGHTS]) / 1e6
+    return f"{path}: {size:.1f} MB, epoch {network.epoch}; loads back bit by bit: cifar_jax.load"
+
+
+def _verify(network: Trained, loaded: Trained) -> None:
+    """Raises UserError where the parameters are not the same to the bit."""
+    saved, found = (jax.device_get(each.variables) for each in (network, loaded))
+    same = jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), saved, found)
+    if not all(jax.tree.leaves(same)):
+        raise UserError("nothing written: the exported parameters load back as others; report it")

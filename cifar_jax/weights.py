@@ -1,0 +1,43 @@
+"""Parameters as one safetensors file, which other tools read as well."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+from etils import epath
+from flax import traverse_util
+
+from cifar_jax import workdir as files
+from cifar_jax.errors import UserError
+
+
+def to_bytes(variables: dict[str, Any]) -> bytes:
+    """`variables` under names such as "params/conv2d_0/kernel"."""
+    flat = traverse_util.flatten_dict(jax.device_get(variables), sep="/")
+    return safetensors.numpy.save({name: np.ascontiguousarray(leaf) for name, leaf in flat.items()})
+
+
+def read(path: epath.Path, like: dict[str, Any]) -> dict[str, Any]:
+    """The variables that `to_bytes` wrote.
+
+    Args:
+      like: their shapes, dtypes and shardings.
+
+    Raises:
+      UserError: the file is damaged, or holds another network.
+    """
+    wanted: dict[str, Any] = dict(traverse_util.flatten_dict(like, sep="/"))
+    try:
+        flat = safetensors.numpy.load(path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}): export it again") from error
+    if _shapes(flat) != _shapes(wanted):
+        raise UserError(f"{path} is not of the network in {files.CONFIG} beside it: export again")
+    leaves = {name: jax.device_put(flat[name], leaf.sharding) for name, leaf in wanted.items()}
+    # A collection without leaves has no name in the file.
+    return {key: {} for key in like} | traverse_util.unflatten_dict(leaves, sep="/")
+
+
+def _shapes(flat: dict[str, Any]) -> dict[str, tuple]:
+    return {name: (leaf.shape, leaf.dtype) for name, leaf in flat.items()}
