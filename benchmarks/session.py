@@ -14,6 +14,7 @@ from benchmarks import peers
 from cifar_jax import memory
 
 Figures = dict[str, Any]
+Jobs = dict[str, tuple[peers.Peer, Figures, bool]]
 SETTINGS = ("as they come", "same memory settings")  # of the peers; ours has its own either way
 
 
@@ -72,9 +73,13 @@ class Worker:
         rate = steps * self.batch_size / answer["seconds"]
         return {"images_per_second": rate, "peak_bytes": answer["peak_bytes"]}
 
+    def latencies(self, what: str, steps: int) -> list[float]:
+        """Seconds that each of so many steps takes, one after the other."""
+        return self._ask({"do": what, "steps": steps, "each": True})["each"]
+
 
 def alternate(
-    jobs: dict[str, tuple[peers.Peer, Figures, bool]],
+    jobs: Jobs,
     whats: Sequence[str],
     rounds: int,
     seconds: float,
@@ -88,20 +93,14 @@ def alternate(
       For each name `build_seconds`, `peak_bytes` and, of each of `whats`, the rates of the rounds;
       and, of those that failed, why.
     """
-    figures: dict[str, Figures] = {}
-    failures: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        for name, (peer, job, tuned) in jobs.items():
-            try:
-                workers[name] = stack.enter_context(Worker(peer, job, tuned))
-            except (WorkerFailed, FileNotFoundError) as error:
-                failures[name] = str(error)
-                continue
-            figures[name] = {"build_seconds": workers[name].build_seconds}
-            figures[name] |= {what: [] for what in whats}
+        workers, failures = start(stack, jobs, whats)
+        figures: dict[str, Figures] = {
+            name: {"build_seconds": worker.build_seconds} | {what: [] for what in whats}
+            for name, worker in workers.items()
+        }
         for i in range(rounds):
-            for name in _rotated(list(workers), i):
+            for name in rotated(list(workers), i):
                 for what in whats:
                     answer = workers[name].rate(what, seconds)
                     figures[name][what].append(answer["images_per_second"])
@@ -110,7 +109,22 @@ def alternate(
     return figures, failures
 
 
-def _rotated(names: list[str], by: int) -> Iterator[str]:
+def start(
+    stack: contextlib.ExitStack, jobs: Jobs, whats: Sequence[str]
+) -> tuple[dict[str, Worker], dict[str, str]]:
+    """The jobs' workers, which live as long as `stack`; and, of those that failed, why."""
+    workers: dict[str, Worker] = {}
+    failures: dict[str, str] = {}
+    for name, (peer, job, tuned) in jobs.items():
+        try:
+            worker = Worker(peer, {**job, "kinds": list(whats)}, tuned)
+            workers[name] = stack.enter_context(worker)
+        except (WorkerFailed, FileNotFoundError) as error:
+            failures[name] = str(error)
+    return workers, failures
+
+
+def rotated(names: list[str], by: int) -> Iterator[str]:
     for i in range(len(names)):
         yield names[(i + by) % len(names)]
 

@@ -81,6 +81,23 @@ def _predict(report: dict[str, Any]) -> str:
     )
 
 
+def _exports(report: dict[str, Any]) -> list[str]:
+    networks = report["networks"]
+    lines = [f"| latency p50 / p99, ms; images/s | {' | '.join(networks)} |"]
+    lines.append("|---" * (len(networks) + 1) + "|")
+    for form, title in report["titles"].items():
+        cells = []
+        for network in networks.values():
+            row = network["forms"].get(form)
+            cells.append(
+                f"{row['p50_ms']:.2f} / {row['p99_ms']:.2f}; {row['images_per_second']:,.0f}"
+                if row
+                else "missing"
+            )
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
 def section(results: pathlib.Path) -> str:
     """The section in Markdown; empty before the first measurement."""
 
@@ -88,8 +105,8 @@ def section(results: pathlib.Path) -> str:
         path = results / name
         return json.loads(path.read_text()) if path.exists() else None
 
-    files = ("step.json", "startup.json", "scaling.json", "predict.json")
-    step, startup, scaling, predict = map(read, files)
+    names = ("step.json", "startup.json", "scaling.json", "predict.json", "export.json")
+    step, startup, scaling, predict, exports = map(read, names)
     if step is None:
         return ""
     machine = step["machine"]
@@ -142,6 +159,14 @@ def section(results: pathlib.Path) -> str:
             )
     if predict:
         lines += ["", _predict(predict)]
+    if exports:
+        lines += [
+            "",
+            f"Exports, of one image and of {exports['batch_size']}, from numpy to numpy, malloc "
+            f"as it comes. By `{exports['command']}`.",
+            "",
+            *_exports(exports),
+        ]
     return "\n".join(lines)
 
 

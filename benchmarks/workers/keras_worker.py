@@ -63,7 +63,11 @@ def build(job: dict) -> dict:
     def infer(steps: int) -> None:
         network.predict(arrays(steps)[0], batch_size=batch_size, verbose=0)
 
-    return {"train": train, "infer": infer}
+    def serve(steps: int) -> None:
+        for _ in range(steps):
+            np.asarray(network.predict_on_batch(batch))
+
+    return {"train": train, "infer": infer, "serve": serve}
 
 
 serve(build)

@@ -15,7 +15,8 @@ from collections.abc import Callable
 def serve(build: Callable[[dict], dict[str, Callable[[int], None]]]) -> None:
     """Builds the job's network, then times `n` steps of one kind at a time: "train", "infer".
 
-    `build(job)` returns the kinds as functions that make n steps and return when they are done.
+    `build(job)` returns the kinds as functions that make n steps and return when they are done. Of
+    "serve" a step takes a batch from numpy and gives logits back to numpy, one after the other.
     """
     # What libraries print must not be taken for answers.
     answers = os.fdopen(os.dup(1), "w")
@@ -27,14 +28,17 @@ def serve(build: Callable[[dict], dict[str, Callable[[int], None]]]) -> None:
     job = json.loads(sys.stdin.readline())
     began = time.perf_counter()
     run = build(job)
-    for steps in run.values():
-        steps(2)  # compiles
+    for kind in job.get("kinds", run):
+        run[kind](2)  # compiles
     answer({"build_seconds": time.perf_counter() - began})
     for line in sys.stdin:
         command = json.loads(line)
         run[command["do"]](1)  # it slept while others ran: caches and clock are theirs
         began = time.perf_counter()
-        run[command["do"]](command["steps"])
-        seconds = time.perf_counter() - began
+        ends = []
+        for steps in [1] * command["steps"] if command.get("each") else [command["steps"]]:
+            run[command["do"]](steps)
+            ends.append(time.perf_counter())
+        each = [end - start for start, end in zip([began, *ends], ends, strict=False)]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        answer({"seconds": seconds, "peak_bytes": peak})
+        answer({"seconds": sum(each), "each": each, "peak_bytes": peak})

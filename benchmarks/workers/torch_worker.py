@@ -86,7 +86,15 @@ def build(job: dict) -> dict:
             for _ in range(steps):
                 forward(images)
 
-    return {"train": train, "infer": infer}
+    host = images.permute(0, 2, 3, 1).numpy()
+
+    def serve(steps: int) -> None:
+        network.eval()
+        with torch.inference_mode():
+            for _ in range(steps):
+                forward(torch.from_numpy(host).permute(0, 3, 1, 2)).numpy()
+
+    return {"train": train, "infer": infer, "serve": serve}
 
 
 serve(build)
