@@ -23,10 +23,13 @@ def tiny():
     return runpy.run_path(str(ROOT / "tests/configs/tiny.py"))["get_config"]()
 
 
-def winograd():
+def cnn():
     """Of enough channels for the form of the convolution that CPUs have for themselves."""
     config = tiny()
-    config.model.blocks = (base.conv_block(80, pool=4), base.conv_block(80, pool=4))
+    config.model.blocks = (
+        base.conv_block(80, pool=4, batch_norm=True, dropout=0.1),
+        base.conv_block(80, pool=4),
+    )
     config.data.standardize = True
     return config
 
@@ -40,18 +43,10 @@ def speedrun():
     return config
 
 
-def bfloat16(config):
+def bfloat16():
+    config = speedrun()
     config.dtype = "bfloat16"
     return config
-
-
-CONFIGS = {
-    "tiny": tiny,
-    "winograd": winograd,
-    "speedrun": speedrun,
-    "bfloat16": lambda: bfloat16(tiny()),
-    "speedrun-bfloat16": lambda: bfloat16(speedrun()),
-}
 
 
 def needs(format: str) -> None:
@@ -70,10 +65,10 @@ def finished(tmp_path_factory) -> epath.Path:
     return directory
 
 
-@pytest.fixture(params=CONFIGS)
-def workdir(request, tmp_path) -> epath.Path:
+@pytest.fixture(scope="module", params=[cnn, speedrun, bfloat16])
+def workdir(request, tmp_path_factory) -> epath.Path:
     """What a run leaves, but for the training: weights and running statistics are random."""
-    config = CONFIGS[request.param]()
+    config = request.param()
     exp = experiment.build(config)
     state = exp.initial_state()
     rng = np.random.default_rng(0)
@@ -86,7 +81,7 @@ def workdir(request, tmp_path) -> epath.Path:
         batch_stats=jax.tree.map(moved, state.batch_stats),
         ema_params=None if state.ema_params is None else jax.tree.map(moved, state.ema_params),
     )
-    directory = epath.Path(tmp_path)
+    directory = epath.Path(tmp_path_factory.mktemp("networks"))
     files.write_json(directory / files.CONFIG, config_tree.plain(config))
     files.write_json(directory / files.DATA, exp.describe_data())
     row = {"epoch": 1, "step": 1, "validation_accuracy": 0.5}
@@ -141,15 +136,15 @@ def test_onnx_of_every_network_takes_any_batch(workdir):
 
 
 def test_safetensors_load_like_a_workdir(finished, tmp_path):
-    line = export.run(finished, "safetensors", str(tmp_path / "published"))
-    assert "bit by bit" in line
-    ours, theirs = cifar_jax.load(str(finished)), cifar_jax.load(str(tmp_path / "published"))
+    published = epath.Path(tmp_path) / "published"
+    assert "bit by bit" in export.run(finished, "safetensors", str(published))
+    ours, theirs = cifar_jax.load(str(finished)), cifar_jax.load(str(published))
     images = some_images(3)
     np.testing.assert_array_equal(theirs.logits(images), ours.logits(images))
     assert (theirs.epoch, theirs.class_names) == (ours.epoch, ours.class_names)
     # A published network is exported like any other, and may be replaced by a newer one.
-    export.run(tmp_path / "published", "stablehlo", str(tmp_path / "model.stablehlo"))
-    export.run(finished, "safetensors", str(tmp_path / "published"))
+    export.run(published, "stablehlo", str(tmp_path / "model.stablehlo"))
+    export.run(finished, "safetensors", str(published))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.stablehlo", "published"]
 
 

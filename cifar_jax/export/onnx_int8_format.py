@@ -1,7 +1,7 @@
 """ONNX in int8, weights and activations, by ONNX Runtime's static quantisation.
 
-Static, because of dynamic quantisation ONNX Runtime has no fast convolution. The ranges of the
-activations come of training images; what it costs is measured on the test set and kept beside.
+Static, as ONNX Runtime advises for convolutional networks. The ranges of the activations come of
+training images; what it costs is measured on the test set and kept beside.
 """
 
 import logging
