@@ -6,7 +6,7 @@ import pathlib
 import statistics
 from typing import Any
 
-from benchmarks import session
+from benchmarks import chips, session
 from benchmarks.peers import PEERS, ROOT
 from cifar_jax.results import between
 
@@ -178,3 +178,5 @@ def updated(readme: str, results: pathlib.Path) -> str:
 if __name__ == "__main__":
     path = ROOT / "README.md"
     path.write_text(updated(path.read_text(), ROOT / "results" / "benchmarks"))
+    path = ROOT / "docs" / "scaling.md"
+    path.write_text(chips.updated(path.read_text(), ROOT / "results" / "benchmarks"))

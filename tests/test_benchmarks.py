@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import networks, peers, session, table
+from benchmarks import chips, networks, peers, roofline, session, table
 from cifar_jax import models
 from cifar_jax.models import summary
 
@@ -42,3 +42,24 @@ def test_ratios_are_taken_round_by_round():
 
 def test_without_evidence_there_is_no_table(tmp_path):
     assert table.section(tmp_path) == ""
+
+
+# ---------------------------------------------------------------------------- roofline
+def test_all_reduces_are_read_off_a_program():
+    program = """
+      %a = f32[3,4]{1,0} all-reduce(%x), replica_groups={}
+      %b = (f32[2]{0}, s32[]) all-reduce-start(%y, %z), replica_groups={}
+      %c = f32[9]{0} add(%a, %b)
+    """
+    assert list(roofline.all_reduces(program)) == [48, 12]
+
+
+def test_bounds_of_a_step_scale_with_the_chips():
+    step = {"flops": 8e12, "bytes_accessed": 4e9, "all_reduces": 3, "all_reduce_bytes": 1e9}
+    chip = {"flops": 1e12, "memory": 1e9, "links": 2e9}
+    alone = {"compute": 8.0, "memory": 2.0, "exchange": 0.0, "latency": 0.0}
+    assert chips.bounds(step, chip, 1) == alone
+    four = chips.bounds(step, chip, 4)
+    assert (four["compute"], four["memory"]) == (2.0, 0.5)
+    assert four["exchange"] == 0.75  # each of 4 sends and receives 2 * 3 / 4 of the bytes
+    assert four["latency"] == pytest.approx(3 * 2 * 2e-6)

@@ -4,7 +4,7 @@ import json
 import pathlib
 import shutil
 
-from benchmarks import table
+from benchmarks import chips, table
 from cifar_jax import results
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -14,6 +14,8 @@ def test_the_readme_shows_what_make_results_generates():
     readme = (ROOT / "README.md").read_text()
     assert results.updated(readme, ROOT / "results") == readme
     assert table.updated(readme, ROOT / "results" / "benchmarks") == readme
+    scaling = (ROOT / "docs" / "scaling.md").read_text()
+    assert chips.updated(scaling, ROOT / "results" / "benchmarks") == scaling
     reports = (ROOT / "results" / "README.md").read_text()
     assert results.classification_reports(ROOT / "results") == reports
 
