@@ -3,7 +3,9 @@
 import json
 import math
 import pathlib
+import re
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 from cifar_jax.results import between
@@ -19,6 +21,19 @@ _CHIPS = {
 }
 _HOP_SECONDS = 1e-6  # from a chip to its neighbour, an assumption
 _NUMBERS = (1, 8, 32, 256)
+
+_BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1, "u8": 1}
+_ALL_REDUCE = re.compile(r"= (.*?) all-reduce(?:-start)?\(")
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+
+
+def all_reduces(program: str) -> Iterator[int]:
+    """The bytes of each all-reduce in the text of a compiled program."""
+    for shapes in _ALL_REDUCE.findall(program):
+        yield sum(
+            _BYTES[dtype] * math.prod(map(int, filter(None, dimensions.split(","))))
+            for dtype, dimensions in _ARRAY.findall(shapes)
+        )
 
 
 def sentence(report: dict[str, Any]) -> str:

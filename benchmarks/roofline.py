@@ -7,9 +7,6 @@ the bytes it moves and what devices exchange are read off the programs compiled 
 eight CPU devices. Writes results/benchmarks/roofline.json.
 """
 
-import math
-import re
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,7 +14,7 @@ import jax.numpy as jnp
 from absl import app, flags
 from jax.sharding import AxisType
 
-from benchmarks import machine
+from benchmarks import chips, machine
 from cifar_jax import experiment, optim, sharding, state, steps
 from configs import final, model1, speedrun94, speedrun96
 
@@ -26,18 +23,6 @@ _OUTPUT = flags.DEFINE_string("output", str(machine.RESULTS / "roofline.json"), 
 _CONFIGS = {"model1": model1, "final": final, "speedrun94": speedrun94, "speedrun96": speedrun96}
 _DEVICES = 8  # that stand for those of a pod
 _SHAPE, _CLASSES, _TRAIN = (32, 32, 3), 10, 50_000
-_BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1, "u8": 1}
-_ALL_REDUCE = re.compile(r"= (.*?) all-reduce(?:-start)?\(")
-_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
-
-
-def all_reduces(program: str) -> Iterator[int]:
-    """The bytes of each all-reduce in the text of a compiled program."""
-    for shapes in _ALL_REDUCE.findall(program):
-        yield sum(
-            _BYTES[dtype] * math.prod(map(int, filter(None, dimensions.split(","))))
-            for dtype, dimensions in _ARRAY.findall(shapes)
-        )
 
 
 def _traced(name: str, devices: int):
@@ -67,7 +52,7 @@ def _traced(name: str, devices: int):
 def _measure(name: str) -> dict[str, Any]:
     config, alone = _traced(name, 1)
     _, shared = _traced(name, _DEVICES)
-    exchanged = list(all_reduces(shared.lower().compile().as_text()))
+    exchanged = list(chips.all_reduces(shared.lower().compile().as_text()))
     return {
         "batch_size": config.batch_size,
         "flops": alone.lower(lowering_platforms=("tpu",)).cost_analysis()["flops"],

@@ -18,9 +18,6 @@ from cifar_jax import distributed
 from cifar_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
-# orbax reports each file it touches, and as a traceback each error that it raises as well.
-absl_logging.set_verbosity(absl_logging.FATAL)
-
 # What orbax, tensorstore and the file system raise on a damaged checkpoint; anything else is a
 # fault of ours and is not to be taken for damage.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError)
@@ -48,8 +45,11 @@ def _verify(state: Any, metadata: dict[str, Any]) -> None:
         raise ValueError(f"checksum {found:08x}, expected {expected:08x}")
 
 
-def _absolute(directory: epath.Path) -> epath.Path:
-    """What orbax asks for. gs:// is absolute, and resolve() would spoil it."""
+def _prepared(directory: epath.Path) -> epath.Path:
+    """The directory as orbax wants it named, and orbax quiet."""
+    # It reports each file it touches, and as a traceback each error that it raises as well.
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    # gs:// is absolute, and resolve() would spoil it.
     return directory if directory.is_absolute() else directory.resolve()
 
 
@@ -59,7 +59,7 @@ def read(directory: epath.Path, like: Any, step: int) -> Any:
     Raises:
       UserError: there is no whole checkpoint of that step.
     """
-    path = _absolute(directory) / str(step)
+    path = _prepared(directory) / str(step)
     try:
         state = ocp.load(path, like)
         _verify(state, ocp.metadata(path).custom_metadata)
@@ -98,7 +98,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: epath.Path):
-        directory = _absolute(directory)
+        directory = _prepared(directory)
         if distributed.is_writer():
             _set_aside_unreadable(directory)
         distributed.wait("checkpoints looked through")

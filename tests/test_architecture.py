@@ -21,7 +21,8 @@ FLOORS = [
     {"robustness"},
     {"loop", "predict", "report", "export"},
     {"train", "seeds"},
-    {"main", "results"},
+    {"modes", "results"},
+    {"main"},
 ]
 SOURCES = sorted([ROOT / "main.py", *(ROOT / "cifar_jax").rglob("*.py")])
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import chips, networks, peers, roofline, session, table
+from benchmarks import chips, networks, peers, session, table
 from cifar_jax import models
 from cifar_jax.models import summary
 
@@ -51,7 +51,7 @@ def test_all_reduces_are_read_off_a_program():
       %b = (f32[2]{0}, s32[]) all-reduce-start(%y, %z), replica_groups={}
       %c = f32[9]{0} add(%a, %b)
     """
-    assert list(roofline.all_reduces(program)) == [48, 12]
+    assert list(chips.all_reduces(program)) == [48, 12]
 
 
 def test_bounds_of_a_step_scale_with_the_chips():

@@ -16,8 +16,7 @@ from etils import epath
 from fabricate import random_splits
 from test_report import read
 
-import main
-from cifar_jax import adversarial, robustness, sharding, train, trained
+from cifar_jax import adversarial, modes, robustness, sharding, train, trained
 from cifar_jax.data import corruptions, sources, tfds_prepare, tfds_source
 from cifar_jax.errors import UserError
 from cifar_jax.report import page
@@ -40,7 +39,7 @@ def workdir(finished, tmp_path) -> epath.Path:
 
 
 def test_the_command_line_knows_every_suite():
-    assert list(robustness.SUITES) == main._SUITES
+    assert list(robustness.SUITES) == modes.SUITES
 
 
 # ---------------------------------------------------------------------------- attacks
