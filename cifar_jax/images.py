@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from cifar_jax.errors import UserError
 
@@ -29,6 +29,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)
 # What Pillow raises on damaged files. Those of the second line it makes a SyntaxError while it
 # opens a file, but lets through afterwards; the last is for a palette that is missing.
 _DAMAGE = (
@@ -71,8 +72,9 @@ def decode(
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         least = _GAP * max(height, width)
-        image.draft(None, (least, least))
+        drafted = image.draft(None, (least, least))
         image.load()
+        right, below = drafted[1][2:] if drafted else image.size  # fractions of pixels count
         orientation = image.getexif().get(ExifTags.Base.Orientation)
         image = _with_colours(image)
     except Image.UnidentifiedImageError as error:
@@ -81,10 +83,16 @@ def decode(
         raise UserError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller") from error
     except _DAMAGE as error:
         raise UserError(f"damaged ({' '.join(str(error).split())})") from error
+    # The small image is turned, since that is cheap and the middle remains the middle.
+    size = (height, width) if orientation in _SIDEWAYS else (width, height)
+    left, top = 0.0, 0.0
+    if fit == "crop":
+        scale = min(right / size[0], below / size[1])
+        left, top = max(0, right - scale * size[0]) / 2, max(0, below - scale * size[1]) / 2
+    box = (left, top, right - left, below - top)
+    image = image.resize(size, Image.Resampling.BICUBIC, box)
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
-    resize = ImageOps.fit if fit == "crop" else Image.Image.resize
-    image = resize(image, (width, height), Image.Resampling.BICUBIC)
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
