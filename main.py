@@ -13,7 +13,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from cifar_jax import config_file, memory, modes
-from cifar_jax.errors import BAD_INPUT, CUT_OFF, UserError
+from cifar_jax.errors import BAD_INPUT, CUT_OFF, INTERRUPTED, UserError
 
 flags.adopt_module_key_flags(modes)
 _MODE = flags.DEFINE_enum("mode", "train", list(modes.MODES), "what to do with the workdir")
@@ -75,6 +75,8 @@ if __name__ == "__main__":
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # who reads the output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(CUT_OFF)

@@ -76,6 +76,8 @@ def damage(path: pathlib.Path, how: str) -> None:
         path.unlink()
     elif how == "truncated":
         path.write_bytes(data[: len(data) // 2])
+    elif how == "emptied":
+        path.write_bytes(b"")
     else:
         middle = len(data) // 2
         path.write_bytes(data[:middle] + bytes([data[middle] ^ 0x10]) + data[middle + 1 :])
@@ -92,7 +94,7 @@ def orbax_garbage():
 @pytest.mark.usefixtures("orbax_garbage")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.parametrize("how", ["missing", "truncated", "flipped"])
+@pytest.mark.parametrize("how", ["missing", "truncated", "emptied", "flipped"])
 def test_a_damaged_latest_is_passed_over_or_restored_exactly(tmp_path, caplog, how):
     """Whichever file is damaged: never a state that differs from the one saved."""
     caplog.set_level(logging.WARNING, "cifar_jax")
