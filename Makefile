@@ -34,7 +34,7 @@ quickstart: install-run
 	@echo 'Open runs/quickstart/report.html in a browser.'
 
 test: install-dev
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install-dev
 	@$(BIN)/python -m ruff check .

@@ -65,8 +65,8 @@ def read(directory: epath.Path, like: Any, step: int) -> Any:
         _verify(state, ocp.metadata(path).custom_metadata)
     except _DAMAGE as error:
         raise UserError(
-            f"the checkpoint {path} is missing or damaged ({type(error).__name__}): restore it, or "
-            "train again in a new workdir"
+            f"the checkpoint {path} is missing or damaged, or from another version of this code "
+            f"({type(error).__name__}): restore it, or train again in a new workdir"
         ) from error
     return state
 
@@ -190,8 +190,8 @@ class Checkpoints:
         if self.steps:
             late = "" if math.isinf(below) else f", or later than the rows before step {below:.0f}"
             raise UserError(
-                f"every checkpoint in {self._checkpointer.directory} is damaged{late}: restore "
-                "one, or delete the workdir to start again"
+                f"every checkpoint in {self._checkpointer.directory} is damaged, or from another "
+                f"version of this code{late}: restore one, or delete the workdir to start again"
             )
         return None
 

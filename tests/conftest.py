@@ -34,3 +34,13 @@ def real_cifar10_dir() -> Path:
     if not data_dir or not (Path(data_dir) / "cifar10").is_dir():
         pytest.skip("real CIFAR-10 not found: set TFDS_DATA_DIR")
     return Path(data_dir)
+
+
+# With `-n 2 --dist loadfile` a worker takes a file at a time: those of minutes first, so that none
+# is left with one at the end.
+LONG = ("test_train.py", "test_kills.py", "test_keras_parity.py", "test_processes.py",
+        "test_seeds.py", "test_resume.py", "test_export.py", "test_report.py")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
