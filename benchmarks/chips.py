@@ -41,7 +41,7 @@ def sentence(report: dict[str, Any]) -> str:
     alone, together = (statistics.median(report[key]) for key in ("alone", "together"))
     hardware = f"{report['machine']['processor']}, {report['machine']['cpu_count']} cores"
     return (
-        f"Measured on a CPU ({hardware}), where nothing is idle: {report['seeds']} seeds of model1 "
+        f"Measured on a CPU ({hardware}): {report['seeds']} seeds of model1 "
         f"side by side train {together / alone:.2f} times as many images a second as one seed."
     )
 
