@@ -50,6 +50,8 @@ bench: install-dev
 	@$(BIN)/python -m benchmarks.run
 	@$(BIN)/python -m benchmarks.startup
 	@$(BIN)/python -m benchmarks.scaling
+	@$(BIN)/python -m benchmarks.roofline
+	@$(BIN)/python -m benchmarks.seeds
 	@$(BIN)/python -m benchmarks.predict
 	@$(BIN)/python -m benchmarks.export
 	@$(BIN)/python -m benchmarks.table

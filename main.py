@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> None:
     from cifar_jax import compilation, distributed
 
     compilation.keep()
-    distributed.start(_JOIN_TIMEOUT.value)
+    if _MODE.value in modes.SHARED:
+        distributed.start(_JOIN_TIMEOUT.value)
     sys.exit(mode(arguments[1:]))
 
 

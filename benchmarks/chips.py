@@ -40,9 +40,12 @@ def sentence(report: dict[str, Any]) -> str:
     """The measurement in words."""
     alone, together = (statistics.median(report[key]) for key in ("alone", "together"))
     hardware = f"{report['machine']['processor']}, {report['machine']['cpu_count']} cores"
+    rounds = len(report["alone"])
+    better = "side by side" if together > alone else "one after the other"
     return (
-        f"Measured on a CPU ({hardware}): {report['seeds']} seeds of model1 "
-        f"side by side train {together / alone:.2f} times as many images a second as one seed."
+        f"Measured on a CPU ({hardware}; median of {rounds}): {report['seeds']} seeds of "
+        f"model1 side by side train {together / alone:.2f} times as many images a second as one: "
+        f"there, train them {better}."
     )
 
 

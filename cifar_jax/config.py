@@ -173,6 +173,9 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
             "config.model.dirac hands channels on by the middle of a kernel: set "
             f"config.model.blocks[{even[0]}].kernel to an odd number"
         )
+    for key in ("profile", "checkpoint.every_steps"):
+        if config.seeds > 1 and flat(config)[key]:
+            yield f"config.{key} is of one seed: leave it out, or set config.seeds=1"
     if config.augment.alternate_flips and not config.augment.flip:
         yield "config.augment.alternate_flips says which way to flip: set config.augment.flip=True"
     if not config.data.validation_fraction:

@@ -56,7 +56,7 @@ def arguments(environment: Mapping[str, str], has_tpu: bool) -> dict[str, Any] |
 def _has_tpu() -> bool:
     """True where jax will use a TPU: the machine has one, and its library is installed."""
     device = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
-    wanted = os.environ.get("JAX_PLATFORMS", "tpu")
+    wanted = os.environ.get("JAX_PLATFORMS") or "tpu"  # empty: whatever there is
     return bool(device and importlib.util.find_spec("libtpu") and "tpu" in wanted)
 
 

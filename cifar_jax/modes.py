@@ -78,15 +78,19 @@ def _train(_: list[str]) -> int:
 
 
 def _evaluate(_: list[str]) -> int:
+    from cifar_jax import distributed
+
     workdir = _directory(_WORKDIR.value)
     if _SUITE.value:
         from cifar_jax import robustness
 
-        print(robustness.describe(robustness.run(workdir, _SUITE.value, _SUITE_IMAGES.value)))
+        text = robustness.describe(robustness.run(workdir, _SUITE.value, _SUITE_IMAGES.value))
     else:
         from cifar_jax import evaluate
 
-        print(evaluate.describe(evaluate.run(workdir)))
+        text = evaluate.describe(evaluate.run(workdir))
+    if distributed.is_writer():
+        print(text)
     return 0
 
 
@@ -119,6 +123,7 @@ def _report(_: list[str]) -> int:
     return 0
 
 
+SHARED = ("train", "evaluate")  # by the processes of a run; the others are the work of one
 MODES: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,

@@ -34,7 +34,7 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from cifar_jax import adversarial, compilation, distributed, evaluate, sharding, steps, trained
+from cifar_jax import adversarial, compilation, distributed, evaluate, sharding, trained
 from cifar_jax import workdir as files
 from cifar_jax.data import archive, batches, corruptions, sources
 from cifar_jax.errors import UserError
@@ -85,7 +85,7 @@ def run(workdir: epath.Path, suite: str, count: int | None = None) -> dict[str, 
         "description": about.description,
         "epoch": network.epoch,
         "images": images,
-        "clean_accuracy": evaluate.accuracy(task.predict(task.clean[0]), task.clean[1]),
+        "clean_accuracy": evaluate.accuracy(task.network.logits(task.clean[0]), task.clean[1]),
         "clean_images": len(task.clean[1]),
         "columns": about.columns,
         "accuracy": accuracy,
@@ -110,18 +110,6 @@ class _Task:
     clean: Examples  # of the data set's own test split, the first `count`
     count: int | None
 
-    @functools.cached_property
-    def predict(self) -> Callable[[np.ndarray], np.ndarray]:
-        """Images to logits: exact, on all devices."""
-        mesh, batch_size = sharding.make_mesh(), self.network.config.eval.batch_size
-        eval_step = steps.make_eval_step(self.network.model, self.network.statistics, mesh)
-
-        def predict(images: np.ndarray) -> np.ndarray:
-            placed = jax.device_put(images, sharding.replicated(mesh))
-            return evaluate.predict(eval_step, self.network.variables, placed, batch_size)
-
-        return predict
-
     def published(self, name: str) -> Examples:
         """The first images of a test set of CIFAR-10's classes, from TFDS' directory."""
         from cifar_jax.data import tfds_source  # half a second that other suites can do without
@@ -141,20 +129,20 @@ def _corruptions(task: _Task) -> Cells:
     images, labels = task.clean
     for name, severity in itertools.product(corruptions.NAMES, corruptions.SEVERITIES):
         corrupted = corruptions.corrupt(images, name, severity, _SEED)
-        yield name, str(severity), task.predict(corrupted), labels
+        yield name, str(severity), task.network.logits(corrupted), labels
 
 
 def _cifar10_corrupted(task: _Task) -> Cells:
     for name, severity in itertools.product(corruptions.NAMES, corruptions.SEVERITIES):
         published = f"cifar10_corrupted/{_TFDS_NAMES.get(name, name)}_{severity}"
         images, labels = task.published(published)
-        yield name, str(severity), task.predict(images), labels
+        yield name, str(severity), task.network.logits(images), labels
 
 
 def _cifar10_1(task: _Task) -> Cells:
     for version in ("v4", "v6"):
         images, labels = task.published(f"cifar10_1/{version}")
-        yield version, "CIFAR-10.1", task.predict(images), labels
+        yield version, "CIFAR-10.1", task.network.logits(images), labels
 
 
 def _adversarial(task: _Task) -> Cells:

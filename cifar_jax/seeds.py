@@ -136,7 +136,7 @@ def _train(members: list[_Member], stop: StopRequest) -> None:
         step = min(int(m.state.step) for m in members if not m.is_finished)
         progress = progress or Progress(first.config.epochs, per_epoch, step)
         began = time.monotonic()
-        states = train_epoch(step // per_epoch, stop)
+        states = train_epoch(step // per_epoch, stop, progress)
         speed = per_epoch * first.config.batch_size / (time.monotonic() - began)
         rows = []
         for member, state in zip(members, states, strict=True):
@@ -148,7 +148,7 @@ def _train(members: list[_Member], stop: StopRequest) -> None:
         progress.close()
 
 
-def _make_epoch(members: list[_Member]) -> Callable[[int, StopRequest], list[TrainState]]:
+def _make_epoch(members: list[_Member]) -> Callable[[int, StopRequest, Progress], list[TrainState]]:
     """Returns a function from an epoch to the states of all members after it.
 
     Members of another epoch, or at their end, are computed as well, and their states are of no use.
@@ -170,7 +170,8 @@ def _make_epoch(members: list[_Member]) -> Callable[[int, StopRequest], list[Tra
         out_shardings=sharding.replicated(first.mesh),
     )
 
-    def epoch_of(epoch: int, stop: StopRequest) -> list[TrainState]:
+    def epoch_of(epoch: int, stop: StopRequest, progress: Progress) -> list[TrainState]:
+        began = time.monotonic()
         state = stack([m.state for m in members])
         order = stack([m.exp.epoch_order(epoch) for m in members])
         done = 0
@@ -178,7 +179,14 @@ def _make_epoch(members: list[_Member]) -> Callable[[int, StopRequest], list[Tra
             size = min(members[0].loop.per_dispatch, first.steps_per_epoch - done)
             state, sums = dispatch(state, arrays, order, size)
             done += size
-            jax.block_until_ready(sums)
+            sums = jax.device_get(sums)
+            images = done * first.config.batch_size
+            progress.update(
+                epoch * first.steps_per_epoch + done,
+                float(np.mean(sums.loss)) / done,
+                float(np.mean(sums.correct)) / images,
+                images / (time.monotonic() - began),
+            )
             if stop.requested:
                 raise Interrupted(
                     f"interrupted in epoch {epoch + 1}: those before are saved in "

@@ -34,16 +34,17 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
     began = time.monotonic() if began is None else began
     config_lib.validate(config)
     files.check_config(workdir, config)
+    writes = distributed.is_writer()
     # ---------------------------------------------------------------- a finished run
     if (workdir / files.RESULT).exists():
         result = files.read_json(workdir / files.RESULT)
-        print(f"{workdir} holds the finished run of this config")
-        print(evaluate.describe(result))
-        if distributed.is_writer() and not (workdir / files.REPORT).exists():
-            _report(workdir, experiment.build(config))
+        if writes:
+            print(f"{workdir} holds the finished run of this config")
+            print(evaluate.describe(result))
+            if not (workdir / files.REPORT).exists():
+                _report(workdir, experiment.build(config))
         return result
 
-    writes = distributed.is_writer()
     with StopRequest() as stop, contextlib.ExitStack() as resources:
         # ------------------------------------------------------------ data, mesh, network
         exp = experiment.build(config)

@@ -6,15 +6,16 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 from jaxtyping import Array, Float32, UInt8
 from ml_collections import ConfigDict
 from scipy.special import softmax
 
 from cifar_jax import (
     checkpoint,
-    compilation,
     experiment,
     metrics_writer,
     optim,
@@ -68,13 +69,17 @@ class Trained:
             raise UserError(f"the network of {self.workdir} takes images {wanted}: these are {got}")
         # A few sizes of batch, so that a few programs are compiled for any number of images.
         wish = 1 << max(len(images) - 1, 0).bit_length()
-        batch_size = min(wish, self.config.eval.batch_size)
-        logits = [
-            np.asarray(self._logits(self.variables, _filled(batch, batch_size)))[: len(batch)]
-            for batch in (images[at : at + batch_size] for at in range(0, len(images), batch_size))
+        shares = -(-min(wish, self.config.eval.batch_size) // self._mesh.size)
+        size = shares * self._mesh.size
+        everyone = jnp.arange(size)
+        parts = [
+            self._eval_step(
+                self.variables, jnp.asarray(_filled(images[at : at + size], size)), everyone
+            )
+            for at in range(0, len(images), size)
         ]
         empty = np.zeros((0, len(self.class_names)), np.float32)
-        return np.concatenate([empty, *logits])
+        return np.concatenate([empty, *jax.device_get(parts)])[: len(images)]
 
     def predict(self, images: np.ndarray) -> Float32[np.ndarray, "n k"]:
         """The probabilities of the classes, in the order of `class_names`; rows add up to 1.
@@ -85,8 +90,12 @@ class Trained:
         return softmax(self.logits(images), axis=1)
 
     @functools.cached_property
-    def _logits(self):
-        return jax.jit(self.apply, compiler_options=compilation.options(sharding.make_mesh()))
+    def _mesh(self) -> Mesh:
+        return sharding.make_mesh()
+
+    @functools.cached_property
+    def _eval_step(self):
+        return steps.make_eval_step(self.model, self.statistics, self._mesh)
 
 
 def _filled(images: np.ndarray, size: int) -> np.ndarray:

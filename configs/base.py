@@ -33,7 +33,7 @@ def conv_block(
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # decides the split, the initial weights, batch order, augmentation and dropout
-    config.seeds = 1  # more: as many runs side by side on one device, of the seeds from seed on
+    config.seeds = 1  # more: as many runs side by side, from seed on, saved at the end of epochs
     config.epochs = 40  # at most: early stopping may end a run before
     config.batch_size = 128  # global, over all devices; an epoch drops the last partial batch
     config.dtype = "float32"  # or "bfloat16": computes in bf16, parameters stay float32

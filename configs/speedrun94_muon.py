@@ -1,4 +1,4 @@
-"""speedrun94 with Muon on its convolutions (airbench94_muon, Jordan 2024).
+"""speedrun94 with Muon on its convolutions (airbench94_muon, Jordan 2024); not run whole so far.
 
 python main.py --config=configs/speedrun94_muon.py
 

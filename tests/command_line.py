@@ -3,11 +3,19 @@
 import json
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 
+from ml_collections import ConfigDict
+
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = "--config=tests/configs/tiny.py"
+
+
+def tiny_config() -> ConfigDict:
+    """The config of `TINY`, for tests that call the package."""
+    return runpy.run_path(str(ROOT / TINY.partition("=")[2]))["get_config"]()
 
 
 def start(*arguments: str) -> subprocess.Popen:

@@ -1,13 +1,13 @@
 """Exports: other programs get the checkpoint's logits of them, and a false one is never left."""
 
 import json
-import runpy
 import sys
 
+import command_line
 import jax
 import numpy as np
 import pytest
-from command_line import ROOT, run
+from command_line import run
 from etils import epath
 
 import cifar_jax
@@ -20,7 +20,7 @@ FILES = [format for format in export.FORMATS if format != "safetensors"]
 
 
 def tiny():
-    return runpy.run_path(str(ROOT / "tests/configs/tiny.py"))["get_config"]()
+    return command_line.tiny_config()
 
 
 def cnn():

@@ -112,6 +112,18 @@ def test_two_processes_of_four_devices_train_and_test_as_one(single, tmp_path):
     assert "test accuracy" in ends[0][1] and "test accuracy" not in ends[1][1]
 
 
+def test_a_process_whose_peer_is_killed_does_not_wait_for_ever(tmp_path):
+    survivor, victim = start(tmp_path, "--config.epochs=1000", processes=2, devices=1)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "checkpoints").glob("[0-9]*")):
+        assert time.monotonic() < deadline and survivor.poll() is None
+        time.sleep(0.01)
+    victim.kill()
+    victim.communicate()
+    survivor.communicate(timeout=120)  # as long as jax.distributed may take to miss a heartbeat
+    assert survivor.returncode not in (0, 2)  # what would keep a script from trying again
+
+
 def test_a_process_without_its_coordinator_gives_up_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")

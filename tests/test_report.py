@@ -3,12 +3,11 @@
 import html.parser
 import json
 import re
-import runpy
 import shutil
 
+import command_line
 import numpy as np
 import pytest
-from command_line import ROOT
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -21,7 +20,7 @@ from cifar_jax.report import evidence, figures, page, pictures
 def finished(tmp_path_factory) -> epath.Path:
     """The workdir of a short run on the bundled digits."""
     workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
-    train.run(runpy.run_path(str(ROOT / "tests/configs/tiny.py"))["get_config"](), workdir)
+    train.run(command_line.tiny_config(), workdir)
     return workdir
 
 
@@ -114,7 +113,7 @@ def test_the_page_is_the_same_when_it_is_made_again(finished, workdir):
 
 def test_a_finished_run_without_its_page_gets_it_back(workdir):
     (workdir / "report.html").unlink()
-    train.run(runpy.run_path(str(ROOT / "tests/configs/tiny.py"))["get_config"](), workdir)
+    train.run(command_line.tiny_config(), workdir)
     assert (workdir / "report.html").exists()
 
 

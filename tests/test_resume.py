@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import runpy
 import signal
 import subprocess
 import time
@@ -39,7 +38,7 @@ def wait_for_checkpoint(process: subprocess.Popen, workdir: pathlib.Path, step: 
 
 def last_state(workdir: pathlib.Path):
     """The state at the end of a run, restored on this process' eight devices."""
-    config = runpy.run_path(str(command_line.ROOT / "tests/configs/tiny.py"))["get_config"]()
+    config = command_line.tiny_config()
     like = experiment.build(config).abstract_state()
     with Checkpoints(epath.Path(workdir / "checkpoints")) as checkpoints:
         restored = checkpoints.restore_latest(like)

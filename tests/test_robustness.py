@@ -2,7 +2,6 @@
 
 import functools
 import json
-import runpy
 import shutil
 
 import command_line
@@ -11,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from command_line import ROOT
 from etils import epath
 from fabricate import random_splits
 from test_report import read
@@ -25,7 +23,7 @@ from cifar_jax.report import page
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> epath.Path:
     """The workdir of a short run on the bundled digits, standardised."""
-    config = runpy.run_path(str(ROOT / "tests/configs/tiny.py"))["get_config"]()
+    config = command_line.tiny_config()
     config.data.standardize = True
     workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
     train.run(config, workdir)

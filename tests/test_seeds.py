@@ -1,7 +1,6 @@
 """Seeds trained side by side are the runs that each would be alone."""
 
 import json
-import runpy
 import statistics
 
 import command_line
@@ -15,8 +14,9 @@ from cifar_jax.interrupt import Interrupted, StopRequest
 
 
 def tiny(number: int):
-    config = runpy.run_path(str(command_line.ROOT / "tests/configs/tiny.py"))["get_config"]()
+    config = command_line.tiny_config()
     config.seed, config.seeds = 3, number
+    config.checkpoint.every_steps = 0
     config.data.standardize = True  # by statistics that differ from split to split
     config.augment.flip = config.augment.alternate_flips = True
     return config

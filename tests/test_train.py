@@ -2,18 +2,20 @@
 
 import dataclasses
 import json
-import runpy
+import os
+import signal
 
+import command_line
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_line import ROOT
 from etils import epath
 
-from cifar_jax import evaluate, experiment, train
+from cifar_jax import evaluate, experiment, steps, train
 from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
+from cifar_jax.interrupt import Interrupted
 from configs import model1
 
 ROW_KEYS = {
@@ -29,7 +31,7 @@ RESULT_KEYS = {
 
 @pytest.fixture
 def config():
-    return runpy.run_path(str(ROOT / "tests/configs/tiny.py"))["get_config"]()
+    return command_line.tiny_config()
 
 
 def test_a_run_keeps_the_workdir_contract(config, tmp_path):
@@ -93,6 +95,29 @@ def test_the_plateau_lowers_the_learning_rate(config, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     rates = [row["learning_rate"] for row in rows]
     assert rates == pytest.approx([1e-9, 1e-9, 0.5e-9])
+
+
+def test_a_signal_is_answered_after_the_step_it_falls_into(config, tmp_path, monkeypatch):
+    made = 0
+    dispatch = steps.make_train_step
+
+    def make_train_step(*arguments):
+        train_steps = dispatch(*arguments)
+
+        def signalled(state, arrays, order, n):
+            nonlocal made
+            made += n
+            if made == 42:  # in the second epoch of 38 steps
+                os.kill(os.getpid(), signal.SIGTERM)
+            return train_steps(state, arrays, order, n)
+
+        return signalled
+
+    monkeypatch.setattr(steps, "make_train_step", make_train_step)
+    config.checkpoint.every_steps = 0
+    with pytest.raises(Interrupted, match="saved step 42 in"):
+        train.run(config, epath.Path(tmp_path))
+    assert (tmp_path / "checkpoints" / "42").is_dir() and made == 42
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_checkpoint(config, tmp_path):

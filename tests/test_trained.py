@@ -1,11 +1,10 @@
 """A run's network, loaded from its workdir alone, is the one that was trained."""
 
 import json
-import runpy
 
+import command_line
 import numpy as np
 import pytest
-from command_line import ROOT
 from etils import epath
 
 import cifar_jax
@@ -16,7 +15,7 @@ from cifar_jax.errors import UserError
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    config = runpy.run_path(str(ROOT / "tests/configs/tiny.py"))["get_config"]()
+    config = command_line.tiny_config()
     config.data.standardize = True
     directory = tmp_path_factory.mktemp("trained")
     train.run(config, epath.Path(directory))
@@ -26,7 +25,7 @@ def workdir(tmp_path_factory):
 def test_predictions_are_those_of_the_test(workdir, monkeypatch):
     result = json.loads((workdir / "result.json").read_text())
     saved = np.load(workdir / "predictions.npz")
-    config = runpy.run_path(str(ROOT / "tests/configs/tiny.py"))["get_config"]()
+    config = command_line.tiny_config()
     images = sources.load(config.data).test_images
     monkeypatch.setattr(sources, "load", None)  # no data set is asked for
     before = sorted(path.name for path in workdir.rglob("*"))

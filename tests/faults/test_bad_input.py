@@ -61,7 +61,10 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--config.seed=-1", f"config.seed {WHOLE} 0 to 4294967295"),
     ("--config.batch_size=-32", f"config.batch_size {WHOLE} 1"),
     ("--config.seeds=0", f"config.seeds {WHOLE} 1"),
-    ("--config.seeds=2 --config.batch_size=2000", "exceeds the 1221 training images of digits"),
+    (
+        "--config.seeds=2 --config.checkpoint.every_steps=0 --config.batch_size=2000",
+        "exceeds the 1221 training images of digits",
+    ),
     ("--config.batch_size=2000", "exceeds the 1221 training images of digits: use at most 1221"),
     ("--config.eval.batch_size=1000000000", f"config.eval.batch_size {WHOLE} 1 to 65536"),
     ("--config.model.dense=(1000000000,)", "each a whole number, from 1 to 65536"),
@@ -89,6 +92,11 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--config.model.dirac=True --config.model.blocks[1].kernel=4", "blocks[1].kernel to an odd"),
     ("--config.optimizer.weight_decay=0.1", "set config.optimizer.name=adamw"),
     ("--config.optimizer.nesterov=True", "set config.optimizer.name=sgd"),
+    (
+        "--config.seeds=2 --config.checkpoint.every_steps=0 --config.profile=True",
+        "config.profile is of one seed",
+    ),
+    ("--config.seeds=2", "config.checkpoint.every_steps is of one seed"),
     ("--config.optimizer.name=muon", "config.plateau.enabled would scale"),
     ("--config.augment.alternate_flips=True", "set config.augment.flip=True"),
     (

@@ -4,8 +4,8 @@ import multiprocessing
 import os
 import pathlib
 import random
-import runpy
 import signal
+import sys
 import time
 
 import command_line
@@ -14,9 +14,12 @@ import test_resume
 from etils import epath
 
 from cifar_jax import workdir
+from cifar_jax.errors import TRY_AGAIN
+from cifar_jax.interrupt import Interrupted
 
-# What strikes, and how often: 20 kills. Together they let a run of 456 steps not come to its end.
+# When a signal strikes, and how often: 20 kills. Together they let 456 steps not come to an end.
 KILLS = {"while starting": 6, "while saving": 7, "some steps on": 7}
+TERMINATIONS = {"while saving": 5, "some steps on": 5}
 # A parent that has imported everything and forks: a start takes little more than training.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["cifar_jax.train", "tests.configs.tiny"])
@@ -28,9 +31,12 @@ def train(directory: pathlib.Path) -> None:
     from cifar_jax import compilation, train
 
     compilation.keep()
-    config = runpy.run_path(str(command_line.ROOT / "tests/configs/tiny.py"))["get_config"]()
+    config = command_line.tiny_config()
     config.epochs = 12
-    train.run(config, epath.Path(directory))
+    try:
+        train.run(config, epath.Path(directory))
+    except Interrupted:
+        sys.exit(TRY_AGAIN)
 
 
 def start(directory: pathlib.Path):
@@ -53,19 +59,30 @@ def steps_saved(directory: pathlib.Path) -> list[int]:
     return [int(name) for name in names if name.isdigit()] or [0]
 
 
-def test_sigkill_at_random_moments(undisturbed, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "moments", "status"),
+    [
+        (signal.SIGKILL, KILLS, -signal.SIGKILL),
+        (signal.SIGTERM, TERMINATIONS, TRY_AGAIN),  # all is saved
+    ],
+)
+def test_signals_at_random_moments(undisturbed, tmp_path, number, moments, status):
     rng = random.Random(0)
-    kinds = [kind for kind, number in KILLS.items() for _ in range(number)]
+    kinds = [kind for kind, times in moments.items() for _ in range(times)]
     rng.shuffle(kinds)
     for kind in kinds:
         began, delay = time.monotonic(), rng.uniform(0.0, 1.0)
         goal = max(steps_saved(tmp_path)) + rng.randint(1, 15)
 
-        def is_time(kind=kind, began=began, delay=delay, goal=goal) -> bool:
+        state = {"cleaned": False}
+
+        def is_time(kind=kind, began=began, delay=delay, goal=goal, state=state) -> bool:
             if kind == "while starting":
                 return time.monotonic() - began > delay
             if kind == "while saving":
-                return any("tmp" in path.name for path in (tmp_path / "checkpoints").glob("*"))
+                saving = any("tmp" in path.name for path in (tmp_path / "checkpoints").glob("*"))
+                state["cleaned"] |= not saving  # what the kill before has left does not count
+                return saving and state["cleaned"]
             return max(steps_saved(tmp_path)) >= goal
 
         process = start(tmp_path)
@@ -73,9 +90,9 @@ def test_sigkill_at_random_moments(undisturbed, tmp_path):
             time.sleep(0.001)
         if kind == "some steps on":
             time.sleep(delay / 20)
-        process.kill()
+        os.kill(process.pid, number)
         process.join()
-        assert process.exitcode == -signal.SIGKILL, "it ended before it could be killed"
+        assert process.exitcode == status, "it ended before it could be stopped"
     process = start(tmp_path)
     process.join()
     assert process.exitcode == 0
