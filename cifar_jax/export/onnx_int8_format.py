@@ -79,17 +79,22 @@ def quantize(model: onnx.ModelProto, images: np.ndarray) -> bytes:
     Args:
       images: uint8 `[N, H, W, C]` that the ranges of the activations are taken from.
     """
-    logging.getLogger().setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as home:
-        path = pathlib.Path(home, "model.onnx")
-        quantization.quantize_static(
-            model,
-            path,
-            _Calibration(images),
-            op_types_to_quantize=["Conv", "Gemm", "MaxPool", "Relu"],
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,  # sums of products saturate on CPUs without VNNI otherwise
-        )
-        return path.read_bytes()
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # the quantiser's advice comes by the root, which is not ours
+    try:
+        with tempfile.TemporaryDirectory() as home:
+            path = pathlib.Path(home, "model.onnx")
+            quantization.quantize_static(
+                model,
+                path,
+                _Calibration(images),
+                op_types_to_quantize=["Conv", "Gemm", "MaxPool", "Relu"],
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                per_channel=True,
+                reduce_range=True,  # sums of products saturate on CPUs without VNNI otherwise
+            )
+            return path.read_bytes()
+    finally:
+        root.setLevel(level)
