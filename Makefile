@@ -63,8 +63,8 @@ constraints: check-python
 	@cp constraints.txt .cache/constraints.old && : > constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	  --no-annotate --no-emit-index-url --no-emit-find-links --output-file constraints.txt \
-	  requirements.txt requirements-onnx.txt requirements-dev.txt requirements-cuda.txt \
-	  requirements-tpu.txt \
+	  requirements.txt requirements-demo.txt requirements-onnx.txt requirements-dev.txt \
+	  requirements-cuda.txt requirements-tpu.txt \
 	  || { cp .cache/constraints.old constraints.txt; exit 1; }
 
 clean:
@@ -87,7 +87,8 @@ $(RUN_STAMP): requirements.txt constraints.txt | $(BIN)/python
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(DEV_STAMP): requirements-dev.txt requirements-onnx.txt requirements.txt constraints.txt | $(BIN)/python
+$(DEV_STAMP): requirements-dev.txt requirements-demo.txt requirements-onnx.txt requirements.txt \
+  constraints.txt | $(BIN)/python
 	@echo 'Installing requirements-dev.txt into $(VENV) (a few minutes the first time).'
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $(RUN_STAMP) $@

@@ -20,7 +20,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; default: r
 _WORKDIRS = flags.DEFINE_list(
     "workdirs",
     [],
-    "several runs: of report, to compare, in a page beside the first or in --workdir",
+    "several runs: of report, to compare, in a page beside the first or in --workdir; of demo, two",
 )
 _FORMAT = flags.DEFINE_string(
     "format",
@@ -33,6 +33,9 @@ _FIT = flags.DEFINE_enum(
     "crop",
     ["crop", "whole"],
     "of predict: the middle of an image of other proportions, or all of it, squashed",
+)
+_PORT = flags.DEFINE_integer(
+    "port", 7860, "of demo: of 127.0.0.1; 0: any that is free", lower_bound=0, upper_bound=65535
 )
 _OUTPUT = flags.DEFINE_string("output", None, "of export: path; default: WORKDIR/export/...")
 SUITES = ["corruptions", "cifar10_corrupted", "cifar10_1", "adversarial"]
@@ -52,8 +55,8 @@ def check(mode: str, arguments: list[str]) -> None:
         raise UserError(f"{arguments[0]} is not understood: options begin with --")
     if _SUITE.value and mode != "evaluate":
         raise UserError(f"--suite={_SUITE.value} belongs to --mode=evaluate")
-    if _WORKDIRS.value and mode != "report":
-        raise UserError("--workdirs is of --mode=report: name one run with --workdir")
+    if _WORKDIRS.value and mode not in ("report", "demo"):
+        raise UserError("--workdirs is of --mode=report and demo: name one run with --workdir")
     if _WORKDIR.value == "":
         raise UserError("--workdir is empty: name a directory, or leave it out")
     if mode != "train" and not (_WORKDIR.value or _WORKDIRS.value):
@@ -123,6 +126,21 @@ def _report(_: list[str]) -> int:
     return 0
 
 
+def _demo(_: list[str]) -> int:
+    if len(_WORKDIRS.value) > 2:
+        raise UserError("--workdirs names too many runs: --mode=demo shows one or two")
+    if _WORKDIRS.value and _WORKDIR.value:
+        raise UserError("--mode=demo takes --workdir or --workdirs, not both")
+    try:
+        from cifar_jax.demo import server
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--mode=demo needs {error.name}: pip install -r requirements-demo.txt"
+        ) from error
+    server.run([_directory(path) for path in _WORKDIRS.value or [_WORKDIR.value]], _PORT.value)
+    return 0
+
+
 SHARED = ("train", "evaluate")  # by the processes of a run; the others are the work of one
 MODES: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
@@ -130,6 +148,7 @@ MODES: dict[str, Callable[[list[str]], int]] = {
     "predict": _predict,
     "export": _export,
     "report": _report,
+    "demo": _demo,
 }
 
 

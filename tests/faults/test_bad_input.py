@@ -145,6 +145,11 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--mode=report", "no run in run"),
     ("--mode=report --workdirs=nowhere,there", "no run in nowhere"),
     ("--mode=report --workdir=other", "no epoch in metrics.jsonl yet"),
+    ("--mode=demo", "no run in run"),
+    ("--mode=demo --workdirs=there", "takes --workdir or --workdirs, not both"),
+    ("--mode=demo --workdirs=a,b,c", "--workdirs names too many runs"),
+    ("--mode=demo --port=70000", "--port=70000"),
+    ("--mode=demo --port=http", "--port=http"),
 ]
 
 # The body of get_config() below `config = base.get_config()`, or a whole file.

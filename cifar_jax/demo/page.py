@@ -1,0 +1,167 @@
+"""The page itself: what is on it, and what happens when a picture comes."""
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.components import Component
+
+from cifar_jax import images, saliency
+from cifar_jax.demo import pictures
+from cifar_jax.demo.examples import Example
+from cifar_jax.errors import UserError
+from cifar_jax.trained import Trained
+
+_BARS = 10
+_COLUMN = 300  # pixels, from which on columns stand side by side
+_INTRODUCTION = """# What does the network see?
+Drop, paste or pick a picture, or take one of the test set. It stays on this machine."""
+
+CSS = """
+#picture img { width: 100%; height: 100%; object-fit: contain }
+.examples .grid-wrap { min-height: 0 }
+.examples .grid-container { grid-template: none; grid-auto-rows: auto; gap: 4px;
+  grid-template-columns: repeat(auto-fill, minmax(54px, 1fr)) }
+.examples .caption-label { max-width: 100%; right: 0; bottom: 0; padding: 0 2px; font-size: 10px }
+"""
+# Gradio pastes by a button only. With this its input for files takes what Ctrl-V brings.
+PASTE = """() => document.addEventListener("paste", (event) => {
+  const input = document.querySelector("#picture input[type=file]");
+  if (event.clipboardData.files.length) {
+    input.files = event.clipboardData.files;
+    input.dispatchEvent(new Event("change"));
+  }
+})"""
+
+
+class _Panel:
+    """A network's part of the page."""
+
+    def __init__(self, network: Trained):
+        self._network = network
+        self._saliency = saliency.make(network)
+        self.answer(pictures.png(np.zeros(network.image_shape, np.uint8)))  # compiles
+
+    def render(self) -> list[Component]:
+        """Places what is shown; returns what `answer` gives values for."""
+        network = self._network
+        height, width, _ = network.image_shape
+        name, data = html.escape(str(network.workdir)), html.escape(network.config.data.name)
+        gr.HTML(f"<h2>{name}</h2>epoch {network.epoch}, trained on {data}")
+        bars = min(_BARS, len(network.class_names))
+        label = gr.Label(num_top_classes=bars, label="Probabilities")
+        with gr.Row():
+            seen = _output(
+                f"What it sees, {width} x {height}", "The picture as the network sees it"
+            )
+            where = _output(
+                "Where it looks", "The pixels that its first class hangs on: SmoothGrad"
+            )
+        return [label, seen, where]
+
+    def answer(self, source: bytes | str) -> list[Any]:
+        """The values of what `render` placed, for a file's content or path.
+
+        Raises:
+          UserError: it is no picture; the message is the reason alone.
+        """
+        image = images.decode(source, self._network.image_shape)
+        probabilities = self._network.predict(image[None])[0]
+        mask = self._saliency(image, int(probabilities.argmax()))
+        named = zip(self._network.class_names, map(float, probabilities), strict=True)
+        return [dict(named), pictures.enlarged(image), pictures.overlay(image, mask)]
+
+
+def build(networks: Sequence[Trained], examples: Mapping[str, list[Example]]) -> gr.Blocks:
+    """The page of one network, or of several side by side: each takes a picture in its own way.
+
+    Args:
+      examples: of each data set, by its name.
+    """
+    panels = [_Panel(network) for network in networks]
+    outputs: list[Component] = []
+
+    def answer(source: bytes | str, said: str = "") -> list[Any]:
+        try:
+            values = [value for panel in panels for value in panel.answer(source)]
+        except UserError as error:
+            return [_message(f"No picture to show: {error}", "alert"), *blank()[1:]]
+        return [_message(said), *values]
+
+    def blank() -> list[Any]:
+        return [_message(), *[None] * (len(outputs) - 1)]
+
+    with gr.Blocks(title="cifar-jax", analytics_enabled=False) as blocks:
+        gr.Markdown(_INTRODUCTION)
+        with gr.Row():
+            with gr.Column(min_width=_COLUMN):
+                picture = _input()
+                outputs.append(gr.HTML(_message()))
+                galleries = [
+                    (_gallery(name, some), some) for name, some in examples.items() if some
+                ]
+            for panel in panels:
+                with gr.Column(min_width=_COLUMN):
+                    outputs += panel.render()
+        # Without Gradio's preprocessing, which opens the file itself and cannot say what is wrong.
+        picture.upload(
+            lambda file: answer(file["path"]),
+            picture,
+            outputs,
+            preprocess=False,
+            api_visibility="private",
+        )
+        picture.clear(blank, None, outputs, api_visibility="private")
+        for gallery, some in galleries:
+
+            def show(event: gr.SelectData, some: list[Example] = some) -> list[Any]:
+                example = some[event.index]
+                said = f"A test image; its true class: {example.truth}"
+                return [
+                    pictures.picture(example.image),
+                    *answer(pictures.png(example.image), said),
+                ]
+
+            gallery.select(show, None, [picture, *outputs], api_visibility="private")
+    return blocks
+
+
+def _input() -> gr.Image:
+    return gr.Image(
+        label="Picture",
+        alt_text="The picture to classify",
+        elem_id="picture",
+        type="filepath",
+        format="png",
+        sources=["upload", "clipboard"],
+        buttons=[],
+        height=280,
+    )
+
+
+def _output(title: str, description: str) -> gr.Image:
+    with gr.Column(min_width=_COLUMN // 2 - 20):
+        gr.Markdown(title)
+        return gr.Image(
+            show_label=False, alt_text=description, interactive=False, format="png", buttons=[]
+        )
+
+
+def _gallery(name: str, examples: list[Example]) -> gr.Gallery:
+    gr.Markdown(f"Test images of {name}, with their true classes:")
+    return gr.Gallery(
+        [(pictures.enlarged(example.image), example.truth) for example in examples],
+        elem_classes="examples",
+        show_label=False,
+        format="png",
+        height="auto",
+        allow_preview=False,
+        interactive=False,
+        buttons=[],
+    )
+
+
+def _message(text: str = "", role: str = "status") -> str:
+    return f'<p role="{role}">{html.escape(text)}</p>'

@@ -1,0 +1,64 @@
+"""The web server of the page, on this machine's loopback address."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import fastapi
+import gradio as gr
+import uvicorn
+from etils import epath
+from gradio.themes import Default, Font
+
+from cifar_jax import images, trained
+from cifar_jax.demo import examples, page
+from cifar_jax.errors import UserError
+
+HOST = "127.0.0.1"
+
+
+def run(workdirs: Sequence[epath.Path], port: int) -> None:
+    """Serves the page until a signal ends it: SIGTERM by SystemExit, SIGINT by KeyboardInterrupt.
+
+    Args:
+      workdirs: of the runs to show, one or two.
+      port: of 127.0.0.1; 0: any that is free.
+
+    Raises:
+      UserError: there is no trained network, or the port cannot be had.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        listening = socket.create_server((HOST, port))
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UserError(f"--port={port} cannot be had ({reason}): choose another") from error
+    with listening:
+        networks = [trained.load(workdir) for workdir in workdirs]
+        by_data = {network.config.data.name: network for network in networks}
+        found = {name: examples.find(network) for name, network in by_data.items()}
+        config = uvicorn.Config(
+            application(page.build(networks, found)),
+            log_level="critical",  # that an open page's connection is cut at the end is no error
+            timeout_graceful_shutdown=1,
+        )
+        print(f"http://{HOST}:{listening.getsockname()[1]}/ is ready; Ctrl-C ends it", flush=True)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def application(blocks: gr.Blocks) -> fastapi.FastAPI:
+    """The page as a web application, with the limit of uploads and the system's own fonts."""
+    return gr.mount_gradio_app(
+        fastapi.FastAPI(openapi_url=None),
+        blocks,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        max_file_size=images.MAX_BYTES,
+        theme=Default(font=[Font("system-ui"), Font("sans-serif")], font_mono=[Font("monospace")]),
+        css=page.CSS,
+        js=page.PASTE,
+    )

@@ -1,0 +1,285 @@
+"""The demo: a picture gets its class on a page that asks nothing of other machines."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from unittest import mock
+
+import command_line
+import numpy as np
+import pytest
+import tiny
+from etils import epath
+from PIL import Image
+from test_report_browser import browser  # noqa: F401 (fixture)
+
+from cifar_jax import images, train, trained
+from cifar_jax.data import sources
+
+pytest.importorskip("gradio", reason="requirements-demo.txt is not installed")
+
+from cifar_jax.demo import examples, pictures  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> epath.Path:
+    """A run that knows its digits."""
+    config = tiny.config({"data.name": "digits", "epochs": 5, "model.dense": (64,)})
+    config.eval.batch_size = 64
+    directory = epath.Path(tmp_path_factory.mktemp("demo") / "digits")
+    train.run(config, directory)
+    assert json.loads((directory / "result.json").read_text())["test_accuracy"] > 0.9
+    return directory
+
+
+@pytest.fixture(scope="module")
+def compass(digits) -> epath.Path:
+    """A run on smaller images of other classes, whose data are not to be found."""
+    directory = digits.parent / "compass"
+    with mock.patch.object(sources, "load", return_value=tiny.dataset()):
+        train.run(tiny.config({"epochs": 1, "data.dir": "nowhere"}), directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    config = tiny.config({"data.name": "digits"})
+    return sources.load(config.data)
+
+
+@pytest.fixture(scope="module")
+def photos(digits, test_set) -> dict[str, pathlib.Path]:
+    """Files of test images, enlarged, by their true class, which the network knows."""
+    right = trained.load(digits).predict(test_set.test_images).argmax(1) == test_set.test_labels
+    files = {}
+    for label in (3, 7, 8):
+        index = np.flatnonzero(right & (test_set.test_labels == label))[1]
+        path = pathlib.Path(digits.parent / f"photo-{label}.png")
+        Image.fromarray(test_set.test_images[index]).resize((96, 96)).save(path)
+        files[test_set.class_names[label]] = path
+    return files
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, end: int = signal.SIGINT) -> Iterator[tuple[str, list[str]]]:
+    """A demo on a free port, ended by a signal: its address, and its lines, filled at the end."""
+    process = command_line.start("--mode=demo", "--port=0", *arguments)
+    lines: list[str] = []
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("http://"):
+                break
+        else:
+            pytest.fail(f"it ended: {lines}")
+        yield lines[-1].split()[0], lines
+        process.send_signal(end)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 0}[end], output
+        assert output == ""
+    finally:
+        process.kill()
+
+
+# ---------------------------------------------------------------------------- in a browser
+@pytest.fixture(scope="module")
+def address(browser, digits, compass, tmp_path_factory):  # noqa: F811
+    """Of the page with both runs."""
+    temporary = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        with serving(f"--workdirs={digits},{compass}") as (url, lines):
+            note = "no examples of cifar10: config.data.dir=nowhere does not exist\n"
+            assert note in lines
+            yield url
+    assert list(temporary.iterdir()) == []  # of what was uploaded nothing is left
+
+
+@contextlib.contextmanager
+def opened(browser, address, width=1200):  # noqa: F811
+    """The page; it must be quiet, ask nobody else, and fit."""
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    page, said, asked = context.new_page(), [], set()
+    page.on("console", lambda message: said.append((message.type, message.text)))
+    page.on("pageerror", lambda error: said.append(("error", str(error))))
+    page.on("request", lambda request: asked.add(request.url))
+    page.on("response", lambda r: r.status >= 400 and said.append(("error", f"{r.status} {r.url}")))
+    page.set_default_timeout(60_000)
+    page.goto(address)
+    page.wait_for_selector("#picture input[type=file]", state="attached")
+    yield page
+    assert [text for kind, text in said if kind == "error"] == []
+    assert {url for url in asked if not url.startswith((address, "data:", "blob:"))} == set()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+
+
+def upload(page, path) -> None:
+    page.set_input_files("#picture input[type=file]", path)
+
+
+def shows(page, name: str) -> None:
+    """Waits until the first panel's class is that."""
+    page.wait_for_selector(f"[data-testid=label-output-value] >> nth=0 >> text=/^{name}$/")
+
+
+@pytest.mark.parametrize("width", [1200, 375])
+def test_a_picture_gets_its_class_from_two_networks(browser, address, photos, width):  # noqa: F811
+    with opened(browser, address, width) as page:
+        upload(page, photos["7"])
+        shows(page, "7")
+        panels = page.locator("[data-testid=label]")
+        assert panels.count() == 2
+        assert panels.nth(0).locator("meter").count() == 10
+        assert panels.nth(1).locator("meter").count() == len(tiny.CLASS_NAMES)
+        values = panels.nth(0).locator("meter").evaluate_all("all => all.map(m => m.value)")
+        assert sum(values) == pytest.approx(1, abs=1e-3) and values == sorted(values)[::-1]
+        assert panels.nth(1).locator("h2").inner_text() in tiny.CLASS_NAMES
+        for alt in ("The picture as the network sees it", "SmoothGrad"):
+            shown = page.locator(f"img[alt*='{alt}']")
+            assert shown.count() == 2
+            page.wait_for_function(
+                "alt => [...document.querySelectorAll(`img[alt*='${alt}']`)].every("
+                "i => i.naturalWidth == 256)",
+                arg=alt,
+            )
+        for size in ("32 x 32", "8 x 8"):
+            assert page.get_by_text(f"What it sees, {size}").count() == 1
+        tops = [panel.bounding_box()["y"] for panel in panels.all()]
+        assert (tops[0] == tops[1]) == (width == 1200)  # side by side, or one above the other
+
+
+BRING = """([event, target, bytes]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([new Uint8Array(bytes)], "photo.png", { type: "image/png" }));
+  const init = { bubbles: true, cancelable: true };
+  document.querySelector(target).dispatchEvent(event === "paste"
+    ? new ClipboardEvent("paste", { ...init, clipboardData: data })
+    : new DragEvent("drop", { ...init, dataTransfer: data }));
+}"""
+
+
+def test_pictures_are_dropped_pasted_and_taken_from_the_test_set(
+    browser,  # noqa: F811
+    address,
+    photos,
+    digits,
+):
+    with opened(browser, address) as page:
+        drop = ["drop", "#picture button[aria-dropeffect]", [*photos["3"].read_bytes()]]
+        page.evaluate(BRING, drop)
+        shows(page, "3")
+        page.evaluate(BRING, ["paste", "body", [*photos["8"].read_bytes()]])
+        shows(page, "8")
+        example = examples.find(trained.load(digits))[4]
+        page.locator(".examples button").nth(4).click()
+        page.wait_for_selector(f"[role=status] >> text=its true class: {example.truth}")
+        expected = trained.load(digits).predict(example.image[None])[0].argmax()
+        shows(page, str(expected))
+        page.get_by_label("Remove Image").click()
+        page.wait_for_selector("[data-testid=label-output-value]", state="detached")
+
+
+def test_what_is_no_picture_is_named_and_the_page_goes_on(
+    browser,  # noqa: F811
+    address,
+    photos,
+    tmp_path,
+):
+    broken, vector, text = (tmp_path / name for name in ("broken.png", "vector.svg", "notes.txt"))
+    broken.write_bytes(photos["3"].read_bytes()[:200])
+    vector.write_text("<svg xmlns='http://www.w3.org/2000/svg' width='8' height='8'/>")
+    text.write_text("no picture")
+    large = tmp_path / "large.png"
+    large.touch()
+    os.truncate(large, images.MAX_BYTES + 1)
+    with opened(browser, address) as page:
+        upload(page, photos["7"])
+        shows(page, "7")
+        upload(page, broken)
+        page.wait_for_selector("[role=alert] >> text=No picture to show: damaged")
+        page.wait_for_selector("[data-testid=label-output-value]", state="detached")
+        upload(page, vector)
+        page.wait_for_selector("[role=alert] >> text=not a PNG, JPEG, WebP, GIF or BMP image")
+        upload(page, text)
+        page.wait_for_selector("text=Only image/* allowed")
+        upload(page, large)
+        page.wait_for_selector("text=exceed the maximum allowed size of 256")
+        upload(page, photos["3"])
+        shows(page, "3")
+
+
+# ---------------------------------------------------------------------------- without one
+def test_one_run_is_served_to_this_machine_alone_until_sigterm(digits):
+    with serving(f"--workdir={digits}", end=signal.SIGTERM) as (url, _):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(f"{url}gradio_api/file={digits / 'config.json'}")
+        port = int(url.split(":")[2].strip("/"))
+        status, output = command_line.run("--mode=demo", f"--workdir={digits}", f"--port={port}")
+        assert (status, output.count("\n")) == (2, 1)
+        assert output.startswith(f"error: --port={port} cannot be had (Address already in use): ")
+        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", port)):
+            pass
+
+
+def python(program: str, *arguments: str) -> tuple[int, str]:
+    """The exit status of a program of some lines, and all it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=command_line.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+def test_importing_gradio_turns_off_what_it_would_tell():
+    program = (
+        "import cifar_jax.demo.server; from gradio import analytics; from huggingface_hub import"
+        " constants; print(analytics.analytics_enabled(), constants.HF_HUB_OFFLINE)"
+    )
+    assert python(program) == (0, "False True\n")
+
+
+def test_a_missing_gradio_is_named(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    program = (
+        "import runpy, sys; sys.modules['gradio'] = None;"
+        " runpy.run_path('main.py', run_name='__main__')"
+    )
+    line = "error: --mode=demo needs gradio: pip install -r requirements-demo.txt\n"
+    assert python(program, "--mode=demo", f"--workdir={digits}") == (2, line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_there_is_an_example_of_each_class(digits, test_set):
+    found = examples.find(trained.load(digits))
+    assert tuple(example.truth for example in found) == test_set.class_names
+    for example in found:
+        (same,) = np.flatnonzero((test_set.test_images == example.image).all((1, 2, 3)))
+        assert test_set.class_names[test_set.test_labels[same]] == example.truth
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_the_images_enlarged_with_the_mask_over_them(channels):
+    image = np.full((4, 8, channels), 100, np.uint8)
+    image[0, 0] = 200
+    mask = np.zeros((4, 8), np.float32)
+    mask[3, 7] = 1
+    large = np.asarray(pictures.enlarged(image)).reshape(128, 256, channels)
+    assert (large[:32, :32] == 200).all() and (large[32:, 32:] == 100).all()
+    marked = np.asarray(pictures.overlay(image, mask)).astype(int)
+    assert (marked[:16, :16] == 200).all()  # grey where nothing is marked
+    assert np.ptp(marked[-1, -1]) > 50  # colour where it is
+    assert (np.asarray(pictures.overlay(image, 0 * mask))[32:, 32:] == 100).all()
+    decoded = images.decode(pictures.png(image), image.shape)
+    np.testing.assert_array_equal(decoded, image)

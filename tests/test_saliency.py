@@ -1,0 +1,69 @@
+"""Saliency: the gradient where it is known, and a map for every network of the package."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from etils import epath
+
+from cifar_jax import saliency
+from cifar_jax.trained import Trained
+from configs import base
+
+SPEEDRUN = {"model.name": "speedrun", "model.widths": (4,), "model.whitening.enabled": True}
+CONVOLUTIONAL = {"model.blocks": (base.conv_block(4, batch_norm=True, pool=2),)}
+
+
+def network(overrides=None) -> Trained:
+    """A network as it is before training."""
+    experiment = tiny.build(tiny.config(overrides))
+    return Trained(
+        workdir=epath.Path("nowhere"),
+        config=experiment.config,
+        epoch=1,
+        model=experiment.model,
+        variables=jax.device_get(experiment.initial_state().variables()),
+        image_shape=(8, 8, 3),
+        class_names=tiny.CLASS_NAMES,
+        statistics=experiment.statistics,
+    )
+
+
+@pytest.fixture
+def image():
+    return tiny.images_and_labels(1)[0][0]
+
+
+def test_of_a_linear_network_it_is_the_weights(image):
+    """Whatever the noise: the gradient is the same everywhere."""
+    linear = network({"model.dense": (), "data.standardize": True})
+    mean, std = linear.statistics
+    linear = dataclasses.replace(linear, statistics=(mean, std * np.float32([1, 2, 4])))
+    kernel = linear.variables["params"]["head"]["kernel"].reshape(8, 8, 3, 4)
+    explain = saliency.make(linear)
+    for label in range(4):
+        weights = abs(kernel[..., label] / linear.statistics[1]).max(axis=-1)
+        expected = np.clip(weights / np.percentile(weights, 99), 0, 1)
+        np.testing.assert_allclose(explain(image, label), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "overrides", [{}, CONVOLUTIONAL, SPEEDRUN, {**SPEEDRUN, "dtype": "bfloat16"}]
+)
+def test_every_network_has_a_map(image, overrides):
+    explain = saliency.make(network(overrides))
+    mask = explain(image, 2)
+    assert mask.shape == (8, 8) and mask.dtype == np.float32
+    assert mask.min() >= 0 and mask.max() == 1 and mask.std() > 0
+    np.testing.assert_array_equal(explain(image, 2), mask)  # the same noise each time
+    assert not np.array_equal(explain(image, 3), mask)
+
+
+def test_an_answer_that_hangs_on_nothing_has_an_empty_map(image):
+    constant = network()
+    constant = dataclasses.replace(
+        constant, variables=jax.tree.map(np.zeros_like, constant.variables)
+    )
+    assert not saliency.make(constant)(image, 0).any()
