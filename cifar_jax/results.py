@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from cifar_jax import models, reference
+from cifar_jax import workdir as files
 from cifar_jax.models import summary
 from cifar_jax.report import evidence
 from cifar_jax.report.evidence import Run
@@ -15,6 +16,7 @@ from cifar_jax.report.evidence import Run
 ROOT = pathlib.Path(__file__).parent.parent
 BEGIN, END = "<!-- results: begin, by `make results` -->", "<!-- results: end -->"
 SPEED_BEGIN, SPEED_END = "<!-- speedruns: begin, by `make results` -->", "<!-- speedruns: end -->"
+HARDER_BEGIN, HARDER_END = "<!-- harder: begin, by `make results` -->", "<!-- harder: end -->"
 
 
 def _configs(results: pathlib.Path) -> Iterator[tuple[str, list[Run]]]:
@@ -101,6 +103,29 @@ def speed_table(results: pathlib.Path) -> str:
     return "\n".join([*lines, *_hardware_line(hardware)])
 
 
+def harder_table(results: pathlib.Path) -> str:
+    """A Markdown table with a row for each run that a suite of `robustness` has tested."""
+    attacks = [(attack, eps) for attack in ("FGSM", "PGD") for eps in ("2/255", "8/255")]
+    titles = ["clean", "corrupted, mean", "severity 1", "severity 5"]
+    titles += [f"{attack} {eps}" for attack, eps in attacks]
+    lines = [f"| accuracy % | {' | '.join(titles)} | int8 ONNX |", "|---" * (len(titles) + 2) + "|"]
+    for name, runs in _configs(results):
+        for run in runs:
+            means = run.robustness.get("corruptions", {}).get("mean_accuracy", {})
+            attacked = run.robustness.get("adversarial", {}).get("accuracy", {})
+            cells = [statistics.mean(means.values()) if means else None]
+            cells += [means.get(severity) for severity in ("1", "5")]
+            cells += [attacked.get(attack, {}).get(eps) for attack, eps in attacks]
+            int8 = run.workdir / files.EXPORT / "model.int8.json"
+            cells += [files.read_json(int8)["test_accuracy"] if int8.exists() else None]
+            if set(cells) != {None}:
+                title = f"[`{name}`](configs/{name}.py), seed {run.config.seed}"
+                cells = [*_figures([run], "test_accuracy"), *cells]
+                figures = " | ".join(_spread([cell]) for cell in cells)
+                lines.append(f"| {title} | {figures} |")
+    return "\n".join(lines)
+
+
 def _hardware_line(hardware: set[str]) -> list[str]:
     return ["", f"Hardware: {'; '.join(sorted(hardware))}."]
 
@@ -151,7 +176,8 @@ def classification_reports(results: pathlib.Path) -> str:
 def updated(readme: str, results: pathlib.Path) -> str:
     """`readme` with the tables between their markers made anew."""
     readme = between(readme, BEGIN, END, table(results))
-    return between(readme, SPEED_BEGIN, SPEED_END, speed_table(results))
+    readme = between(readme, SPEED_BEGIN, SPEED_END, speed_table(results))
+    return between(readme, HARDER_BEGIN, HARDER_END, harder_table(results))
 
 
 def between(text: str, begin: str, end: str, content: str) -> str:
