@@ -76,8 +76,8 @@ def keras_model3():
         layers.MaxPooling2D((2, 2)),
         layers.Conv2D(256, (3, 3), activation="relu", padding="same", kernel_regularizer=l2()),
         layers.Flatten(),
-        layers.Dense(128, activation="relu"),
-        layers.Dense(64, activation="relu"),
+        layers.Dense(128, activation="relu", kernel_regularizer=l2()),
+        layers.Dense(64, activation="relu", kernel_regularizer=l2()),
         layers.Dense(10),
     ]
 
