@@ -18,7 +18,7 @@ from cifar_jax.errors import BAD_INPUT, CUT_OFF, INTERRUPTED, UserError
 flags.adopt_module_key_flags(modes)
 _MODE = flags.DEFINE_enum("mode", "train", list(modes.MODES), "what to do with the workdir")
 _TUNE_MEMORY = flags.DEFINE_bool(
-    "tune_memory", True, "on Linux CPUs, start once more with huge pages for malloc"
+    "tune_memory", True, "of train and evaluate: on Linux CPUs, start again with huge pages"
 )
 _JOIN_TIMEOUT = flags.DEFINE_float(
     "join_timeout", 120, "seconds that the processes of one run wait for each other at the start"
@@ -30,7 +30,8 @@ _OVERRIDE = re.compile(r"--?config\.([^=]*)")
 def main(arguments: list[str]) -> None:
     mode = modes.MODES[_MODE.value]
     modes.check(_MODE.value, arguments[1:])
-    if _TUNE_MEMORY.value:
+    # Not where pictures of any size come and go: the heap, which then keeps all, would grow.
+    if _TUNE_MEMORY.value and _MODE.value in modes.SHARED:
         memory.restart()
     # Imported here: --help and a wrong flag answer at once.
     from cifar_jax import compilation, distributed

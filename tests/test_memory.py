@@ -74,3 +74,20 @@ def test_a_run_notes_its_memory_settings(tmp_path, monkeypatch, flag, tuned):
     environment = json.loads((tmp_path / "environment.json").read_text())
     assert environment["glibc_tunables"] == (memory.tunables("") if tuned else None)
     assert environment["transparent_huge_pages"] in ("always", "madvise", "never", None)
+
+
+@pytest.mark.parametrize(("mode", "restarts"), [("evaluate", True), ("predict", False)])
+def test_predicting_leaves_malloc_as_it_is(mode, restarts):
+    program = (
+        "import runpy; from cifar_jax import memory; memory.restart = lambda: print('again');"
+        " runpy.run_path('main.py', run_name='__main__')"
+    )
+    picture = ["cat.png"] if mode == "predict" else []
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"--mode={mode}", "--workdir=nowhere", *picture],
+        cwd=command_line.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr
+    assert done.stdout == ("again\n" if restarts else "")
