@@ -10,9 +10,6 @@ from typing import Any
 
 from cifar_jax.results import between
 
-BEGIN, END = "<!-- roofline: begin, by `make results` -->", "<!-- roofline: end -->"
-SEEDS_BEGIN, SEEDS_END = "<!-- seeds: begin, by `make results` -->", "<!-- seeds: end -->"
-
 # Of one chip, as published: bfloat16 FLOP/s, bytes/s of its memory, and bytes/s that it sends and
 # receives over all its links of one dimension.
 _CHIPS = {
@@ -107,7 +104,7 @@ def table(report: dict[str, Any]) -> str:
 def updated(text: str, results: pathlib.Path) -> str:
     """docs/scaling.md with its tables made anew."""
     report = json.loads((results / "roofline.json").read_text())
-    text = between(text, BEGIN, END, table(report))
+    text = between(text, "roofline", table(report))
     measured = results / "seeds.json"
     words = sentence(json.loads(measured.read_text())) if measured.exists() else ""
-    return between(text, SEEDS_BEGIN, SEEDS_END, words)
+    return between(text, "seeds", words)

@@ -10,7 +10,6 @@ from benchmarks import chips, session
 from benchmarks.peers import PEERS, ROOT
 from cifar_jax.results import between
 
-BEGIN, END = "<!-- benchmarks: begin, by `make results` -->", "<!-- benchmarks: end -->"
 _COME, _SAME = session.SETTINGS
 
 
@@ -172,7 +171,7 @@ def section(results: pathlib.Path) -> str:
 
 def updated(readme: str, results: pathlib.Path) -> str:
     """`readme` with the section between its two markers made anew."""
-    return between(readme, BEGIN, END, section(results))
+    return between(readme, "benchmarks", section(results))
 
 
 if __name__ == "__main__":

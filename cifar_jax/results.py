@@ -14,9 +14,7 @@ from cifar_jax.report import evidence
 from cifar_jax.report.evidence import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
-BEGIN, END = "<!-- results: begin, by `make results` -->", "<!-- results: end -->"
-SPEED_BEGIN, SPEED_END = "<!-- speedruns: begin, by `make results` -->", "<!-- speedruns: end -->"
-HARDER_BEGIN, HARDER_END = "<!-- harder: begin, by `make results` -->", "<!-- harder: end -->"
+LONGER = (10, 20, 30, 40, 60, 80, 100)  # epochs
 
 
 def _configs(results: pathlib.Path) -> Iterator[tuple[str, list[Run]]]:
@@ -103,6 +101,24 @@ def speed_table(results: pathlib.Path) -> str:
     return "\n".join([*lines, *_hardware_line(hardware)])
 
 
+def longer_table(results: pathlib.Path) -> str:
+    """A Markdown table of the best validation accuracy of some first epochs, of the final model and
+    of the same network trained longer."""
+    titles = [f"epoch {epoch}" for epoch in LONGER]
+    lines = [f"| validation accuracy %, best until | {' | '.join(titles)} | test |"]
+    lines += ["|---" * (len(LONGER) + 2) + "|"]
+    for name, runs in _configs(results):
+        if name in ("final", "final_long"):
+            cells = []
+            for epoch in LONGER:
+                rows = [run.rows[:epoch] for run in runs if len(run.rows) >= epoch]
+                best = [max(row["validation_accuracy"] for row in some) for some in rows]
+                cells.append(_spread(best))
+            cells.append(_spread(_figures(runs, "test_accuracy")))
+            lines.append(f"| [`{name}`](configs/{name}.py) | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def harder_table(results: pathlib.Path) -> str:
     """A Markdown table with a row for each run that a suite of `robustness` has tested."""
     attacks = [(attack, eps) for attack in ("FGSM", "PGD") for eps in ("2/255", "8/255")]
@@ -173,15 +189,24 @@ def classification_reports(results: pathlib.Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+TABLES = {
+    "results": table,
+    "longer": longer_table,
+    "speedruns": speed_table,
+    "harder": harder_table,
+}
+
+
 def updated(readme: str, results: pathlib.Path) -> str:
-    """`readme` with the tables between their markers made anew."""
-    readme = between(readme, BEGIN, END, table(results))
-    readme = between(readme, SPEED_BEGIN, SPEED_END, speed_table(results))
-    return between(readme, HARDER_BEGIN, HARDER_END, harder_table(results))
+    """`readme` with its tables made anew."""
+    for name, make in TABLES.items():
+        readme = between(readme, name, make(results))
+    return readme
 
 
-def between(text: str, begin: str, end: str, content: str) -> str:
-    """`text` with `content` for what stands between two markers."""
+def between(text: str, name: str, content: str) -> str:
+    """`text` with `content` for what stands between the markers of this name."""
+    begin, end = f"<!-- {name}: begin, by `make results` -->", f"<!-- {name}: end -->"
     head, _, rest = text.partition(begin)
     _, _, tail = rest.partition(end)
     return f"{head}{begin}\n{content}\n{end}{tail}"

@@ -36,18 +36,35 @@ def test_a_changed_result_changes_the_table(tmp_path):
     assert before != after
     reports = (results.classification_reports(p / "results") for p in (ROOT, tmp_path))
     assert len(set(reports)) == 2
-    speed = results.speed_table(tmp_path / "results")
-    harder = results.harder_table(tmp_path / "results")
-    readme = (
-        f"head\n{results.BEGIN}\nold\n{results.END}\nmiddle\n"
-        f"{results.SPEED_BEGIN}\n{results.SPEED_END}\nmiddle\n"
-        f"{results.HARDER_BEGIN}\n{results.HARDER_END}\ntail\n"
+    marker = "<!-- {}: {} -->".format
+    readme = "head\n{}tail\n".format(
+        "".join(
+            f"{marker(name, 'begin, by `make results`')}\nold\n{marker(name, 'end')}\nmiddle\n"
+            for name in results.TABLES
+        )
     )
-    assert results.updated(readme, tmp_path / "results") == (
-        f"head\n{results.BEGIN}\n{after}\n{results.END}\nmiddle\n"
-        f"{results.SPEED_BEGIN}\n{speed}\n{results.SPEED_END}\nmiddle\n"
-        f"{results.HARDER_BEGIN}\n{harder}\n{results.HARDER_END}\ntail\n"
-    )
+    made = readme
+    for make in results.TABLES.values():
+        made = made.replace("\nold\n", f"\n{make(tmp_path / 'results')}\n", 1)
+    assert results.updated(readme, tmp_path / "results") == made
+
+
+def test_the_table_of_longer_training_has_the_best_so_far(tmp_path):
+    for name, accuracies in {
+        "final": [0.2] * 10 + [0.4, 0.3] * 15,
+        "final_long": [0.5] * 100,
+    }.items():
+        run = tmp_path / name / "seed-0"
+        shutil.copytree(ROOT / "results" / "final" / "seed-0", run)
+        row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+        rows = [
+            json.dumps({**row, "epoch": epoch, "validation_accuracy": accuracy})
+            for epoch, accuracy in enumerate(accuracies, 1)
+        ]
+        (run / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    final, longer = results.longer_table(tmp_path).splitlines()[2:]
+    assert "| 20.00 | 40.00 | 40.00 | 40.00 | – | – | – |" in final
+    assert longer.count("| 50.00 ") == len(results.LONGER)
 
 
 def test_the_table_of_harder_images_has_what_was_measured(tmp_path):
