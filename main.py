@@ -30,8 +30,7 @@ _OVERRIDE = re.compile(r"--?config\.([^=]*)")
 def main(arguments: list[str]) -> None:
     mode = modes.MODES[_MODE.value]
     modes.check(_MODE.value, arguments[1:])
-    # Not where pictures of any size come and go: the heap, which then keeps all, would grow.
-    if _TUNE_MEMORY.value and _MODE.value in modes.SHARED:
+    if _TUNE_MEMORY.value and _MODE.value in modes.TUNED:
         memory.restart()
     # Imported here: --help and a wrong flag answer at once.
     from cifar_jax import compilation, distributed

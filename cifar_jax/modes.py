@@ -142,6 +142,9 @@ def _demo(_: list[str]) -> int:
 
 
 SHARED = ("train", "evaluate")  # by the processes of a run; the others are the work of one
+# By malloc's settings: steps of one shape, again and again. Where pictures of any size come and go
+# the heap, which then keeps all, would grow.
+TUNED = ("train", "evaluate")
 MODES: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,

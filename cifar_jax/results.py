@@ -111,9 +111,10 @@ def longer_table(results: pathlib.Path) -> str:
         if name in ("final", "final_long"):
             cells = []
             for epoch in LONGER:
-                rows = [run.rows[:epoch] for run in runs if len(run.rows) >= epoch]
-                best = [max(row["validation_accuracy"] for row in some) for some in rows]
-                cells.append(_spread(best))
+                reached = [run.rows[:epoch] for run in runs if len(run.rows) >= epoch]
+                cells.append(
+                    _spread([max(r["validation_accuracy"] for r in rows) for rows in reached])
+                )
             cells.append(_spread(_figures(runs, "test_accuracy")))
             lines.append(f"| [`{name}`](configs/{name}.py) | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -7,8 +7,8 @@ the validation loss stalls: so the pictures are also shifted by up to four pixel
 of eight, and the rate falls along a cosine to 0. All 100 epochs are made; the test uses the best
 of them, as before.
 
-On two CPU cores 73 seconds an epoch, two hours in all. Aimed at 90 %: 89.19, where the final model
-has 86.85 (README.md's tables; docs/log.md).
+On two CPU cores 73 seconds an epoch, two hours in all. Aimed at 90 % and missed it by less than a
+point: README.md's tables, docs/log.md.
 """
 
 from configs import final

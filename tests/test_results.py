@@ -36,12 +36,9 @@ def test_a_changed_result_changes_the_table(tmp_path):
     assert before != after
     reports = (results.classification_reports(p / "results") for p in (ROOT, tmp_path))
     assert len(set(reports)) == 2
-    marker = "<!-- {}: {} -->".format
-    readme = "head\n{}tail\n".format(
-        "".join(
-            f"{marker(name, 'begin, by `make results`')}\nold\n{marker(name, 'end')}\nmiddle\n"
-            for name in results.TABLES
-        )
+    readme = "".join(
+        f"head\n<!-- {name}: begin, by `make results` -->\nold\n<!-- {name}: end -->\ntail\n"
+        for name in results.TABLES
     )
     made = readme
     for make in results.TABLES.values():

@@ -19,7 +19,7 @@ from cifar_jax.interrupt import Interrupted
 
 # When a signal strikes, and how often: 20 kills. Together they let 456 steps not come to an end.
 KILLS = {"while starting": 6, "while saving": 7, "some steps on": 7}
-TERMINATIONS = {"while saving": 3, "some steps on": 3}
+TERMINATIONS = {"while saving": 5, "some steps on": 5}
 # A parent that has imported everything and forks: a start takes little more than training.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["cifar_jax.train", "tests.configs.tiny"])
