@@ -6,10 +6,10 @@ The same network. More epochs alone would overfit and wait for a learning rate t
 the validation loss stalls: so the pictures are also shifted by up to four pixels and lose a square
 of eight, and the rate falls along a cosine to 0. The L2 penalty becomes decoupled weight decay of
 all kernels, which Adam's division by the gradients' size does not weaken where it is needed most
-(Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101). All 100 epochs are made; the test uses
+(Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101). All 150 epochs are made; the test uses
 the best of them, as before.
 
-On two CPU cores 70 to 80 seconds an epoch, two hours in all. What it reaches: README.md's tables.
+On two CPU cores 50 to 80 seconds an epoch, two to three hours in all. What it reaches: README.md's tables.
 """
 
 from configs import final
@@ -17,7 +17,7 @@ from configs import final
 
 def get_config():
     config = final.get_config()
-    config.epochs = 100
+    config.epochs = 150
     config.augment.crop_padding = 4
     config.augment.cutout = 8
     config.optimizer.name = "adamw"
