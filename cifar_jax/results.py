@@ -14,7 +14,7 @@ from cifar_jax.report import evidence
 from cifar_jax.report.evidence import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
-LONGER = (10, 20, 30, 40, 60, 80, 100)  # epochs
+LONGER = (10, 20, 30, 40, 60, 80, 100, 120, 150)  # epochs
 
 
 def _configs(results: pathlib.Path) -> Iterator[tuple[str, list[Run]]]:

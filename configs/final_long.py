@@ -4,12 +4,13 @@ python main.py --config=configs/final_long.py
 
 The same network. More epochs alone would overfit and wait for a learning rate that falls only when
 the validation loss stalls: so the pictures are also shifted by up to four pixels and lose a square
-of eight, and the rate falls along a cosine to 0. The L2 penalty becomes decoupled weight decay of
-all kernels, which Adam's division by the gradients' size does not weaken where it is needed most
-(Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101). All 150 epochs are made; the test uses
-the best of them, as before.
+of eight, and the rate falls along a cosine to 0. The L2 penalty becomes decoupled weight decay, of
+all kernels: Adam would divide the penalty's gradient by the size of the loss' and so shrink least
+what moves most (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101). All 150 epochs are
+made; the test uses the best of them, as before.
 
-On two CPU cores 50 to 80 seconds an epoch, two to three hours in all. What it reaches: README.md's tables.
+On two CPU cores 45 to 80 seconds an epoch, two to three hours in all. What it reaches: README.md's
+tables.
 """
 
 from configs import final

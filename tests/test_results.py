@@ -49,7 +49,7 @@ def test_a_changed_result_changes_the_table(tmp_path):
 def test_the_table_of_longer_training_has_the_best_so_far(tmp_path):
     for name, accuracies in {
         "final": [0.2] * 10 + [0.4, 0.3] * 15,
-        "final_long": [0.5] * 100,
+        "final_long": [0.5] * results.LONGER[-1],
     }.items():
         run = tmp_path / name / "seed-0"
         shutil.copytree(ROOT / "results" / "final" / "seed-0", run)
