@@ -9,7 +9,7 @@ all kernels: Adam would divide the penalty's gradient by the size of the loss' a
 what moves most (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101). All 150 epochs are
 made; the test uses the best of them, as before.
 
-On two CPU cores 45 to 80 seconds an epoch, two to three hours in all. What it reaches: README.md's
+On two CPU cores 45 to 75 seconds an epoch, two to three hours in all. What it reaches: README.md's
 tables.
 """
 

@@ -60,7 +60,7 @@ def test_the_table_of_longer_training_has_the_best_so_far(tmp_path):
         ]
         (run / "metrics.jsonl").write_text("\n".join(rows) + "\n")
     final, longer = results.longer_table(tmp_path).splitlines()[2:]
-    assert "| 20.00 | 40.00 | 40.00 | 40.00 | – | – | – |" in final
+    assert "| 20.00 | 40.00 | 40.00 | 40.00 | – | – | – | – | – |" in final
     assert longer.count("| 50.00 ") == len(results.LONGER)
 
 
