@@ -23,6 +23,10 @@ from cifar_jax.state import TrainState
 Logits = Float[np.ndarray, "n k"]
 Labels = Integer[np.ndarray, " n"]
 
+# Whose accuracy the test tells beside its own, without augmentation and dropout: the first ones in
+# the data set's order, which is as good as shuffled. All of them would take as long as an epoch.
+_TRAINING_IMAGES = 10_000
+
 
 def predict(
     eval_step: Callable[..., jax.Array],
@@ -108,18 +112,15 @@ def classification_figures(
     }
 
 
-def _logits(exp: Experiment, variables: dict, images: np.ndarray, tta: str) -> np.ndarray:
-    eval_step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh, tta)
-    return predict(eval_step, variables, exp.put(images), exp.config.eval.batch_size)
-
-
 def _with_tta(exp: Experiment, variables: dict) -> dict[str, float]:
     """The accuracies with test-time augmentation, where the config has it."""
-    figures = {}
-    if exp.config.eval.tta != "none":
+    figures, tta = {}, exp.config.eval.tta
+    if tta != "none":
+        eval_step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh, tta)
         for name, (images, labels) in {"validation": exp.validation, "test": exp.test}.items():
             if len(labels):
-                logits = _logits(exp, variables, images, exp.config.eval.tta)
+                size = exp.config.eval.batch_size
+                logits = predict(eval_step, variables, exp.put(images), size)
                 figures[f"{name}_accuracy_tta"] = accuracy(logits, labels)
     return figures
 
@@ -127,9 +128,11 @@ def _with_tta(exp: Experiment, variables: dict) -> dict[str, float]:
 def final_test(
     experiment: Experiment, checkpoints: Checkpoints, workdir: epath.Path, last: TrainState
 ) -> dict[str, Any]:
-    """The one reading of the test set: writes `predictions.npz`, then `result.json`.
+    """The test at the end of a run: writes `predictions.npz`, then `result.json`.
 
-    Everything comes from the workdir and the data, so that `--mode=evaluate` is this same call.
+    Of the training images it gives the accuracy of the same parameters, as the test images have it:
+    without augmentation and dropout, with the running statistics of batch norm. Everything comes
+    from the workdir and the data, so that `--mode=evaluate` is this same call.
 
     Args:
       last: the state after the last epoch; it knows which epoch was the best.
@@ -153,8 +156,12 @@ def final_test(
             "restore it, or delete the workdir and train again"
         )
     variables = restored.state.variables()
-    labels = experiment.test[1]
-    logits = _logits(experiment, variables, experiment.test[0], "none")
+    eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
+    logits, train_logits = (
+        predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
+        for images in (experiment.test[0], experiment.train[0][:_TRAINING_IMAGES])
+    )
+    labels, train_labels = experiment.test[1], experiment.train[1][:_TRAINING_IMAGES]
     loss = cross_entropy(logits, labels)
     result = {
         "parameters": summary.count((last.params, last.batch_stats)),
@@ -162,6 +169,8 @@ def final_test(
         "best_epoch": epoch,
         "stopped_early": epochs < config.epochs,
         "train_seconds": sum(row["seconds"] for row in rows.values()),
+        "train_accuracy_clean": accuracy(train_logits, train_labels),
+        "train_examples_clean": len(train_labels),
         "validation_accuracy": rows[epoch]["validation_accuracy"],
         "test_accuracy": accuracy(logits, labels),
         "test_loss": loss,
@@ -194,7 +203,7 @@ def run(workdir: epath.Path) -> dict[str, Any]:
         latest = checkpoints.restore_latest(experiment.abstract_state())
         if latest is None or not is_finished(experiment, latest.state):
             raise UserError(
-                f"the run in {workdir} has not finished; the test set is read once, at the end: "
+                f"the run in {workdir} has not finished; the test is made at its end: "
                 "go on with --mode=train first"
             )
         return final_test(experiment, checkpoints, workdir, latest.state)
@@ -212,11 +221,16 @@ def describe(result: dict[str, Any]) -> str:
     validation = ""
     if result["validation_accuracy"] is not None:
         validation = f", validation accuracy {result['validation_accuracy']:.4f}"
-    tta = [
+    more = [
         f"with test-time augmentation: {name.removesuffix('_accuracy_tta')} {result[name]:.4f}"
         for name in ("validation_accuracy_tta", "test_accuracy_tta")
         if name in result
     ]
+    if "train_accuracy_clean" in result:  # older runs lack it
+        more.append(
+            f"without augmentation and dropout: accuracy {result['train_accuracy_clean']:.4f} on "
+            f"{result['train_examples_clean']:,} training images"
+        )
     rows = result["classification_report"]
     width = max(map(len, rows))
     table = [f"{'':{width}}  precision  recall  f1-score  support"]
@@ -229,7 +243,7 @@ def describe(result: dict[str, Any]) -> str:
             f"test accuracy {result['test_accuracy']:.4f}, loss {result['test_loss']:.4f}, "
             f"objective {result['test_objective']:.4f} on {result['test_examples']:,} images; "
             f"calibration error {result['expected_calibration_error']:.4f}",
-            *tta,
+            *more,
             f"epoch {result['best_epoch']} of {result['epochs']}{early}{validation}; "
             f"{result['parameters']:,} parameters, {result['train_seconds']:.0f} s of training",
         ]

@@ -34,6 +34,7 @@ from cifar_jax.state import TrainState
 _SUMMARISED = (
     "validation_accuracy", "test_accuracy", "test_loss", "test_objective",
     "validation_accuracy_tta", "test_accuracy_tta", "expected_calibration_error", "epochs",
+    "train_accuracy_clean",
 )  # fmt: skip
 
 

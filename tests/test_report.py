@@ -105,6 +105,23 @@ def test_training_ends_with_a_page_of_everything(finished):
     assert "Unfinished" not in text
 
 
+def test_the_gap_without_augmentation_and_dropout_stands_beside_the_other(workdir):
+    edit(workdir / "result.json", lambda r: r.update(train_accuracy_clean=0.9876))
+    run = evidence.load(workdir)
+    gaps = {"without": run.clean_gap, "with": run.gap(run.best_row)}
+    assert run.clean_gap == 0.9876 - run.best_row["validation_accuracy"]
+    shown = {f"{100 * gap:.2f} points" for gap in gaps.values()}
+    text, _ = read(page.run(workdir))
+    assert len(shown) == 2 and all(gap in text for gap in shown) and "98.76 %" in text
+    comparison, _ = read(page.compare([workdir], workdir))
+    assert f"{100 * run.clean_gap:.2f}" in comparison
+    # A result from before it was measured is read as before.
+    edit(workdir / "result.json", lambda r: r.pop("train_accuracy_clean"))
+    assert evidence.load(workdir).clean_gap is None
+    page.compare([workdir], workdir)
+    assert "without augmentation and dropout" not in page.run(workdir).read_text()
+
+
 def test_the_page_is_the_same_when_it_is_made_again(finished, workdir):
     before = (finished / "report.html").read_text()
     (workdir / "report.html").unlink()

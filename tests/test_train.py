@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from cifar_jax import evaluate, experiment, steps, train
+from cifar_jax import evaluate, experiment, steps, train, trained
 from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
@@ -25,7 +25,8 @@ ROW_KEYS = {
 RESULT_KEYS = {
     "parameters", "epochs", "best_epoch", "stopped_early", "train_seconds", "validation_accuracy",
     "test_accuracy", "test_loss", "test_objective", "test_examples", "confusion_matrix",
-    "classification_report", "expected_calibration_error",
+    "classification_report", "expected_calibration_error", "train_accuracy_clean",
+    "train_examples_clean",
 }  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def config():
     return command_line.tiny_config()
 
 
-def test_a_run_keeps_the_workdir_contract(config, tmp_path):
+def test_a_run_keeps_the_workdir_contract(config, tmp_path, monkeypatch):
     config.profile = True
     result = train.run(config, epath.Path(tmp_path))
     names = {path.name for path in tmp_path.iterdir()}
@@ -72,6 +73,17 @@ def test_a_run_keeps_the_workdir_contract(config, tmp_path):
     assert evaluate.accuracy(logits, labels) == result["test_accuracy"]
     assert evaluate.cross_entropy(logits, labels) == pytest.approx(result["test_loss"])
     assert result["test_objective"] > result["test_loss"]
+
+    # The training images as the test's: no flip, no dropout, batch norm's running statistics.
+    images, labels = experiment.build(config).train
+    correct = trained.load(tmp_path).logits(images).argmax(1) == labels
+    assert result["train_examples_clean"] == len(labels) == 1221
+    assert result["train_accuracy_clean"] == np.mean(correct)
+    monkeypatch.setattr(evaluate, "_TRAINING_IMAGES", 100)
+    again = evaluate.run(epath.Path(tmp_path))
+    assert again["train_examples_clean"] == 100
+    assert again["train_accuracy_clean"] == np.mean(correct[:100])
+    assert f"{again['train_accuracy_clean']:.4f} on 100 training" in evaluate.describe(again)
 
     environment = json.loads((tmp_path / "environment.json").read_text())
     assert {"python", "jax", "flax", "optax", "orbax-checkpoint", "backend", "device_kind",

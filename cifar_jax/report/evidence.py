@@ -58,10 +58,22 @@ class Run:
         return self.rows[0]["validation_accuracy"] is not None
 
     def gap(self, row: dict[str, Any]) -> float | None:
-        """Training minus validation accuracy of a row, in [-1, 1]."""
+        """Training minus validation accuracy of a row, in [-1, 1].
+
+        The training accuracy is that of the epoch's steps, with augmentation and dropout, which
+        validation goes without: so this hides overfitting. `clean_gap` does not.
+        """
         if not self.validates:
             return None
         return row["train_accuracy"] - row["validation_accuracy"]
+
+    @property
+    def clean_gap(self) -> float | None:
+        """Training minus validation accuracy of the tested parameters, in [-1, 1], both without
+        augmentation and dropout; None where one of them was not measured."""
+        train = (self.result or {}).get("train_accuracy_clean")
+        validation = self.best_row["validation_accuracy"]
+        return None if train is None or validation is None else train - validation
 
     @property
     def rate_drops(self) -> list[int]:
