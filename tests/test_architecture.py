@@ -1,35 +1,31 @@
-"""The house: a floor imports only floors below it, and some doors are single."""
+"""The house as README.md draws it: who may import whom; and some doors are single."""
 
 import ast
+import graphlib
 import pathlib
+import re
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-# From the ground up. A module imports those of lower floors, and its own package's.
-FLOORS = [
-    {"errors", "memory", "compilation", "reference", "config_tree"},
-    {"config", "distributed"},
-    {"config_file", "workdir"},
-    {"data", "models", "environment", "images", "metrics_writer"},
-    {"muon", "adversarial"},
-    {"optim", "lookahead", "callbacks", "checkpoint", "sharding", "interrupt", "weights"},
-    {"state"},
-    {"steps"},
-    {"experiment"},
-    {"evaluate", "trained"},
-    {"robustness", "saliency"},
-    {"loop", "predict", "report", "export", "demo"},
-    {"train", "seeds"},
-    {"modes", "results"},
-    {"main"},
-]
 SOURCES = sorted([ROOT / "main.py", *(ROOT / "cifar_jax").rglob("*.py")])
 
 
 def room(path: pathlib.Path) -> str:
+    """A module of `cifar_jax`, a package of it as a whole, or `main`."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return parts[1] if parts[0] == "cifar_jax" else parts[0]
+
+
+def floors(readme: str) -> list[tuple[int, str]]:
+    """Floor and room of each link in the second column of the map."""
+    _, _, text = readme.partition("\n## A map of the code\n")
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", text, re.MULTILINE)
+    links = [(floor, link) for floor, cell in rows for link in re.findall(r"\]\((.*?)\)", cell)]
+    return [(int(floor), room(ROOT / link)) for floor, link in links]
+
+
+FLOORS = floors((ROOT / "README.md").read_text())
 
 
 def imported(path: pathlib.Path) -> set[str]:
@@ -38,20 +34,34 @@ def imported(path: pathlib.Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} imports by a relative name"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
+def rooms_imported(path: pathlib.Path) -> set[str]:
+    parts = [[*name.split("."), "__init__"] for name in imported(path)]
+    return {names[1] for names in parts if names[0] == "cifar_jax"} - {room(path)}
+
+
+def test_every_module_stands_in_the_map_once():
+    assert sorted(name for _, name in FLOORS) == sorted({room(path) for path in SOURCES}), (
+        "README.md's map of the code must name each module of cifar_jax"
+    )
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_floor_imports_only_floors_below(path):
-    if room(path) == "__init__":
-        return
-    level = {name: i for i, names in enumerate(FLOORS) for name in names}
-    assert room(path) in level, "a new room needs a floor"
-    for name in imported(path):
-        parts = name.split(".")
-        if parts[0] == "cifar_jax" and parts[1] != room(path):
-            assert level[parts[1]] < level[room(path)], f"{room(path)} imports {parts[1]}"
+def test_a_floor_imports_only_itself_and_floors_below(path):
+    level = {name: floor for floor, name in FLOORS}
+    above = {name for name in rooms_imported(path) if level[name] > level[room(path)]}
+    assert not above, f"{room(path)} imports from a floor above it, by README.md's map"
+
+
+def test_no_rooms_import_each_other_in_a_circle():
+    graph: dict[str, set[str]] = {}
+    for path in SOURCES:
+        graph.setdefault(room(path), set()).update(rooms_imported(path))
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 
 @pytest.mark.parametrize(("library", "only"), [("orbax", "checkpoint"), ("tensorflow", None)])
