@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Float32, Integer, UInt8
 from scipy.special import logsumexp, softmax
 
 from cifar_jax import config as config_lib
-from cifar_jax import distributed, metrics_writer, optim, steps
+from cifar_jax import distributed, metrics_writer, optim, run_data, steps
 from cifar_jax import workdir as files
 from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.data import batches
@@ -182,7 +182,7 @@ def final_test(
     }
     if distributed.is_writer():
         files.write_npz(workdir / files.PREDICTIONS, {"logits": logits, "labels": labels})
-        files.write_json(workdir / files.DATA, experiment.describe_data())
+        run_data.record(experiment, workdir)
         files.write_json(workdir / files.RESULT, result)
     return result
 
@@ -194,11 +194,11 @@ def run(workdir: epath.Path) -> dict[str, Any]:
       The content of `result.json`.
 
     Raises:
-      UserError: there is no finished run.
+      UserError: there is no finished run, or the data are not at hand or not those of the run.
     """
     config = files.load_config(workdir)
     config_lib.validate(config)
-    experiment = build(config)
+    experiment = build(config, run_data.load(config, workdir))
     with Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
         latest = checkpoints.restore_latest(experiment.abstract_state())
         if latest is None or not is_finished(experiment, latest.state):

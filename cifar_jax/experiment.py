@@ -99,8 +99,7 @@ class Experiment:
         mean, std = (None if s is None else s.tolist() for s in self.statistics)
         return {
             "name": self.dataset.name,
-            "image_shape": list(self.dataset.train_images.shape[1:]),
-            "class_names": list(self.dataset.class_names),
+            **self.dataset.description,
             "mean": mean,
             "std": std,
         }

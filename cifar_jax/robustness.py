@@ -34,7 +34,15 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from cifar_jax import adversarial, compilation, distributed, evaluate, sharding, trained
+from cifar_jax import (
+    adversarial,
+    compilation,
+    distributed,
+    evaluate,
+    run_data,
+    sharding,
+    trained,
+)
 from cifar_jax import workdir as files
 from cifar_jax.data import archive, batches, corruptions, sources
 from cifar_jax.errors import UserError
@@ -72,7 +80,7 @@ def run(workdir: epath.Path, suite: str, count: int | None = None) -> dict[str, 
     if suite == "adversarial" and count is None:
         count = _ADVERSARIAL_IMAGES
     about = SUITES[suite]
-    dataset = sources.load(network.config.data)
+    dataset = run_data.load(network.config, workdir)
     task = _Task(network, (dataset.test_images[:count], dataset.test_labels[:count]), count)
     accuracy: dict[str, dict[str, float]] = {}
     images: dict[str, int] = {}

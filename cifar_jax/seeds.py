@@ -20,10 +20,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cifar_jax import config as config_lib
-from cifar_jax import distributed, environment, evaluate, experiment, sharding, steps
+from cifar_jax import distributed, environment, evaluate, experiment, run_data, sharding, steps
 from cifar_jax import workdir as files
 from cifar_jax.checkpoint import Checkpoints
-from cifar_jax.data import sources
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import Experiment
 from cifar_jax.interrupt import Interrupted, StopRequest
@@ -81,7 +80,9 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
         return summary
 
     with StopRequest() as stop, contextlib.ExitStack() as resources:
-        dataset = sources.load(config.data)
+        dataset = run_data.load(config, _home(workdir, config))
+        for member in _configs(config):
+            run_data.check(member, _home(workdir, member), dataset)
         experiments = [experiment.build(member, dataset) for member in _configs(config)]
         resources.enter_context(files.locked(workdir))
         files.claim(workdir, config)
@@ -109,14 +110,18 @@ def _configs(config: ConfigDict) -> Iterator[ConfigDict]:
         yield member
 
 
+def _home(workdir: epath.Path, member: ConfigDict) -> epath.Path:
+    return workdir / f"seed-{member.seed}"
+
+
 @contextlib.contextmanager
 def _member(exp: Experiment, parent: epath.Path, stop: StopRequest) -> Iterator[_Member]:
     config = exp.config
-    workdir = parent / f"seed-{config.seed}"
+    workdir = _home(parent, config)
     files.check_config(workdir, config)
     with files.locked(workdir), Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
         files.claim(workdir, config)
-        files.write_json(workdir / files.DATA, exp.describe_data())
+        run_data.record(exp, workdir)
         below = (whole_epochs(workdir) + 1) * exp.steps_per_epoch  # as in train.run
         restored = checkpoints.restore_latest(exp.abstract_state(), below)
         state = restored.state if restored else exp.initial_state()

@@ -9,7 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cifar_jax import config as config_lib
-from cifar_jax import distributed, environment, evaluate, experiment
+from cifar_jax import distributed, environment, evaluate, experiment, run_data
 from cifar_jax import workdir as files
 from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.experiment import Experiment
@@ -42,16 +42,16 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
             print(f"{workdir} holds the finished run of this config")
             print(evaluate.describe(result))
             if not (workdir / files.REPORT).exists():
-                _report(workdir, experiment.build(config))
+                _report(workdir, experiment.build(config, run_data.load(config, workdir)))
         return result
 
     with StopRequest() as stop, contextlib.ExitStack() as resources:
         # ------------------------------------------------------------ data, mesh, network
-        exp = experiment.build(config)
+        exp = experiment.build(config, run_data.load(config, workdir))
         if writes:
             resources.enter_context(files.locked(workdir))
             files.claim(workdir, config)
-            files.write_json(workdir / files.DATA, exp.describe_data())
+            run_data.record(exp, workdir)
 
         # ------------------------------------------------------------ state, new or restored
         with Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:

@@ -5,16 +5,18 @@ is a function of its config and not of the place its data came from.
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 import numpy as np
 from jaxtyping import Int32, UInt8
 from PIL import Image
 
-from cifar_jax.data import archive, cache
+from cifar_jax.data import archive, cache, fingerprint
 from cifar_jax.data.archive import Splits
 from cifar_jax.errors import UserError
 
@@ -30,6 +32,15 @@ class Dataset:
     test_labels: Int32[np.ndarray, " test"]  # in [0, len(class_names))
     class_names: tuple[str, ...]
     source: str  # one line for humans: where the arrays came from
+
+    @functools.cached_property
+    def description(self) -> dict[str, Any]:
+        """What tells it from other data sets; see `data/fingerprint.py`."""
+        splits = {
+            "train": (self.train_images, self.train_labels),
+            "test": (self.test_images, self.test_labels),
+        }
+        return fingerprint.of(splits, self.class_names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +134,7 @@ def _canonical(
 
 def _fingerprint(images: UInt8[np.ndarray, "n ..."], labels: Int32[np.ndarray, " n"]) -> str:
     """SHA-256 of a split's image bytes followed by its labels as little-endian int32."""
-    digest = hashlib.sha256(np.ascontiguousarray(images).data)
-    digest.update(labels.astype("<i4").tobytes())
-    return digest.hexdigest()
+    return fingerprint.of_split(images, labels)["content"]
 
 
 def _check(source: str, splits: Splits, num_classes: int, known: _Known | None) -> None:

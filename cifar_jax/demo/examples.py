@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 
-from cifar_jax.data import sources
+from cifar_jax import run_data
 from cifar_jax.errors import UserError
 from cifar_jax.trained import Trained
 
@@ -25,14 +25,15 @@ class Example:
 def find(network: Trained) -> list[Example]:
     """The first test image of each class, of the first 20, that the network's run was tested on.
 
-    Nothing is downloaded: without the data on this machine there are none, and a log line says so.
+    Nothing is downloaded: without the data of the run on this machine there are none, and a log
+    line says so.
     """
-    data = network.config.data.copy_and_resolve_references()
-    data.download = False
+    config = network.config.copy_and_resolve_references()
+    config.data.download = False
     try:
-        dataset = sources.load(data)
+        dataset = run_data.load(config, network.workdir)
     except UserError as error:
-        _log.warning("no examples of %s: %s", data.name, error)
+        _log.warning("no examples of %s: %s", config.data.name, error)
         return []
     labels, first = np.unique(dataset.test_labels, return_index=True)
     return [

@@ -13,7 +13,7 @@ import onnx
 from etils import epath
 from onnxruntime import quantization
 
-from cifar_jax import evaluate, experiment
+from cifar_jax import evaluate, experiment, run_data
 from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
 from cifar_jax.export import onnx_format, verification
@@ -38,7 +38,7 @@ class _Calibration(quantization.CalibrationDataReader):
 
 def write(network: Trained, path: epath.Path) -> str:
     """See `cifar_jax.export.run`; writes the figures beside the file, as .json."""
-    data_set = experiment.build(network.config)
+    data_set = experiment.build(network.config, run_data.load(network.config, network.workdir))
     images, labels = data_set.test
     network = onnx_format.in_float32(network)
     data = quantize(onnx_format.to_model(network), data_set.train[0][:_CALIBRATION_IMAGES])

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cifar_jax import config as config_lib
-from cifar_jax import config_tree, evaluate, experiment, reference, robustness
+from cifar_jax import config_tree, evaluate, experiment, reference, robustness, run_data
 from cifar_jax import workdir as files
 from cifar_jax.data import augment
 from cifar_jax.errors import UserError
@@ -43,13 +43,16 @@ def run(workdir: epath.Path) -> epath.Path:
       The page's path.
 
     Raises:
-      UserError: there is no run, it has not ended an epoch yet, or a file is damaged.
+      UserError: there is no run, it has not ended an epoch yet, a file is damaged, or the data at
+        hand are not those of the run.
     """
     config = evidence.load(workdir).config
     config.data.download = False
     try:
         config_lib.validate(config)
-        return write(workdir, experiment.build(config))
+        return write(workdir, experiment.build(config, run_data.load(config, workdir)))
+    except run_data.OtherData:
+        raise
     except UserError as error:
         reason = str(error).splitlines()[0]
         _log.warning("layers and pictures are left out: %s", reason)

@@ -1,0 +1,69 @@
+"""What tells one data set from another: JSON-ready, so that a run or a cache can keep it.
+
+    {
+        "image_shape": [H, W, C],
+        "class_names": in the order of the labels,
+        "fingerprint": {split: {"images": their number, "pixels": SHA-256, "content": SHA-256}},
+    }
+
+The digest of the content is of the bytes of all images, then of all labels as little-endian int32;
+that of the pixels leaves the labels out. Of data in canonical order they are the same wherever the
+data came from.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from cifar_jax.data.archive import Splits
+
+
+def of_split(
+    images: UInt8[np.ndarray, "n h w c"], labels: Int32[np.ndarray, " n"]
+) -> dict[str, Any]:
+    """A split's part of the fingerprint. CIFAR-10 takes 0.2 s."""
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+    pixels = digest.hexdigest()
+    digest.update(labels.astype("<i4").tobytes())
+    return {"images": len(images), "pixels": pixels, "content": digest.hexdigest()}
+
+
+def of(splits: Splits, class_names: Sequence[str]) -> dict[str, Any]:
+    """What tells a data set from others."""
+    return {
+        "image_shape": list(splits["train"][0].shape[1:]),
+        "class_names": list(class_names),
+        "fingerprint": {split: of_split(*arrays) for split, arrays in splits.items()},
+    }
+
+
+def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """What tells `found` from `known`, in words; what `known` lacks is not compared."""
+    texts = []
+    same_shape = known["image_shape"] == found["image_shape"]
+    if not same_shape:
+        shapes = ("x".join(map(str, one["image_shape"])) for one in (found, known))
+        texts.append("images of {} instead of {}".format(*shapes))
+    texts += _names(known["class_names"], found["class_names"])
+    for split, was in known.get("fingerprint", {}).items():
+        now = found["fingerprint"][split]
+        if now["images"] != was["images"]:
+            texts.append(f"{now['images']:,} {split} images instead of {was['images']:,}")
+        elif same_shape and now["pixels"] != was.get("pixels", now["pixels"]):
+            texts.append(f"other pixels in the {split} images")
+        elif same_shape and now["content"] != was["content"]:
+            texts.append(f"other labels of the {split} images")
+    return texts
+
+
+def _names(known: list[str], found: list[str]) -> list[str]:
+    if len(known) != len(found):
+        return [f"{len(found)} classes instead of {len(known)}"]
+    for i, (was, now) in enumerate(zip(known, found, strict=True)):
+        if was != now:
+            order = " (the classes have another order)" if sorted(known) == sorted(found) else ""
+            return [f"class {i} named {now!r} instead of {was!r}{order}"]
+    return []
