@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
+from cifar_jax import image_formats
 from cifar_jax.errors import UserError
 
 FITS = ("crop", "whole")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 MAX_BYTES = 256 << 20  # of a file; an uncompressed one of the pixels allowed is about as large
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
 _MODES = {1: "L", 3: "RGB"}  # by the number of channels
 # A JPEG is decoded at a half to an eighth, but at least so many times as large as wanted: Pillow
 # calls what the resize then makes of it almost indistinguishable from that of the whole.
@@ -70,7 +70,7 @@ def decode(
     if len(data) > MAX_BYTES:
         raise UserError(f"more than {MAX_BYTES >> 20} MiB: make it smaller")
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = image_formats.open_image(data)
         least = _GAP * max(height, width)
         drafted = image.draft(None, (least, least))
         image.load()

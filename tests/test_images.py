@@ -5,6 +5,7 @@ import random
 import struct
 import zlib
 
+import jpegs
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
@@ -305,6 +306,12 @@ def seeds():
         encoded(rgb.convert("CMYK"), "JPEG"),
         encoded(rgb.convert("L"), "JPEG", progressive=True),
         encoded(rgb.convert("RGBA"), "WEBP", lossless=True, exif=exif),
+        encoded(rgb.convert("CMYK"), "JPEG", progressive=True),
+        encoded(rgb.convert("CMYK"), "JPEG").replace(b"Adobe\0d\0\0\0\0\0", b"Adobe\0d\0\0\0\0\2"),
+        *map(jpegs.from_tool, jpegs.FROM_TOOLS),
+        *(jpegs.lossless(NOISE[:20, :24, :channels]) for channels in (1, 3)),
+        jpegs.grey_blocks((24, 20), jpegs.SOF1, bits=12),
+        jpegs.grey_blocks((400, 300)),  # is drafted
     ]
     return files
 

@@ -1,7 +1,6 @@
 """Image classification sets from a TensorFlow Datasets directory, read without TensorFlow."""
 
 import difflib
-import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError
-from PIL import Image
 
+from cifar_jax import image_formats
 from cifar_jax.data import tfds_prepare
 from cifar_jax.data.archive import Images, Labels, Splits
 from cifar_jax.data.tfds_prepare import brief
@@ -152,11 +151,14 @@ def _decode(builder: Any, split: str) -> tuple[Images, Labels]:
         for start in range(0, len(records), _CHUNK):
             indices = range(start, min(start + _CHUNK, len(records)))
             for i, record in zip(indices, records.__getitems__(list(indices)), strict=True):
-                with Image.open(io.BytesIO(record[image_key])) as image:
+                with image_formats.open_image(record[image_key]) as image:
                     images[i] = np.asarray(image).reshape(shape)
                 labels[i] = record[label_key]
-    # array_record reports damage as RuntimeError, Pillow as OSError.
-    except (RuntimeError, OSError, ValueError, IndexError, KeyError, DecodeError) as error:
+    # array_record reports damage as RuntimeError, Pillow as OSError, `open_image` as UserError.
+    except (
+        *(RuntimeError, OSError, ValueError, IndexError, KeyError),
+        *(DecodeError, UserError),
+    ) as error:
         raise UserError(
             f"the {split} split in {builder.data_path} is damaged ({brief(error)}): remove that"
             " directory to have it prepared anew"

@@ -1,0 +1,212 @@
+"""What the pinned Pillow decodes wrongly is refused; what it decodes, it decodes right."""
+
+import io
+import struct
+from unittest import mock
+
+import command_line
+import jpegs
+import numpy as np
+import pytest
+import tiny
+from etils import epath
+from PIL import Image
+
+from cifar_jax import images, train
+from cifar_jax.data import sources
+from cifar_jax.errors import UserError
+
+SHAPE = (20, 24, 3)
+PIXELS = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
+COLORS = np.random.default_rng(1).integers(0, 256, (16, 3), np.uint8)
+GREYS = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
+TWO = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
+
+
+def encoded(image: Image.Image, format: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def bmp(size, bits, content, palette, compression=0) -> bytes:
+    """A BMP of BITMAPINFOHEADER with a palette `[N, 3]`; content is from the lowest row."""
+    colors = np.pad(palette[:, ::-1], ((0, 0), (0, 1))).tobytes()
+    start = 14 + 40 + len(colors)
+    counts = (len(content), 0, 0, len(palette), 0)
+    info = struct.pack("<IiiHHIIiiII", 40, *size, 1, bits, compression, *counts)
+    return (
+        struct.pack("<2sIHHI", b"BM", start + len(content), 0, 0, start) + info + colors + content
+    )
+
+
+def reason(data: bytes, shape=(4, 4, 3)) -> str:
+    """Why it is refused, in a line."""
+    with pytest.raises(UserError) as caught:
+        images.decode(data, shape)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------------------- JPEG, refused
+def hierarchical() -> bytes:
+    """A smaller frame by itself, then what makes it the larger one."""
+    small, end = jpegs.grey_blocks((12, 10))[2:-2], b"\xff\xd9"
+    larger = jpegs.grey_blocks((24, 20), jpegs.SOF5)[2:-2]
+    return b"\xff\xd8" + jpegs.frame(jpegs.DHP, (24, 20), 8, 1) + small + larger + end
+
+
+REFUSED = {
+    "a lossless JPEG": jpegs.lossless(PIXELS),
+    "a lossless JPEG, which": jpegs.lossless(PIXELS[..., :1]),
+    "a hierarchical JPEG": hierarchical(),
+    "a JPEG-LS": jpegs.grey_blocks((24, 20), 0xF7),
+    "a JPEG of 1 x 12 bits a pixel": jpegs.grey_blocks((24, 20), jpegs.SOF1, 12),
+    "a JPEG that does not say its height": jpegs.grey_blocks((24, 0)),
+    "a run-length-coded BMP": bmp((4, 1), 4, b"\4\x12\0\1", COLORS, 2),
+    "a run-length-coded BMP, which": bmp((4, 1), 8, b"\4\1\0\1", COLORS, 1),
+    "a BMP of 8 bits a pixel with grey": bmp((4, 1), 8, b"\0\1\1\0", TWO),
+    "a BMP of 4 bits a pixel with grey": bmp((8, 1), 4, b"\0\x12\x34\x56", GREYS[:16]),
+    "a BMP of 4 bits": bmp((8, 1), 4, b"\0\1\1\0", TWO),
+    "a BMP of 1 bits": bmp((32, 1), 1, bytes(4), TWO[:1]),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_decoded_wrongly_is_refused_by_its_kind(kind):
+    found = reason(REFUSED[kind])
+    assert found.startswith(kind) and found.endswith(", which is not supported: save it as PNG")
+
+
+@pytest.mark.parametrize("marker", [m for m in range(0xC0, 0xD0) if m not in (0xC4, 0xC8, 0xCC)])
+@pytest.mark.parametrize("size", [(400, 304), (24, 20)])
+def test_a_frame_of_any_kind_is_decoded_or_refused(marker, size):
+    """The rest of the file is sequential: what it is must be told by the frame alone."""
+    data = jpegs.grey_blocks(size, marker)
+    if marker in (0xC0, 0xC1):
+        np.testing.assert_array_equal(images.decode(data, (4, 4, 3)), np.full((4, 4, 3), 128))
+    elif marker in (0xC2, 0xC9, 0xCA):  # of libjpeg's own kinds, but the scan is of another
+        try:
+            images.decode(data, (4, 4, 3))
+        except UserError as error:
+            assert str(error).startswith("damaged")
+    else:
+        assert "not supported: save it as PNG" in reason(data)
+
+
+@pytest.mark.parametrize("between", [
+    b"",
+    b"\0\1\2",  # is passed over
+    b"\xff\xff\xff",  # fills
+    b"\xff\0",
+    b"\xff\xd0",
+    jpegs.segment(0xFE, jpegs.frame(jpegs.SOF0, (8, 8), 8, 1)),
+    jpegs.segment(0xE1, b"Exif\0\0" + jpegs.grey_blocks((8, 8))),
+])  # fmt: skip
+def test_the_frame_is_found_whatever_comes_before_it(between):
+    lossless = jpegs.lossless(PIXELS)
+    assert reason(lossless[:2] + b"\xff\xfe\0\2" + between + lossless[2:]).startswith("a lossless")
+    plain = jpegs.grey_blocks((24, 20))
+    found = images.decode(plain[:2] + b"\xff\xfe\0\2" + between + plain[2:], (4, 4, 3))
+    np.testing.assert_array_equal(found, np.full((4, 4, 3), 128))
+
+
+def test_one_picture_of_two_sizes_is_damaged():
+    """Pillow would take memory for one of them, and libjpeg write the other."""
+    small, large = jpegs.grey_blocks((24, 20)), jpegs.grey_blocks((400, 300))
+    first = jpegs.frame(jpegs.SOF0, (24, 20), 8, 1)
+    tables = large.index(b"\xff\xc0")
+    end = b"\xff\xd9"
+    for data in (
+        large[:tables] + first + large[tables:],
+        large[:2] + first + end + large,
+        large[:2] + end + first + large[2:],
+        large.replace(b"\xff\xda", first + b"\xff\xda", 1),
+        small[:-2] + large[2:],
+        large[:2] + jpegs.segment(jpegs.SOF0, b"\x08\0\x08") + large[2:],
+    ):
+        assert reason(data).startswith("damaged (a JPEG ")
+
+
+def test_a_jpeg_of_very_many_scans_or_segments_is_refused():
+    progressive = encoded(Image.fromarray(PIXELS), "JPEG", progressive=True)
+    last = progressive.rindex(b"\xff\xda")
+    assert "very many scans" in reason(progressive[:-2] + 100 * progressive[last:-2])
+    assert "very many" in reason(progressive[:2] + 10_001 * b"\xff\xfe\0\2" + progressive[2:])
+
+
+# ---------------------------------------------------------------------------- JPEG, decoded
+@pytest.mark.parametrize("name", jpegs.FROM_TOOLS)
+@pytest.mark.parametrize("shape", [SHAPE, (5, 6, 3)])  # in full, and drafted
+def test_other_codes_of_the_same_picture_are_the_same_pixels(name, shape):
+    expected = images.decode(jpegs.from_tool("original"), shape)
+    np.testing.assert_array_equal(images.decode(jpegs.from_tool(name), shape), expected)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("transform", [0, 2])
+def test_adobes_cmyk_and_ycck_are_inverted(transform, progressive):
+    stored = np.broadcast_to(np.array([10, 200, 90, 60], np.uint8), (16, 16, 4))
+    data = encoded(Image.fromarray(stored, "CMYK"), "JPEG", quality=100, progressive=progressive)
+    at = data.index(b"Adobe") + 11
+    assert data[at] == 0
+    inverted = 255 - stored[0, 0].astype(float)  # as the file has it
+    if transform == 2:  # its first three are to be taken for YCbCr
+        y, cb, cr = inverted[:3] - (0, 128, 128)
+        rgb = y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb
+        inverted[:3] = 255 - np.clip(rgb, 0, 255)
+    cmy, black = inverted[:3], inverted[3]
+    expected = cmy * black / 255
+    found = images.decode(data[:at] + bytes([transform]) + data[at + 1 :], (16, 16, 3))
+    np.testing.assert_allclose(found[0, 0], expected, atol=3)
+
+
+# ---------------------------------------------------------------------------- BMP
+@pytest.mark.parametrize("bits", [1, 4, 8])
+@pytest.mark.parametrize("palette", ["colors", "greys", "two"])
+def test_a_bmp_with_a_palette_is_decoded_right_or_refused(bits, palette):
+    colors = {"colors": COLORS, "greys": GREYS, "two": TWO}[palette][: 2**bits]
+    indices = np.random.default_rng(2).integers(0, len(colors), (6, 32))
+    digits = np.unpackbits(indices[::-1, :, None].astype(np.uint8), axis=2)[..., 8 - bits :]
+    data = bmp((32, 6), bits, np.packbits(digits).tobytes(), colors)
+    try:
+        found = images.decode(data, (6, 32, 3))
+    except UserError as error:
+        assert str(error).startswith(f"a BMP of {bits} bits a pixel with grey or two colors")
+        assert palette != "colors" and (bits, palette) not in {(1, "two"), (8, "greys")}
+    else:
+        np.testing.assert_array_equal(found, colors[indices])
+
+
+# ---------------------------------------------------------------------------- predict
+def test_a_lossless_jpeg_costs_its_own_answer_alone(tmp_path):
+    with mock.patch.object(sources, "load", return_value=tiny.dataset()):
+        train.run(tiny.config({"epochs": 1}), epath.Path(tmp_path / "run"))
+    (tmp_path / "photos").mkdir()
+    for i, image in enumerate(tiny.images_and_labels(6)[0]):
+        Image.fromarray(image).save(tmp_path / f"photos/{i}.png")
+
+    def predicted():
+        status, output = command_line.run(
+            "--mode=predict",
+            f"--workdir={tmp_path / 'run'}",
+            "--format=csv",
+            str(tmp_path / "photos"),
+        )
+        lines = output.splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        return status, errors, [line for line in lines if line not in errors]
+
+    status, errors, rows = predicted()
+    assert (status, errors, len(rows)) == (0, [], 7)
+    large = np.random.default_rng(3).integers(0, 256, (200, 300, 3), np.uint8)
+    (tmp_path / "photos/3a.jpg").write_bytes(jpegs.lossless(large))
+    status, (error,), again = predicted()
+    assert status == 65 and again == rows
+    assert error.endswith("3a.jpg: a lossless JPEG, which is not supported: save it as PNG")
+
+
+@pytest.mark.parametrize("format", ["DIB", "ICO", "ICNS", "TIFF", "PPM", "JPEG2000", "TGA", "EPS"])
+def test_no_other_format_is_opened(format):
+    data = encoded(Image.fromarray(PIXELS).resize((32, 32)), format)
+    assert reason(data) == "not a PNG, JPEG, WebP, GIF or BMP image"
