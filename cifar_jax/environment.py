@@ -39,7 +39,8 @@ def _processor() -> str:
 
 def collect() -> dict[str, Any]:
     """The environment of this process, JSON-ready."""
-    status = _git("status", "--porcelain")
+    # But for evidence and texts: these change no run, and are made of several before a commit.
+    status = _git("status", "--porcelain", "--", ".", ":(exclude)results", ":(exclude)*.md")
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),

@@ -1,13 +1,24 @@
-"""The README's table is the one that its evidence gives."""
+"""The README's tables are those that the evidence gives, and the evidence agrees with itself."""
 
 import json
 import pathlib
 import shutil
 
+import command_line
+import numpy as np
+import pytest
+from etils import epath
+
 from benchmarks import chips, table
-from cifar_jax import results
+from cifar_jax import published, readme_tables, results, train
+from cifar_jax.errors import UserError
+from cifar_jax.report import page
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+def edit(path: pathlib.Path, **changes) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_the_readme_shows_what_make_results_generates():
@@ -21,10 +32,21 @@ def test_the_readme_shows_what_make_results_generates():
 
 
 def test_every_run_has_all_of_its_evidence():
-    names = {"config.json", "environment.json", "metrics.jsonl", "result.json", "report.html"}
-    further = {"robustness.json", "export"}
     runs = list((ROOT / "results").glob("*/seed-*"))
-    assert runs and all({path.name for path in run.iterdir()} - further == names for run in runs)
+    assert runs
+    for run in runs:
+        names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+        wanted = set(published.REQUIRED)
+        began = json.loads((run / "environment.json").read_text())["starts"][0]["time"]
+        if began < "2026-11-26":  # these were not kept, and README.md says so
+            wanted -= {"predictions.npz", "data.json"}
+        assert names - set(published.OPTIONAL) - {"report.html"} == wanted, run
+
+
+def test_no_run_comes_from_a_tree_with_changes():
+    for path in (ROOT / "results").glob("*/seed-*/environment.json"):
+        starts = json.loads(path.read_text())["starts"]
+        assert starts and all(s["git_commit"] and s["git_dirty"] is False for s in starts), path
 
 
 def test_a_changed_result_changes_the_table(tmp_path):
@@ -32,7 +54,7 @@ def test_a_changed_result_changes_the_table(tmp_path):
     path = next((tmp_path / "results/model1").glob("seed-*/result.json"))
     result = json.loads(path.read_text())
     path.write_text(json.dumps({**result, "test_accuracy": 0.123456}))
-    before, after = results.table(ROOT / "results"), results.table(tmp_path / "results")
+    before, after = (readme_tables.table(p / "results") for p in (ROOT, tmp_path))
     assert before != after
     reports = (results.classification_reports(p / "results") for p in (ROOT, tmp_path))
     assert len(set(reports)) == 2
@@ -49,7 +71,7 @@ def test_a_changed_result_changes_the_table(tmp_path):
 def test_the_table_of_longer_training_has_the_best_so_far(tmp_path):
     for name, accuracies in {
         "final": [0.2] * 10 + [0.4, 0.3] * 15,
-        "final_long": [0.5] * results.LONGER[-1],
+        "final_long": [0.5] * readme_tables.LONGER[-1],
     }.items():
         run = tmp_path / name / "seed-0"
         shutil.copytree(ROOT / "results" / "final" / "seed-0", run)
@@ -59,23 +81,158 @@ def test_the_table_of_longer_training_has_the_best_so_far(tmp_path):
             for epoch, accuracy in enumerate(accuracies, 1)
         ]
         (run / "metrics.jsonl").write_text("\n".join(rows) + "\n")
-    final, longer = results.longer_table(tmp_path).splitlines()[2:]
+    final, longer = readme_tables.longer_table(tmp_path).splitlines()[2:]
     assert "| 20.00 | 40.00 | 40.00 | 40.00 | – | – | – | – | – |" in final
-    assert longer.count("| 50.00 ") == len(results.LONGER)
+    assert longer.count("| 50.00 ") == len(readme_tables.LONGER)
 
 
 def test_the_table_of_harder_images_has_what_was_measured(tmp_path):
     run = tmp_path / "final" / "seed-0"
     shutil.copytree(ROOT / "results" / "final" / "seed-0", run)
-    assert len(results.harder_table(tmp_path).splitlines()) == 2  # only the title
+    assert len(readme_tables.harder_table(tmp_path).splitlines()) == 2  # only the title
     means = {str(severity): 0.9 - 0.1 * severity for severity in range(1, 6)}
     attacked = {"FGSM": {"2/255": 0.3, "8/255": 0.2}, "PGD": {"2/255": 0.1, "8/255": 0.0}}
     suites = {"corruptions": {"mean_accuracy": means}, "adversarial": {"accuracy": attacked}}
     (run / "robustness.json").write_text(json.dumps(suites))
-    row = results.harder_table(tmp_path).splitlines()[2]
+    row = readme_tables.harder_table(tmp_path).splitlines()[2]
     clean = json.loads((run / "result.json").read_text())["test_accuracy"]
     figures = f"{100 * clean:.2f} | 60.00 | 80.00 | 40.00 | 30.00 | 20.00 | 10.00 | 0.00 | – |"
     assert row.endswith(f"seed 0 | {figures}")
     (run / "export").mkdir()
     (run / "export" / "model.int8.json").write_text(json.dumps({"test_accuracy": 0.8125}))
-    assert results.harder_table(tmp_path).splitlines()[2].endswith(" 81.25 |")
+    assert readme_tables.harder_table(tmp_path).splitlines()[2].endswith(" 81.25 |")
+
+
+# ---------------------------------------------------------------------------- notes and spreads
+def test_fewer_than_three_values_have_no_spread():
+    assert readme_tables.spread([None]) == readme_tables.spread([]) == "–"
+    assert readme_tables.spread([0.5, None]) == "50.00"
+    assert readme_tables.spread([0.9027, 0.9027]) == "90.27, 90.27"
+    assert readme_tables.spread([0.1, 0.2, 0.3]) == "20.00 ± 10.00"
+
+
+def test_notes_stand_under_the_figures_that_they_are_about(tmp_path):
+    for name in ("model1", "model3", "speedrun90"):
+        shutil.copytree(ROOT / "results" / name, tmp_path / name)
+        (tmp_path / name / "notes.md").unlink()
+    assert "<sup>" not in readme_tables.table(tmp_path) + readme_tables.speed_table(tmp_path)
+    for name in ("model1", "model3", "speedrun90"):
+        (tmp_path / name / "notes.md").write_text(f"{name} was tested [twice](docs/log.md).\n")
+    lines = readme_tables.table(tmp_path).splitlines()
+    assert " <sup>1</sup> |" in lines[2] and " <sup>2</sup> |" in lines[3]
+    assert "<sup>1</sup> model1 was tested [twice](docs/log.md)." in lines
+    assert "<sup>2</sup> model3 was tested [twice](docs/log.md)." in lines
+    assert "<sup>1</sup> speedrun90 was tested" in readme_tables.speed_table(tmp_path)
+    reports = results.classification_reports(tmp_path)
+    assert "model3 was tested [twice](../docs/log.md)." in reports
+
+
+@pytest.mark.parametrize(
+    ("name", "earlier"),
+    [("model1", "70.66"), ("model3", "79.34"), ("final_long", "89.19"), ("speedrun90", "91.21")],
+)
+def test_earlier_readings_of_the_test_set_stand_beside_the_figure(name, earlier):
+    """Those in git's history of results/ and in docs/log.md."""
+    (row,) = [
+        line
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith(f"| [`{name}`]") and "<sup>" in line
+    ]
+    number = row.partition("<sup>")[2].partition("<")[0].partition(",")[0]
+    table = next(t for t in (readme_tables.table, readme_tables.speed_table)
+                 if row in t(ROOT / "results"))  # fmt: skip
+    (note,) = [line for line in table(ROOT / "results").splitlines()
+               if line.startswith(f"<sup>{number}</sup>")]  # fmt: skip
+    assert earlier in note
+
+
+# ---------------------------------------------------------------------------- new evidence
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> pathlib.Path:
+    """A finished run, of a command that a user could have typed on a clean commit."""
+    workdir = tmp_path_factory.mktemp("runs") / "digits"
+    train.run(command_line.tiny_config(), epath.Path(workdir))
+    environment = json.loads((workdir / "environment.json").read_text())
+    start = {**environment["starts"][0], "command": "main.py --config=configs/tiny.py"}
+    start |= {"git_commit": "0" * 40, "git_dirty": False}
+    edit(workdir / "environment.json", starts=[start])
+    return workdir
+
+
+@pytest.fixture
+def workdir(finished, tmp_path) -> pathlib.Path:
+    return shutil.copytree(finished, tmp_path / "runs" / "digits")
+
+
+def test_a_run_is_added_with_what_lets_anyone_recompute_its_figures(workdir, tmp_path):
+    home = published.add(workdir, tmp_path / "results")
+    assert home == tmp_path / "results" / "tiny" / "seed-0"
+    assert {path.name for path in home.iterdir()} == set(published.REQUIRED)
+    shown = readme_tables.table(tmp_path / "results")
+    accuracy = json.loads((workdir / "result.json").read_text())["test_accuracy"]
+    assert f"{100 * accuracy:.2f}" in shown and "logits of each run are kept" in shown
+    assert page.run(epath.Path(home)).exists()  # a page can be made of it
+    with pytest.raises(UserError, match="evidence already"):
+        published.add(workdir, tmp_path / "results")
+
+
+def test_the_table_says_whose_logits_are_kept(workdir, tmp_path):
+    for name in ("model1", "model3"):
+        shutil.copytree(ROOT / "results" / name, tmp_path / name)
+    assert "were not kept" in readme_tables.table(tmp_path)
+    published.add(workdir, tmp_path)
+    assert "were kept of `tiny` seed 0, not of the others" in readme_tables.table(tmp_path)
+
+
+def test_figures_that_the_predictions_do_not_give_are_refused(workdir, tmp_path, monkeypatch):
+    home = published.add(workdir, tmp_path / "results")
+    result = json.loads((home / "result.json").read_text())
+    confusion = np.roll(result["confusion_matrix"], 1, axis=0).tolist()
+    for key, value in {
+        "test_accuracy": result["test_accuracy"] + 1 / 360,
+        "test_loss": 1.001 * result["test_loss"],
+        "test_examples": 361,
+        "expected_calibration_error": result["expected_calibration_error"] + 1e-3,
+        "confusion_matrix": confusion,
+    }.items():
+        edit(home / "result.json", **{**result, key: value})
+        with pytest.raises(UserError, match=f"disagree in {key}"):
+            readme_tables.table(tmp_path / "results")
+    with np.load(home / "predictions.npz") as file:
+        logits, labels = file["logits"], file["labels"]
+    logits[0] = -logits[0]
+    np.savez_compressed(home / "predictions.npz", logits=logits, labels=labels)
+    edit(home / "result.json", **result)
+    # The command says so in a line, and writes nothing.
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text("before")
+    assert results.main([]) == 2 and readme.read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (lambda path: (path / "result.json").unlink(), "not finished"),
+        (lambda path: (path / "predictions.npz").unlink(), "predictions.npz is missing"),
+        (lambda path: change_start(path, git_dirty=True), "a tree with changes"),
+        (lambda path: change_start(path, git_dirty=None), "a tree with changes"),
+        (lambda path: change_start(path, git_commit=None), "no commit"),
+        (lambda path: change_start(path, command="main.py"), "names no --config"),
+        (lambda path: edit(path / "result.json", test_accuracy=0.5), "disagree"),
+    ],
+)
+def test_evidence_that_nobody_could_check_is_refused(
+    workdir, tmp_path, capsys, monkeypatch, spoil, word
+):
+    spoil(workdir)
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    assert results.main([f"--add={workdir}"]) == 2
+    error = capsys.readouterr().err
+    assert word in error and len(error.splitlines()) == 1
+    assert not list(tmp_path.glob("results/*/seed-*"))
+
+
+def change_start(workdir: pathlib.Path, **changes) -> None:
+    starts = json.loads((workdir / "environment.json").read_text())["starts"]
+    edit(workdir / "environment.json", starts=[starts[0] | changes])
