@@ -4,6 +4,7 @@ python main.py --config=configs/final.py [--workdir=DIR] [--mode=MODE] [--config
 python main.py --mode=predict --workdir=DIR FILE|DIRECTORY|PATTERN|- ...
 """
 
+import itertools
 import logging
 import os
 import re
@@ -17,44 +18,40 @@ from cifar_jax.errors import BAD_INPUT, CUT_OFF, INTERRUPTED, UserError
 
 flags.adopt_module_key_flags(modes)
 _MODE = flags.DEFINE_enum("mode", "train", list(modes.MODES), "what to do with the workdir")
-_TUNE_MEMORY = flags.DEFINE_bool(
-    "tune_memory", True, "of train and evaluate: on Linux CPUs, start again with huge pages"
-)
-_JOIN_TIMEOUT = flags.DEFINE_float(
-    "join_timeout", 120, "seconds that the processes of one run wait for each other at the start"
-)
-
-_OVERRIDE = re.compile(r"--?config\.([^=]*)")
+_OF_CONFIG = re.compile(r"--?(no)?config(?=[.=]|$)")
 
 
 def main(arguments: list[str]) -> None:
     mode = modes.MODES[_MODE.value]
     modes.check(_MODE.value, arguments[1:])
-    if _TUNE_MEMORY.value and _MODE.value in modes.TUNED:
+    if mode.tuned and modes.TUNE_MEMORY.value:
         memory.restart()
     # Imported here: --help and a wrong flag answer at once.
     from cifar_jax import compilation, distributed
 
     compilation.keep()
-    if _MODE.value in modes.SHARED:
-        distributed.start(_JOIN_TIMEOUT.value)
-    sys.exit(mode(arguments[1:]))
+    if mode.shared:
+        distributed.start(modes.JOIN_TIMEOUT.value)
+    sys.exit(mode.run(arguments[1:]))
 
 
 def _parse(arguments: list[str]) -> list[str]:
     """absl's flags, with faults in a config's path, keys and values as one line each."""
-    paths = [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
     try:
-        rest = flags.FLAGS(arguments)
-        if modes.CONFIG.value is not None:
-            modes.CONFIG.value.items()  # only now is a file that could not be read an error
-        elif paths:
-            raise TypeError("no config")
-        return rest
-    except (flags.Error, *config_file.FAULTS) as error:
-        keys = [match[1] for match in map(_OVERRIDE.match, arguments) if match]
-        reason = paths and config_file.explain(paths[-1], keys, str(error))
-        raise UserError(reason or f"{' '.join(str(error).split())}; see --help") from error
+        modes.ARGUMENTS[:] = flags.FLAGS.read_flags_from_files(arguments, force_gnu=False)
+        options = list(itertools.takewhile(lambda text: text != "--", modes.ARGUMENTS))
+        of_config = [text for text in options if _OF_CONFIG.match(text)]
+        # First the mode: it decides whether the file of the config is looked at.
+        flags.FLAGS([text for text in options if text not in of_config], known_only=True)
+        for text in of_config:
+            modes.refuse_foreign(_MODE.value, "config", text)
+        if of_config and not any(re.match("--?config(=|$)", text) for text in of_config):
+            raise UserError(f"{of_config[0]} overrides a config: pass --config=FILE before it")
+        return flags.FLAGS(modes.ARGUMENTS)
+    except (flags.Error, ValueError) as error:  # absl documents both
+        fault, config = str(error), flags.FLAGS["config"].value
+        reason = config and config_file.explain_value(config, fault)
+        raise UserError(reason or f"{' '.join(fault.split())}; see --help") from error
 
 
 def _log_to_stderr() -> None:

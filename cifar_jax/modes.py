@@ -3,19 +3,26 @@
 What a mode needs is imported when it runs, so that a wrong flag is answered at once.
 """
 
-import pathlib
 import sys
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
+from cifar_jax import config_file
 from cifar_jax.errors import BAD_INPUT, SOME_FAILED, TRY_AGAIN, UserError
 
 _BEGAN = time.monotonic()
-CONFIG = config_flags.DEFINE_config_file("config", help_string="the experiment, a configs/*.py")
+# The command line with its flag files read, which main.py fills in before it parses: absl looks at
+# it here already, and where it is wrong nobody could say so.
+ARGUMENTS: list[str] = []
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "the experiment: FILE, or FILE:ARGUMENT", sys_argv=ARGUMENTS
+)
+flags.FLAGS["config"].parser = config_file.Parser(ARGUMENTS)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; default: runs/<config name>")
 _WORKDIRS = flags.DEFINE_list(
     "workdirs",
@@ -41,26 +48,76 @@ _OUTPUT = flags.DEFINE_string("output", None, "of export: path; default: WORKDIR
 SUITES = ["corruptions", "cifar10_corrupted", "cifar10_1", "adversarial"]
 _SUITE = flags.DEFINE_enum("suite", None, SUITES, "of evaluate: harder images to test on")
 _SUITE_IMAGES = flags.DEFINE_integer(
-    "suite_images", None, "only the first so many; default: all, for adversarial 1000", 1
+    "suite_images", None, "with --suite: only the first so many; default: all, adversarial 1000", 1
+)
+TUNE_MEMORY = flags.DEFINE_bool(
+    "tune_memory", True, "of train and evaluate: on Linux CPUs, start again with huge pages"
+)
+JOIN_TIMEOUT = flags.DEFINE_float(
+    "join_timeout",
+    120,
+    "of train and evaluate: seconds that the processes of a run wait for each other at the start",
 )
 
 
-def check(mode: str, arguments: list[str]) -> None:
-    """Refuses flags and arguments that belong to other modes.
+class Mode(NamedTuple):
+    """What a mode does, and what its command line may hold besides --mode and --workdir."""
+
+    run: Callable[[list[str]], int]  # takes the arguments that are no flags; the exit status
+    flags: tuple[str, ...]  # its own, by name
+    formats: tuple[str, ...] = ()  # values of --format, the default first
+    takes_arguments: bool = False
+    shared: bool = False  # by the processes of a run; the other modes are the work of one
+    # By malloc's settings: steps of one shape, again and again. Where pictures of any size come
+    # and go the heap, which then keeps all, would grow.
+    tuned: bool = False
+
+
+def refuse_foreign(name: str, flag: str, shown: str) -> None:
+    """Refuses a flag that the mode of that name has not declared.
+
+    Raises:
+      UserError: it names the modes that the flag, as `shown`, belongs to.
+    """
+    owners = [f"--mode={other}" for other, mode in MODES.items() if flag in mode.flags]
+    if f"--mode={name}" not in owners:
+        raise UserError(f"{shown} belongs to {' and '.join(owners)}, not to --mode={name}")
+
+
+def check(name: str, arguments: list[str]) -> None:
+    """Refuses flags and arguments that belong to other modes, and values that cannot be meant.
+
+    Args:
+      name: of the mode.
+      arguments: those that are no flags.
 
     Raises:
       UserError: there are some.
     """
-    if arguments and mode != "predict":
+    mode = MODES[name]
+    for flag in dict.fromkeys(flag for other in MODES.values() for flag in other.flags):
+        if flags.FLAGS[flag].present:
+            refuse_foreign(name, flag, flags.FLAGS[flag].serialize())
+    if arguments and not mode.takes_arguments:
         raise UserError(f"{arguments[0]} is not understood: options begin with --")
-    if _SUITE.value and mode != "evaluate":
-        raise UserError(f"--suite={_SUITE.value} belongs to --mode=evaluate")
-    if _WORKDIRS.value and mode not in ("report", "demo"):
-        raise UserError("--workdirs is of --mode=report and demo: name one run with --workdir")
-    if _WORKDIR.value == "":
-        raise UserError("--workdir is empty: name a directory, or leave it out")
-    if mode != "train" and not (_WORKDIR.value or _WORKDIRS.value):
-        raise UserError(f"--mode={mode} needs --workdir")
+    if _FORMAT.value is not None and _FORMAT.value not in mode.formats:
+        owners = [f"--mode={other}" for other, m in MODES.items() if _FORMAT.value in m.formats]
+        hint = f", but one of {' and '.join(owners)}" if owners else ""
+        raise UserError(
+            f"--format={_FORMAT.value} is no format of --mode={name}{hint}: "
+            f"use {', '.join(mode.formats[:-1])} or {mode.formats[-1]}"
+        )
+    for flag, what in ((_WORKDIR, "directory"), (_OUTPUT, "path")):
+        if flag.value == "":
+            raise UserError(f"--{flag.name} is empty: name a {what}, or leave it out")
+    if _WORKDIRS.present and not all(_WORKDIRS.value or [""]):
+        raise UserError("--workdirs names an empty path: give paths with a comma between them")
+    if _SUITE_IMAGES.present and _SUITE.value is None:
+        raise UserError(f"--suite_images={_SUITE_IMAGES.value} needs --suite")
+    if not 0 < JOIN_TIMEOUT.value <= 86_400:
+        raise UserError(f"--join_timeout={JOIN_TIMEOUT.value:g} must be above 0, and at most a day")
+    if name != "train" and not (_WORKDIR.value or _WORKDIRS.value):
+        raise UserError(f"--mode={name} needs --workdir")
 
 
 def _train(_: list[str]) -> int:
@@ -70,7 +127,7 @@ def _train(_: list[str]) -> int:
     config = CONFIG.value
     if config is None:
         raise UserError("no config: pass --config=configs/final.py")
-    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    name = config_file.run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
     run = train.run if config.get("seeds", 1) == 1 else seeds.run
     try:
         run(config, _directory(_WORKDIR.value or f"runs/{name}"), _BEGAN)
@@ -100,8 +157,9 @@ def _evaluate(_: list[str]) -> int:
 def _predict(arguments: list[str]) -> int:
     from cifar_jax import predict
 
+    output_format = _FORMAT.value or MODES["predict"].formats[0]
     tried, failures = predict.run(
-        _directory(_WORKDIR.value), arguments, _FORMAT.value or "table", _TOP_K.value, _FIT.value
+        _directory(_WORKDIR.value), arguments, output_format, _TOP_K.value, _FIT.value
     )
     if failures:
         return SOME_FAILED if tried else BAD_INPUT
@@ -111,7 +169,8 @@ def _predict(arguments: list[str]) -> int:
 def _export(_: list[str]) -> int:
     from cifar_jax import export
 
-    print(export.run(_directory(_WORKDIR.value), _FORMAT.value or "stablehlo", _OUTPUT.value))
+    output_format = _FORMAT.value or MODES["export"].formats[0]
+    print(export.run(_directory(_WORKDIR.value), output_format, _OUTPUT.value))
     return 0
 
 
@@ -141,17 +200,23 @@ def _demo(_: list[str]) -> int:
     return 0
 
 
-SHARED = ("train", "evaluate")  # by the processes of a run; the others are the work of one
-# By malloc's settings: steps of one shape, again and again. Where pictures of any size come and go
-# the heap, which then keeps all, would grow.
-TUNED = ("train", "evaluate")
-MODES: dict[str, Callable[[list[str]], int]] = {
-    "train": _train,
-    "evaluate": _evaluate,
-    "predict": _predict,
-    "export": _export,
-    "report": _report,
-    "demo": _demo,
+_SHARED = ("tune_memory", "join_timeout")
+MODES = {
+    "train": Mode(_train, ("config", *_SHARED), shared=True, tuned=True),
+    "evaluate": Mode(_evaluate, ("suite", "suite_images", *_SHARED), shared=True, tuned=True),
+    "predict": Mode(
+        _predict,
+        ("format", "top_k", "fit"),
+        formats=("table", "json", "csv"),
+        takes_arguments=True,
+    ),
+    "export": Mode(
+        _export,
+        ("format", "output"),
+        formats=("stablehlo", "onnx", "onnx-int8", "safetensors"),
+    ),
+    "report": Mode(_report, ("workdirs",)),
+    "demo": Mode(_demo, ("workdirs", "port")),
 }
 
 

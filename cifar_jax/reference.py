@@ -39,6 +39,9 @@ FINAL_CLASSES = (
 
 
 def config_name(command: str) -> str | None:
-    """The config of a run by its command: "final" of `main.py --config=configs/final.py`."""
-    match = re.search(r"--?config[= ]\S*?([\w-]+)\.py", command)
-    return match and match[1]
+    """The config of a run by its command: "final" of `main.py --config=configs/final.py`.
+
+    "sweep:wide" of `--config=sweep.py:wide`, which is another experiment.
+    """
+    match = re.search(r"--?config[= ]\S*?([\w-]+)\.py(:\S+)?", command)
+    return match and match[1] + (match[2] or "")

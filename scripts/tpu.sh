@@ -98,7 +98,7 @@ fi
 if [[ $command == run || $command == resume ]]; then
     [[ $workdir == gs://*/* ]] || die 2 "--workdir=$workdir: every host writes there, so gs://BUCKET/RUN"
     [[ -z $data || $data == gs://*/*.tar.gz ]] || die 2 "--data=$data: gs://BUCKET/cifar-10-binary.tar.gz"
-    [[ -f $config ]] || die 2 "--config=$config: no such file"
+    [[ -f ${config%%:*} ]] || die 2 "--config=$config: no such file"
     [[ -z $(git status --porcelain) ]] || die 2 "the TPU gets the last commit: commit your changes first"
 fi
 command -v gcloud >/dev/null || die 2 "gcloud is missing: https://cloud.google.com/sdk/docs/install"

@@ -15,9 +15,9 @@ CIFAR10 = "--config.data.name=cifar10"
 NO_DOWNLOAD = "--config.data.download=False"
 WHOLE = "must be a whole number, from"
 
-# Arguments after the tiny config and --workdir=run, and what the line says. There are a file
-# `file`, an empty directory `empty`, and workdirs `list` and `half` of damaged configs, `group` of
-# a config that is none, and `other` of another config.
+# Arguments after --workdir=run and, to train, the tiny config; and what the line says. There are
+# a file `file`, an empty directory `empty`, and workdirs `list` and `half` of damaged configs,
+# `group` of a config that is none, and `other` of another config.
 COMMAND_LINES: list[tuple[str, str]] = [
     # Flags.
     ("--nosuch", "nosuch"),
@@ -27,9 +27,28 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--tune_memory=maybe", "--tune_memory=maybe"),
     ("--workdir", "Missing value for flag --workdir"),
     ("--workdir=", "--workdir is empty: name a directory"),
-    ("--workdirs=a,b", "--workdirs is of --mode=report"),
+    ("--workdirs=a,b", "--workdirs=a,b belongs to --mode=report and --mode=demo, not to --mode=tr"),
+    ("--mode=report --workdirs=a,,b", "--workdirs names an empty path"),
+    ("--mode=demo --workdirs=", "--workdirs names an empty path"),
     ("--mode=evaluate --suite=corruptions", "no run in"),
+    ("--mode=evaluate --suite_images=3", "--suite_images=3 needs --suite"),
     ("--suite=corruptions", "--suite=corruptions belongs to --mode=evaluate"),
+    ("--mode=evaluate --config=nowhere.py", "--config=nowhere.py belongs to --mode=train, not to"),
+    ("--mode=report --config nowhere.py", "--config belongs to --mode=train, not to --mode=report"),
+    ("--mode=predict --config.seed=1 file", "--config.seed=1 belongs to --mode=train"),
+    ("--mode=export --noconfig.profile", "--noconfig.profile belongs to --mode=train"),
+    (
+        "--mode=predict --notune_memory file",
+        "--notune_memory belongs to --mode=train and --mode=ev",
+    ),
+    ("--mode=predict --format=onnx file", "but one of --mode=export: use table, json or csv"),
+    ("--mode=predict --format= file", "--format= is no format of --mode=predict: use table"),
+    ("--mode=export --output=", "--output is empty: name a path"),
+    ("--mode=evaluate stray", "stray is not understood"),
+    ("--join_timeout=0", "--join_timeout=0 must be above 0"),
+    ("--join_timeout=nan", "--join_timeout=nan must be above 0"),
+    ("--notune_memory=1", "--notune_memory=1 does not take an argument"),
+    ("--flagfile=nowhere", "Unable to open flagfile"),
     # Keys.
     ("--config.typo=1", "config.typo is no key"),
     ("--config.learning_rate=1", "did you mean config.optimizer.learning_rate?"),
@@ -37,6 +56,9 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--config.model.blocks[7].filters=1", "blocks[7].filters is no key"),
     ("--config.model.blocks[a].filters=1", "did you mean config.model.blocks[0].filters?"),
     ("--config.=1", "config. is no key"),
+    ("--config.items=1", "config.items is no key"),
+    ("--config.data.name.upper=1", "did you mean config.data.name?"),
+    ("--config.model.dense[0]=3", "is an item of a tuple: set all of config.model.dense"),
     ("--config.epochs", "Missing value for flag --config.epochs"),
     ("--config.optimizer=3", "config.optimizer is a group of keys: set one, such as"),
     ("--config.data=digits", "config.data is a group of keys"),
@@ -141,7 +163,10 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--mode=predict nowhere.png", "nowhere.png does not exist"),
     ("--mode=predict file", "no run in run"),
     ("--mode=export", "no run in run"),
-    ("--mode=export --format=tflite", "is no format of an export: use stablehlo"),
+    (
+        "--mode=export --format=tflite",
+        "--format=tflite is no format of --mode=export: use stablehlo",
+    ),
     ("--mode=report", "no run in run"),
     ("--mode=report --workdirs=nowhere,there", "no run in nowhere"),
     ("--mode=report --workdir=other", "no epoch in metrics.jsonl yet"),
@@ -164,7 +189,10 @@ CONFIG_FILES: list[tuple[str, str]] = [
     ("config.unlock()\n    config.epohcs = 3\n    return config", "config.epohcs is no key"),
     ("config.unlock()\n    del config['model']\n    return config", "begin with base.get_config()"),
     ("def get_config(:", "SyntaxError"),
-    ("def get_config(name): ...", "missing 1 required positional argument"),
+    ("def get_config(name): ...", "missing 1 required positional argument: 'name': name it behind"),
+    ("return int(None)", "line 4: TypeError"),
+    ("raise SystemExit(0)", "line 4: SystemExit: 0"),
+    ("return 'long' * 100", "it returns 'long"),
     ("import no_such_module", "line 1: ModuleNotFoundError"),
     ("epochs = 3", "has no get_config(): configs/base.py shows one"),
 ]
@@ -207,7 +235,8 @@ def refused(warm, place, *arguments):
     ("arguments", "expected"), COMMAND_LINES, ids=[x for x, _ in COMMAND_LINES]
 )
 def test_a_bad_command_line_gets_one_line(warm, place, arguments, expected):
-    assert expected in refused(warm, place, TINY, "--workdir=run", *arguments.split())
+    config = () if "--mode=" in arguments else (TINY,)
+    assert expected in refused(warm, place, *config, "--workdir=run", *arguments.split())
 
 
 @pytest.mark.parametrize(("text", "expected"), CONFIG_FILES, ids=[x for _, x in CONFIG_FILES])
@@ -229,6 +258,37 @@ def test_what_is_overridden_besides_does_not_hide_it(warm, place):
 def test_what_is_no_config_file_is_named(warm, place, path):
     line = refused(warm, place, f"--config={path}")
     assert line == f"error: --config={path} is no file: configs/ has the experiments"
+
+
+SWEEP = """from configs import base
+def get_config(size):
+    config = base.get_config()
+    config.epochs = {"wide": 3}[size]
+    return config.unlock()
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("mine.py:wide", "config.augment.cutout=33 exceeds"),
+        ("mine.py", "missing 1 required positional argument: 'size': name it behind a colon"),
+        ("mine.py:", "--config=mine.py line 4: KeyError: ''"),
+        ("mine.py:narrow", "--config=mine.py line 4: KeyError: 'narrow'"),
+        ("mine.py:a:b", "--config=mine.py line 4: KeyError: 'a:b'"),
+        ("nowhere.py:wide", "--config=nowhere.py is no file"),
+        ("empty:wide", "--config=empty is no file"),
+        (f"{ROOT}/configs/final.py:wide", "but 1 was given: leave out what follows the colon"),
+    ],
+)
+def test_the_argument_of_a_config_file(warm, place, config, expected):
+    (place / "mine.py").write_text(SWEEP)
+    overrides = ("--config.augment.cutout=33", "--config.data.name=digits")
+    assert expected in refused(warm, place, f"--config={config}", *overrides)
+
+
+def test_an_override_without_a_config_asks_for_it(warm, place):
+    assert "--config.seed=1 overrides a config: pass" in refused(warm, place, "--config.seed=1")
 
 
 def test_a_text_that_is_no_config_file_is_named(warm, place):

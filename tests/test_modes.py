@@ -1,0 +1,90 @@
+"""Each flag belongs to the modes that declare it; the others refuse it by name."""
+
+import itertools
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import main
+from cifar_jax import config_file, export, modes, predict
+from cifar_jax.errors import UserError
+
+# A use of each flag; where there is a default, with its value, which is no less of a mistake.
+USES = {
+    "config": ["--config=configs/final.py", "--config.seed=1", "--noconfig.profile", "--config"],
+    "workdirs": ["--workdirs=a,b"],
+    "format": ["--format=table", "--format=onnx"],
+    "top_k": ["--top_k=3"],
+    "fit": ["--fit=crop"],
+    "port": ["--port=7860"],
+    "output": ["--output=file"],
+    "suite": ["--suite=corruptions"],
+    "suite_images": ["--suite_images=3"],
+    "tune_memory": ["--tune_memory", "--notune_memory"],
+    "join_timeout": ["--join_timeout=120.0"],
+}
+OF_ALL = {"mode", "workdir"}
+DECLARED = {flag for mode in modes.MODES.values() for flag in mode.flags}
+FOREIGN = [
+    (mode, flag, use)
+    for (mode, record), (flag, uses) in itertools.product(modes.MODES.items(), USES.items())
+    for use in uses
+    if flag not in record.flags
+]
+
+
+def take(*arguments):
+    rest = main._parse(["main.py", *arguments])[1:]
+    modes.check(main._MODE.value, rest)
+
+
+def refusal(*arguments):
+    with flagsaver.flagsaver(), pytest.raises(UserError) as caught:
+        take(*arguments)
+    return str(caught.value)
+
+
+def test_every_flag_is_declared_and_used_here():
+    by_module = flags.FLAGS.flags_by_module_dict()
+    ours = {flag.name for name in (modes.__name__, main.__name__) for flag in by_module[name]}
+    plain = {name for name in ours if not name.startswith("config.")}  # overrides of other tests
+    assert plain == DECLARED | OF_ALL
+    assert set(USES) == DECLARED
+
+
+@pytest.mark.parametrize(("mode", "flag", "use"), FOREIGN)
+def test_a_flag_of_other_modes_is_refused_by_name(mode, flag, use):
+    line = refusal("--workdir=run", f"--mode={mode}", use)
+    assert line.startswith(f"{use} belongs to --mode=") and line.endswith(f"not to --mode={mode}")
+    owners = {name for name, record in modes.MODES.items() if flag in record.flags}
+    assert {name for name in modes.MODES if f"--mode={name}" in line} == owners | {mode}
+
+
+@pytest.mark.parametrize("mode", sorted(set(modes.MODES) - {"predict"}))
+def test_only_predict_takes_arguments(mode):
+    line = refusal("--workdir=run", f"--mode={mode}", "cat.png")
+    assert line == "cat.png is not understood: options begin with --"
+
+
+def test_the_flags_of_a_mode_are_taken():
+    others = {"predict": ["--format=csv", "cat.png"], "export": ["--format=onnx"], "train": []}
+    for mode, record in modes.MODES.items():
+        uses = [USES[flag][-1] for flag in record.flags if flag not in ("config", "format")]
+        with flagsaver.flagsaver():
+            take("--workdir=run", f"--mode={mode}", *uses, *others.get(mode, []))
+
+
+def test_the_formats_are_those_of_the_modes():
+    assert modes.MODES["predict"].formats == predict.FORMATS
+    assert modes.MODES["export"].formats == tuple(export.FORMATS)
+
+
+def test_the_default_workdir_tells_arguments_of_a_config_apart():
+    names = {
+        "configs/final.py": "final",
+        "sweep.py:wide": "sweep-wide",
+        "a/sweep.py:width=2,depth=3": "sweep-width=2,depth=3",
+        "sweep.py:../../x y[0]": "sweep-..-..-x-y-0-",
+    }
+    assert {given: config_file.run_name(given) for given in names} == names
