@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks import machine
 from cifar_jax.results import between
 
 # Of one chip, as published: bfloat16 FLOP/s, bytes/s of its memory, and bytes/s that it sends and
@@ -36,13 +37,12 @@ def all_reduces(program: str) -> Iterator[int]:
 def sentence(report: dict[str, Any]) -> str:
     """The measurement in words."""
     alone, together = (statistics.median(report[key]) for key in ("alone", "together"))
-    hardware = f"{report['machine']['processor']}, {report['machine']['cpu_count']} cores"
     rounds = len(report["alone"])
     better = "side by side" if together > alone else "one after the other"
     return (
-        f"Measured on a CPU ({hardware}; median of {rounds}): {report['seeds']} seeds of "
-        f"model1 side by side train {together / alone:.2f} times as many images a second as one: "
-        f"there, train them {better}."
+        f"On a CPU {report['seeds']} seeds of model1 side by side train {together / alone:.2f} "
+        f"times as many images a second as one (median of {rounds}): there, train them {better}. "
+        f"{machine.measured(report)}"
     )
 
 
@@ -67,6 +67,8 @@ def bounds(step: dict[str, Any], chip: dict[str, float], chips: int) -> dict[str
 def table(report: dict[str, Any]) -> str:
     """Markdown tables: the steps, then the bounds of each on more and more chips."""
     lines = [
+        f"Compiled, not timed, {machine.origin(report)}.",
+        "",
         "| config | batch size | GFLOP a step | GB moved a step | all-reduces | MB exchanged |",
         "|---|---|---|---|---|---|",
     ]

@@ -102,14 +102,13 @@ def figures(single: list[float], batched: list[float], batch_size: int) -> dict[
 
 def main(arguments: list[str]) -> None:
     del arguments
-    missing = peers.install()
     report: dict[str, Any] = {
-        "machine": machine.describe(),
-        "command": machine.command(),
+        **machine.begin(_OUTPUT.value),
         "batch_size": _BATCH_SIZE.value,
         "titles": {form: peer.title for form, peer in ALL.items()},
         "networks": {},
     }
+    missing = peers.install()
     for name in _NETWORKS.value:
         print(name, file=sys.stderr)
         with tempfile.TemporaryDirectory() as home:

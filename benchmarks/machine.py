@@ -1,5 +1,6 @@
 """What the measurements ran on, and where they are kept."""
 
+import os
 import pathlib
 import statistics
 import sys
@@ -16,9 +17,39 @@ from cifar_jax import environment, workdir
 RESULTS = ROOT / "results" / "benchmarks"
 
 
-def describe() -> dict[str, Any]:
-    """Versions, processor, cores; see `environment.json`."""
-    return environment.collect()
+def begin(output: str) -> dict[str, Any]:
+    """What every report begins with: `machine` and `command`.
+
+    Call it before the first measurement: it notes how much other work the machine has had.
+
+    Raises:
+      SystemExit: evidence is to be written, from a tree with changes that no commit holds.
+    """
+    described = environment.collect() | {"load_average": os.getloadavg()[0]}
+    if described["git_dirty"] is not False and RESULTS in pathlib.Path(output).resolve().parents:
+        raise SystemExit(
+            "error: evidence comes from a commit, and there are changes: commit them, or name "
+            "another place with --output"
+        )
+    return {"machine": described, "command": command()}
+
+
+def origin(report: dict[str, Any]) -> str:
+    """Machine, versions, commit and command of a report, in words."""
+    machine = report["machine"]
+    commit = f"at commit {machine['git_commit'][:7]}" if machine["git_commit"] else "at no commit"
+    changes = ", from a tree with changes" if machine["git_dirty"] is not False else ""
+    return (
+        f"on {machine['cpu_count']}-core {machine['processor']}, Python {machine['python']}, jax "
+        f"{machine['jax']}, {machine['time'][:10]}, {commit}{changes}, by `{report['command']}`"
+    )
+
+
+def measured(report: dict[str, Any]) -> str:
+    """The same as a sentence about times, with what is known of other work on the machine."""
+    load = report["machine"].get("load_average")
+    work = f"one-minute load at the start {load:.1f}" if load is not None else "load not recorded"
+    return f"Measured {origin(report)}; {work}."
 
 
 def command() -> str:

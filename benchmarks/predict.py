@@ -57,8 +57,7 @@ def _measure(workdir: pathlib.Path, paths: list[pathlib.Path]) -> tuple[float, i
 def main(arguments: list[str]) -> None:
     del arguments
     report: dict[str, Any] = {
-        "machine": machine.describe(),
-        "command": machine.command(),
+        **machine.begin(_OUTPUT.value),
         "network": _NETWORK.value,
         "size": _SIZE.value,
         "images": {},

@@ -67,8 +67,7 @@ def main(arguments: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", _DEVICES)
     report: dict[str, Any] = {
-        "machine": machine.describe(),
-        "command": machine.command(),
+        **machine.begin(_OUTPUT.value),
         "steps": {name: _measure(name) for name in _CONFIGS},
     }
     for name, figures in report["steps"].items():

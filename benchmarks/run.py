@@ -21,10 +21,10 @@ _OUTPUT = flags.DEFINE_string("output", str(machine.RESULTS / "step.json"), "whe
 
 def main(arguments: list[str]) -> None:
     del arguments
+    report = {**machine.begin(_OUTPUT.value), "networks": {}}
     missing = peers.install()
     chosen = {name: peer for name, peer in peers.PEERS.items() if name in _PEERS.value}
     chosen = {"ours": peers.PEERS["ours"], **chosen}
-    report = {"machine": machine.describe(), "command": machine.command(), "networks": {}}
     report["matmul_gflops"] = machine.matmul_gflops()
     for network in _NETWORKS.value:
         print(network, file=sys.stderr)

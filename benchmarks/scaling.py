@@ -76,8 +76,7 @@ def _epoch() -> dict[str, Any] | None:
 def main(arguments: list[str]) -> None:
     del arguments
     report: dict[str, Any] = {
-        "machine": machine.describe(),
-        "command": machine.command(),
+        **machine.begin(_OUTPUT.value),
         "network": _NETWORK.value,
         "growth": {},
     }

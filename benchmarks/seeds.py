@@ -39,14 +39,14 @@ def _images_per_second(number: int) -> float:
 
 def main(arguments: list[str]) -> None:
     del arguments
+    begun = machine.begin(_OUTPUT.value)
     numbers = {"alone": 1, "together": _SEEDS.value}
     rates: dict[str, list[float]] = {key: [] for key in numbers}
     for _ in range(_ROUNDS.value):
         for key, number in numbers.items():
             rates[key].append(_images_per_second(number))
     report = {
-        "machine": machine.describe(),
-        "command": machine.command(),
+        **begun,
         "seeds": _SEEDS.value,
         **rates,
     }

@@ -55,6 +55,7 @@ def seconds_to(mark: str | None, arguments: list[str], programs: pathlib.Path) -
 
 def main(arguments: list[str]) -> None:
     del arguments
+    begun = machine.begin(_OUTPUT.value)
     figures: dict[str, list[float]] = {"cold": [], "warm": [], "help": []}
     with tempfile.TemporaryDirectory() as home:
         root = pathlib.Path(home)
@@ -71,8 +72,7 @@ def main(arguments: list[str]) -> None:
             figures["help"].append(seconds_to(None, ["--help"], root / "x"))
     for kind, seconds in figures.items():
         print(f"{kind}: {statistics.median(seconds):.2f} s [{min(seconds):.2f} {max(seconds):.2f}]")
-    report = {"machine": machine.describe(), "command": machine.command(), "seconds": figures}
-    machine.write(_OUTPUT.value, report)
+    machine.write(_OUTPUT.value, {**begun, "seconds": figures})
 
 
 if __name__ == "__main__":

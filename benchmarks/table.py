@@ -6,7 +6,7 @@ import pathlib
 import statistics
 from typing import Any
 
-from benchmarks import chips, session
+from benchmarks import chips, machine, session
 from benchmarks.peers import PEERS, ROOT
 from cifar_jax.results import between
 
@@ -108,11 +108,9 @@ def section(results: pathlib.Path) -> str:
     step, startup, scaling, predict, exports = map(read, names)
     if step is None:
         return ""
-    machine = step["machine"]
     lines = [
-        f"{machine['cpu_count']}-core {machine['processor']}, Python {machine['python']}, jax "
-        f"{machine['jax']}; a float32 matrix product reaches {step['matmul_gflops']:.0f} GFLOP/s. "
-        f"By `{step['command']}`.",
+        f"{machine.measured(step)} A float32 matrix product reached "
+        f"{step['matmul_gflops']:.0f} GFLOP/s.",
         "",
         "Train step: how many times as fast as each peer, by the median of the rounds, with least "
         "and greatest; the peer as it comes / with this project's memory settings. Share of "
@@ -140,7 +138,7 @@ def section(results: pathlib.Path) -> str:
             "",
             f"From `python main.py` to the first training step: {seconds['cold']:.1f} s cold, "
             f"{seconds['warm']:.1f} s with compiled programs kept; `--help` takes "
-            f"{seconds['help']:.2f} s.",
+            f"{seconds['help']:.2f} s. {machine.measured(startup)}",
         ]
     if scaling:
         lines += [
@@ -156,13 +154,14 @@ def section(results: pathlib.Path) -> str:
                 f" An epoch of `main.py`, data path, validation and checkpoint included, takes "
                 f"{scaling['epoch']['seconds']:.0f} s."
             )
+        lines[-1] += f" {machine.measured(scaling)}"
     if predict:
-        lines += ["", _predict(predict)]
+        lines += ["", f"{_predict(predict)} {machine.measured(predict)}"]
     if exports:
         lines += [
             "",
             f"Exports, of one image and of {exports['batch_size']}, from numpy to numpy, malloc "
-            f"as it comes. By `{exports['command']}`.",
+            f"as it comes. {machine.measured(exports)}",
             "",
             *_exports(exports),
         ]

@@ -1,8 +1,11 @@
 """The benchmark measures what it says, beside whom it can."""
 
+import json
+import shutil
+
 import pytest
 
-from benchmarks import chips, networks, peers, session, table
+from benchmarks import chips, machine, networks, peers, session, table
 from cifar_jax import models
 from cifar_jax.models import summary
 
@@ -42,6 +45,60 @@ def test_ratios_are_taken_round_by_round():
 
 def test_without_evidence_there_is_no_table(tmp_path):
     assert table.section(tmp_path) == ""
+
+
+# ---------------------------------------------------------------------------- provenance
+EVIDENCE = sorted(machine.RESULTS.glob("*.json"))
+SCRIPTS = [
+    path for path in (peers.ROOT / "benchmarks").glob("*.py") if "_OUTPUT = " in path.read_text()
+]
+BEGUN = {"processor": "a", "cpu_count": 2, "python": "3", "jax": "0", "time": "2026-11-27T01:02"}
+
+
+@pytest.mark.parametrize("path", EVIDENCE, ids=lambda path: path.stem)
+def test_each_figure_names_the_machine_and_commit_of_its_own_evidence(path, tmp_path):
+    for file in EVIDENCE:
+        shutil.copy(file, tmp_path)
+    report = json.loads(path.read_text())
+    shown = (peers.ROOT / "README.md").read_text() + (peers.ROOT / "docs/scaling.md").read_text()
+    assert machine.origin(report) in shown
+    report["machine"] |= {"processor": "Z80", "git_commit": "f00" * 10, "git_dirty": False}
+    (tmp_path / path.name).write_text(json.dumps(report))
+    text = chips.updated("<!-- roofline: begin, by `make results` -->", tmp_path)
+    made = table.section(tmp_path) + text
+    assert made.count("2-core Z80") == made.count("at commit f00f00f,") == 1
+
+
+def test_a_tree_with_changes_and_the_load_are_told():
+    report = {"command": "python -m x", "machine": BEGUN | {"git_commit": "1" * 40}}
+    for dirty, told in ((True, True), (None, True), (False, False)):
+        report["machine"]["git_dirty"] = dirty
+        assert ("from a tree with changes" in machine.measured(report)) == told
+    assert "load not recorded" in machine.measured(report)
+    report["machine"]["load_average"] = 1.26
+    assert "load at the start 1.3" in machine.measured(report)
+
+
+@pytest.mark.parametrize("dirty", [True, None])
+def test_evidence_is_not_written_from_a_tree_with_changes(dirty, tmp_path, monkeypatch):
+    found = BEGUN | {"git_commit": "1" * 40, "git_dirty": dirty}
+    monkeypatch.setattr(machine.environment, "collect", lambda: found)
+    with pytest.raises(SystemExit, match="commit them"):
+        machine.begin(str(machine.RESULTS / "step.json"))
+    assert machine.begin(str(tmp_path / "step.json"))["machine"]["git_dirty"] is dirty
+    found["git_dirty"] = False
+    report = machine.begin(str(machine.RESULTS / "step.json"))
+    assert report["machine"]["load_average"] >= 0 and report["command"]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_benchmark_begins_with_where_it_runs(path):
+    body = path.read_text().partition("\ndef main(")[2]
+    begins = body.index("machine.begin(_OUTPUT.value)")
+    for work in ("install()", "measure(", "_measure(", "subprocess", "_step(", "seconds_to(",
+                 "_images_per_second(", "matmul_gflops()"):  # fmt: skip
+        assert work not in body[:begins]
+    assert (machine.RESULTS / f"{path.stem}.json").exists() or path.stem == "run"  # step.json
 
 
 # ---------------------------------------------------------------------------- roofline
