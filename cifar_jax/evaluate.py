@@ -10,10 +10,10 @@ from etils import epath
 from jaxtyping import Array, Float, Float32, Integer, UInt8
 from scipy.special import logsumexp, softmax
 
+from cifar_jax import best, distributed, metrics_writer, optim, run_data, steps
 from cifar_jax import config as config_lib
-from cifar_jax import distributed, metrics_writer, optim, run_data, steps
 from cifar_jax import workdir as files
-from cifar_jax.checkpoint import Checkpoints
+from cifar_jax.checkpoint import Reader
 from cifar_jax.data import batches
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import Experiment, build
@@ -126,7 +126,7 @@ def _with_tta(exp: Experiment, variables: dict) -> dict[str, float]:
 
 
 def final_test(
-    experiment: Experiment, checkpoints: Checkpoints, workdir: epath.Path, last: TrainState
+    experiment: Experiment, checkpoints: Reader, workdir: epath.Path, epochs: int
 ) -> dict[str, Any]:
     """The test at the end of a run: writes `predictions.npz`, then `result.json`.
 
@@ -135,27 +135,25 @@ def final_test(
     from the workdir and the data, so that `--mode=evaluate` is this same call.
 
     Args:
-      last: the state after the last epoch; it knows which epoch was the best.
+      epochs: how many the run has made.
 
     Returns:
-      The content of `result.json`.
+      The content of `result.json`. `best_epoch` is the one that was tested, `lost_epoch` a better
+      one whose checkpoint cannot be read, if there is one.
 
     Raises:
-      UserError: the checkpoint or the row of the epoch to test is not whole.
+      UserError: a row is missing, or no checkpoint can be read.
     """
     config = experiment.config
-    epochs = int(last.step) // experiment.steps_per_epoch
-    epoch = int(last.callbacks.best_epoch) if config.early_stopping.restore_best else epochs
-    step = epoch * experiment.steps_per_epoch
-    restored = checkpoints.restore(experiment.abstract_state(), step)
     distributed.wait("all rows written")
     rows = {row["epoch"]: row for row in metrics_writer.read_rows(workdir)}
-    if restored is None or sorted(rows) != list(range(1, epochs + 1)):
+    if sorted(rows) != list(range(1, epochs + 1)):
         raise UserError(
-            f"the checkpoint of step {step} or {files.METRICS} in {workdir} is missing or damaged: "
-            "restore it, or delete the workdir and train again"
+            f"{workdir / files.METRICS} lacks rows of the run's {epochs} epochs: restore it; or "
+            f"delete {files.RESULT}, if it is there, and let --mode=train make the epochs again"
         )
-    variables = restored.state.variables()
+    found = best.restore(checkpoints, experiment.abstract_state(), workdir, config)
+    epoch, variables = found.epoch, found.state.variables()
     eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
     logits, train_logits = (
         predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
@@ -164,9 +162,10 @@ def final_test(
     labels, train_labels = experiment.test[1], experiment.train[1][:_TRAINING_IMAGES]
     loss = cross_entropy(logits, labels)
     result = {
-        "parameters": summary.count((last.params, last.batch_stats)),
+        "parameters": summary.count((found.state.params, found.state.batch_stats)),
         "epochs": epochs,
         "best_epoch": epoch,
+        **({} if found.lost_epoch is None else {"lost_epoch": found.lost_epoch}),
         "stopped_early": epochs < config.epochs,
         "train_seconds": sum(row["seconds"] for row in rows.values()),
         "train_accuracy_clean": accuracy(train_logits, train_labels),
@@ -199,14 +198,18 @@ def run(workdir: epath.Path) -> dict[str, Any]:
     config = files.load_config(workdir)
     config_lib.validate(config)
     experiment = build(config, run_data.load(config, workdir))
-    with Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
+    checkpoints = Reader(workdir / files.CHECKPOINTS)
+    if (workdir / files.RESULT).exists():
+        epochs = files.read_json(workdir / files.RESULT)["epochs"]
+    else:
         latest = checkpoints.restore_latest(experiment.abstract_state())
         if latest is None or not is_finished(experiment, latest.state):
             raise UserError(
                 f"the run in {workdir} has not finished; the test is made at its end: "
                 "go on with --mode=train first"
             )
-        return final_test(experiment, checkpoints, workdir, latest.state)
+        epochs = latest.step // experiment.steps_per_epoch
+    return final_test(experiment, checkpoints, workdir, epochs)
 
 
 def is_finished(experiment: Experiment, train_state: TrainState) -> bool:
@@ -218,6 +221,8 @@ def is_finished(experiment: Experiment, train_state: TrainState) -> bool:
 def describe(result: dict[str, Any]) -> str:
     """A result in a few lines, for a person."""
     early = ", stopped early" if result["stopped_early"] else ""
+    if "lost_epoch" in result:
+        early += f" (epoch {result['lost_epoch']} was better, but its checkpoint cannot be read)"
     validation = ""
     if result["validation_accuracy"] is not None:
         validation = f", validation accuracy {result['validation_accuracy']:.4f}"

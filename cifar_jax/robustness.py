@@ -72,9 +72,10 @@ def run(workdir: epath.Path, suite: str, count: int | None = None) -> dict[str, 
     Raises:
       UserError: there is no finished run, or the suite's images are missing or not for it.
     """
-    network = trained.load(workdir)
+    files.load_config(workdir)  # says what else the workdir may be
     if not (workdir / files.RESULT).exists():
         raise UserError(f"the run in {workdir} has not finished: go on with --mode=train first")
+    network = trained.load(workdir)
     batch_size = network.config.eval.batch_size
     sharding.check_batch_size("config.eval.batch_size", batch_size, sharding.make_mesh())
     if suite == "adversarial" and count is None:

@@ -19,8 +19,17 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from cifar_jax import (
+    checkpoint,
+    distributed,
+    environment,
+    evaluate,
+    experiment,
+    run_data,
+    sharding,
+    steps,
+)
 from cifar_jax import config as config_lib
-from cifar_jax import distributed, environment, evaluate, experiment, run_data, sharding, steps
 from cifar_jax import workdir as files
 from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.errors import UserError
@@ -49,6 +58,11 @@ class _Member:
     writer: MetricsWriter
 
     @property
+    def epochs(self) -> int:
+        """How many it has made."""
+        return int(self.state.step) // self.exp.steps_per_epoch
+
+    @property
     def is_finished(self) -> bool:
         return evaluate.is_finished(self.exp, self.state)
 
@@ -71,6 +85,7 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
     """
     began = time.monotonic() if began is None else began
     config_lib.validate(config)
+    checkpoint.check_path(workdir)
     files.check_config(workdir, config)
     if distributed.several():
         raise UserError("config.seeds is for one process: start a run of its own for each seed")
@@ -84,12 +99,11 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
         for member in _configs(config):
             run_data.check(member, _home(workdir, member), dataset)
         experiments = [experiment.build(member, dataset) for member in _configs(config)]
-        resources.enter_context(files.locked(workdir))
-        files.claim(workdir, config)
+        resources.enter_context(files.claimed(workdir, config))
         members = [resources.enter_context(_member(exp, workdir, stop)) for exp in experiments]
         print(members[0].exp.describe(members[0].state), flush=True)
         _train(members, stop)
-        results = [evaluate.final_test(m.exp, m.checkpoints, m.workdir, m.state) for m in members]
+        results = [evaluate.final_test(m.exp, m.checkpoints, m.workdir, m.epochs) for m in members]
 
     from cifar_jax.report import page  # draws with a library that nothing else needs
 
@@ -118,9 +132,7 @@ def _home(workdir: epath.Path, member: ConfigDict) -> epath.Path:
 def _member(exp: Experiment, parent: epath.Path, stop: StopRequest) -> Iterator[_Member]:
     config = exp.config
     workdir = _home(parent, config)
-    files.check_config(workdir, config)
-    with files.locked(workdir), Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
-        files.claim(workdir, config)
+    with files.claimed(workdir, config), Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
         run_data.record(exp, workdir)
         below = (whole_epochs(workdir) + 1) * exp.steps_per_epoch  # as in train.run
         restored = checkpoints.restore_latest(exp.abstract_state(), below)

@@ -8,8 +8,8 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from cifar_jax import checkpoint, distributed, environment, evaluate, experiment, run_data
 from cifar_jax import config as config_lib
-from cifar_jax import distributed, environment, evaluate, experiment, run_data
 from cifar_jax import workdir as files
 from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.experiment import Experiment
@@ -33,6 +33,7 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
     """
     began = time.monotonic() if began is None else began
     config_lib.validate(config)
+    checkpoint.check_path(workdir)
     files.check_config(workdir, config)
     writes = distributed.is_writer()
     # ---------------------------------------------------------------- a finished run
@@ -49,8 +50,7 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
         # ------------------------------------------------------------ data, mesh, network
         exp = experiment.build(config, run_data.load(config, workdir))
         if writes:
-            resources.enter_context(files.locked(workdir))
-            files.claim(workdir, config)
+            resources.enter_context(files.claimed(workdir, config))
             run_data.record(exp, workdir)
 
         # ------------------------------------------------------------ state, new or restored
@@ -70,7 +70,8 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
             state = loop.run(state, restored.epoch_seconds if restored else 0.0)
 
             # -------------------------------------------------------- the test, once
-            result = evaluate.final_test(exp, checkpoints, workdir, state)
+            epochs = int(state.step) // exp.steps_per_epoch
+            result = evaluate.final_test(exp, checkpoints, workdir, epochs)
 
     # ---------------------------------------------------------------- the report
     if writes:

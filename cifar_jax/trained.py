@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from scipy.special import softmax
 
 from cifar_jax import (
-    checkpoint,
+    best,
     experiment,
     metrics_writer,
     optim,
@@ -25,6 +25,7 @@ from cifar_jax import (
     weights,
 )
 from cifar_jax import workdir as files
+from cifar_jax.checkpoint import Reader
 from cifar_jax.data import augment
 from cifar_jax.errors import UserError
 
@@ -108,11 +109,14 @@ def _filled(images: np.ndarray, size: int) -> np.ndarray:
 def load(workdir: epath.PathLike) -> Trained:
     """The network of a run: its best epoch so far, or its last where the config tests that.
 
+    The run may be at work. Where the checkpoint of that epoch cannot be read, or is not written
+    yet, the next best is taken, and a line says so.
+
     Args:
       workdir: of the run, or what `--mode=export --format=safetensors` made of it.
 
     Raises:
-      UserError: there is no run, or no whole epoch of one.
+      UserError: there is no run, or no epoch of one can be read.
     """
     workdir = epath.Path(workdir).expanduser()
     config = files.load_config(workdir)
@@ -123,9 +127,6 @@ def load(workdir: epath.PathLike) -> Trained:
     if not path.exists():
         raise UserError(f"{path} is missing: --mode=evaluate --workdir={workdir} writes it")
     data = files.read_json(path)
-    row = rows[-1]
-    if config.early_stopping.restore_best and row["validation_accuracy"] is not None:
-        row = max(rows, key=lambda row: row["validation_accuracy"])
     image_shape, class_names = tuple(data["image_shape"]), tuple(data["class_names"])
     mean, std = data["mean"], data["std"]
     statistics = (None, None)
@@ -137,13 +138,15 @@ def load(workdir: epath.PathLike) -> Trained:
     like = state.abstract(config, model, optimizer, image_shape, everywhere)
     exported = workdir / files.WEIGHTS
     if exported.exists():
+        epoch = best.in_order(rows, config)[0]["epoch"]
         variables = weights.read(exported, like.variables())
     else:
-        variables = checkpoint.read(workdir / files.CHECKPOINTS, like, row["step"]).variables()
+        found = best.restore(Reader(workdir / files.CHECKPOINTS), like, workdir, config)
+        epoch, variables = found.epoch, found.state.variables()
     return Trained(
         workdir=workdir,
         config=config,
-        epoch=row["epoch"],
+        epoch=epoch,
         model=model,
         variables=variables,
         image_shape=image_shape,

@@ -1,8 +1,11 @@
 """The files of a workdir. Paths may be local or `gs://`: every write goes through `etils.epath`."""
 
 import contextlib
+import errno
 import io
 import json
+import os
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -49,17 +52,38 @@ def writing(path: epath.PathLike) -> Iterator[None]:
         ) from error
 
 
+def sync(path: epath.Path) -> None:
+    """Returns once the content of a file, or the names in a directory, would outlive a power cut.
+
+    An object store sees to that by itself.
+    """
+    if "://" in str(path):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # no such thing on this file system
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def write_bytes(path: epath.Path, data: bytes) -> None:
-    """Writes a file whole or not at all: to a temporary name beside it, then renamed.
+    """Writes a file whole or not at all, whatever happens to the process or the power.
+
+    It goes to a temporary name beside `path`, one of its own: several processes may write at once.
 
     Raises:
       UserError: the disk is full or may not be written.
     """
-    temporary = path.parent / f".{path.name}.tmp"
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     with writing(path):
         try:
             temporary.write_bytes(data)
+            sync(temporary)
             temporary.replace(path)
+            sync(path.parent)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
@@ -133,14 +157,41 @@ def check_config(workdir: epath.Path, config: ConfigDict) -> None:
             )
 
 
-def claim(workdir: epath.Path, config: ConfigDict) -> None:
-    """Makes `workdir` the home of a run of `config`.
+def make_directory(path: epath.Path) -> None:
+    """Makes a directory, and those above it, to outlive a power cut.
 
     Raises:
       UserError: it cannot be written.
     """
-    with writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        missing = [path, *path.parents]
+        missing = missing[: next(i for i, p in enumerate(missing) if p.exists())]
+        path.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            sync(made.parent)
+
+
+@contextlib.contextmanager
+def claimed(workdir: epath.Path, config: ConfigDict) -> Iterator[None]:
+    """Makes `workdir` the home of a run of `config`, and keeps other processes from training there.
+
+    Raises:
+      UserError: it cannot be written, another process trains there, or it holds a run of another
+        config by now.
+    """
+    with locked(workdir):
+        check_config(workdir, config)
+        claim(workdir, config)
+        yield
+
+
+def claim(workdir: epath.Path, config: ConfigDict) -> None:
+    """Writes the config of a run into `workdir`.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    make_directory(workdir)
     write_json(workdir / CONFIG, config_tree.plain(config))
 
 
@@ -157,8 +208,8 @@ def locked(workdir: epath.Path) -> Iterator[None]:
         yield
         return
     lock = filelock.FileLock(str(workdir / LOCK), blocking=False)
+    make_directory(workdir)
     with writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except filelock.Timeout as error:

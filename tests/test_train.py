@@ -170,18 +170,25 @@ def test_an_unfinished_run_is_not_evaluated(config, tmp_path):
         evaluate.run(epath.Path(tmp_path))
 
 
-def test_the_best_epoch_is_tested_or_none(config, tmp_path):
+def test_the_best_epoch_that_can_be_read_is_tested_and_named(config, tmp_path):
     """Where its checkpoint is gone, no other epoch is passed off as the best."""
     config.optimizer.learning_rate = 1e-12  # equal accuracies: the first epoch stays the best
     config.optimizer.ema_decay = 0.0
-    result = train.run(config, epath.Path(tmp_path))
-    best = (tmp_path / "checkpoints" / str(38 * result["best_epoch"])).rename(tmp_path / "away")
-    assert result["best_epoch"] < 3 and best.is_dir()
-    (tmp_path / "result.json").unlink()
-    with pytest.raises(
-        UserError, match=f"checkpoint of step {38 * result['best_epoch']} .*missing"
-    ):
-        evaluate.run(epath.Path(tmp_path))
+    workdir = epath.Path(tmp_path)
+    best = train.run(config, workdir)["best_epoch"]
+    assert best < 3
+    (tmp_path / "checkpoints" / str(38 * best)).rename(tmp_path / "away")
+    result = evaluate.run(workdir)
+    assert (result["best_epoch"], result["lost_epoch"]) == (3, best)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert result["validation_accuracy"] == rows[2]["validation_accuracy"]
+    assert f"epoch {best} was better, but its checkpoint cannot be read" in evaluate.describe(
+        result
+    )
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.rename(tmp_path / f"gone-{path.name}")
+    with pytest.raises(UserError, match="every checkpoint .* is missing or damaged"):
+        evaluate.run(workdir)
 
 
 def test_batches_that_the_devices_cannot_share_are_refused(config):

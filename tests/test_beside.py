@@ -1,0 +1,137 @@
+"""Processes that share a workdir: what reads leaves a training run alone, and one run trains."""
+
+import pathlib
+import shutil
+
+import command_line
+import pytest
+from etils import epath
+
+from cifar_jax import evaluate, experiment, export, robustness, seeds, train, trained
+from cifar_jax import workdir as files
+from cifar_jax.checkpoint import Checkpoints
+from cifar_jax.errors import UserError
+from cifar_jax.report import page
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> pathlib.Path:
+    directory = tmp_path_factory.mktemp("finished")
+    config = command_line.tiny_config()
+    config.checkpoint.every_steps = 0  # all checkpoints are of the end of an epoch
+    train.run(config, epath.Path(directory))
+    return directory
+
+
+def contents(directory: pathlib.Path) -> dict[str, tuple[int, bytes | None]]:
+    return {
+        str(path.relative_to(directory)): (
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else None,
+        )
+        for path in sorted(directory.rglob("*"))
+    }
+
+
+READERS = {
+    "evaluate": evaluate.run,
+    "load": trained.load,  # what predicting and showing begin with
+    "export": lambda workdir: export.run(workdir, "safetensors"),
+    "suite": lambda workdir: robustness.run(workdir, "adversarial", 8),
+    "report": page.run,
+}
+
+
+@pytest.mark.parametrize("mode", READERS)
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+def test_what_reads_leaves_checkpoints_and_lock_alone(finished, tmp_path, mode, state):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    if state == "unfinished":
+        (workdir / "result.json").unlink()
+        shutil.rmtree(workdir / "checkpoints" / "114")  # of the last epoch
+    # A save in flight, and a checkpoint that orbax would not open the others beside.
+    in_flight = workdir / "checkpoints" / "120.orbax-checkpoint-tmp"
+    in_flight.mkdir()
+    (in_flight / "half").write_bytes(b"written")
+    (workdir / "checkpoints" / "7").mkdir()
+    (workdir / "checkpoints" / "7" / "_CHECKPOINT_METADATA").write_text("{")
+    before = contents(workdir / "checkpoints")
+    with files.locked(epath.Path(workdir)):  # a training run is at work
+        if state == "unfinished" and mode in ("evaluate", "suite"):
+            with pytest.raises(UserError, match="has not finished"):
+                READERS[mode](epath.Path(workdir))
+        else:
+            READERS[mode](epath.Path(workdir))
+    assert contents(workdir / "checkpoints") == before
+    assert not (workdir / "checkpoints-damaged").exists()
+    assert not [path for path in workdir.rglob(".*") if path.name != ".lock"]
+
+
+def test_opening_checkpoints_writes_nothing_before_the_first_save(finished, tmp_path):
+    directory = tmp_path / "checkpoints"
+    shutil.copytree(finished / "checkpoints", directory)
+    (directory / "120.orbax-checkpoint-tmp").mkdir()
+    before = contents(directory)
+    with Checkpoints(epath.Path(directory)) as checkpoints:
+        assert checkpoints.restore_latest(
+            experiment.build(command_line.tiny_config()).abstract_state()
+        )
+    assert contents(directory) == before
+
+
+# ---------------------------------------------------------------------------- two that train
+@pytest.mark.parametrize("run", [train.run, seeds.run])
+def test_the_config_is_checked_under_the_lock(tmp_path, monkeypatch, run):
+    """Another run begins, and ends or is killed, while this one loads its data."""
+    config, other = command_line.tiny_config(), command_line.tiny_config()
+    other.optimizer.learning_rate = 0.5
+    if run is seeds.run:
+        for one in (config, other):
+            one.seeds, one.checkpoint.every_steps = 2, 0
+    build = experiment.build
+
+    def meanwhile(*arguments):
+        with files.locked(epath.Path(tmp_path)):
+            files.claim(epath.Path(tmp_path), other)
+        return build(*arguments)
+
+    monkeypatch.setattr(experiment, "build", meanwhile)
+    with pytest.raises(UserError, match="another config: .*learning_rate: 0.5 -> 0.01"):
+        run(config, epath.Path(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json"]
+    assert "0.5" in (tmp_path / "config.json").read_text()
+
+
+def test_a_seed_whose_directory_holds_another_run_is_refused(tmp_path, monkeypatch):
+    config, other = command_line.tiny_config(), command_line.tiny_config()
+    config.seeds, config.checkpoint.every_steps = 2, 0
+    build = experiment.build
+
+    def meanwhile(*arguments):
+        files.claim(epath.Path(tmp_path) / "seed-1", other)
+        return build(*arguments)
+
+    monkeypatch.setattr(experiment, "build", meanwhile)
+    with pytest.raises(UserError, match="seed-1 holds a run of another config"):
+        seeds.run(config, epath.Path(tmp_path))
+    assert [path.name for path in (tmp_path / "seed-1").iterdir() if path.name != ".lock"] == [
+        "config.json"
+    ]
+
+
+def test_several_processes_may_write_one_file(tmp_path, monkeypatch):
+    """Evaluated twice at once: neither renames what the other has half written."""
+    path = epath.Path(tmp_path) / "result.json"
+    replace, names = type(path).replace, []
+
+    def between(self, target):
+        names.append(self.name)
+        if len(names) == 1:
+            files.write_json(path, {"by": "the other"})
+        return replace(self, target)
+
+    monkeypatch.setattr(type(path), "replace", between)
+    files.write_json(path, {"by": "this one"})
+    assert files.read_json(path) == {"by": "this one"}
+    assert len(set(names)) == 2 and [p.name for p in tmp_path.iterdir()] == ["result.json"]
