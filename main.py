@@ -6,14 +6,13 @@ python main.py --mode=predict --workdir=DIR FILE|DIRECTORY|PATTERN|- ...
 
 import itertools
 import logging
-import os
 import re
 import sys
 
 from absl import app, flags
 from absl import logging as absl_logging
 
-from cifar_jax import config_file, memory, modes
+from cifar_jax import config_file, memory, modes, streams
 from cifar_jax.errors import BAD_INPUT, CUT_OFF, INTERRUPTED, UserError
 
 flags.adopt_module_key_flags(modes)
@@ -24,6 +23,8 @@ _OF_CONFIG = re.compile(r"--?(no)?config(?=[.=]|$)")
 def main(arguments: list[str]) -> None:
     mode = modes.MODES[_MODE.value]
     modes.check(_MODE.value, arguments[1:])
+    if mode.prints:
+        streams.require_output()
     if mode.tuned and modes.TUNE_MEMORY.value:
         memory.restart()
     # Imported here: --help and a wrong flag answer at once.
@@ -66,15 +67,24 @@ def _log_to_stderr() -> None:
     logging.getLogger("jax").setLevel(logging.WARNING)  # jax.distributed tells each step it takes
 
 
-if __name__ == "__main__":
-    _log_to_stderr()
+def _run() -> int:
+    """Runs the mode; returns the exit status."""
     try:
         app.run(main, flags_parser=_parse)
+    except SystemExit as leaving:
+        assert isinstance(leaving.code, int | None), leaving.code
+        return leaving.code or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        return BAD_INPUT
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # who reads the output, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(CUT_OFF)
+        return INTERRUPTED
+    except streams.CutOff:
+        return CUT_OFF
+    raise AssertionError("app.run leaves by SystemExit")
+
+
+if __name__ == "__main__":
+    streams.prepare()
+    _log_to_stderr()
+    sys.exit(streams.close(_run()))

@@ -12,6 +12,6 @@ class UserError(Exception):
 # Exit statuses of main.py.
 BAD_INPUT = 2  # after one line that says what to mend
 SOME_FAILED = 65  # sysexits.h's EX_DATAERR: images that could not be read; the rest are predicted
-CUT_OFF = 74  # sysexits.h's EX_IOERR: nobody reads standard output any more
+CUT_OFF = 74  # sysexits.h's EX_IOERR: standard output took not all that was written
 TRY_AGAIN = 75  # sysexits.h's EX_TEMPFAIL: all is saved, run again to go on
 INTERRUPTED = 130  # as shells have it for SIGINT: at once, by a second Ctrl-C where training saves

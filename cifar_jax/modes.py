@@ -67,6 +67,7 @@ class Mode(NamedTuple):
     flags: tuple[str, ...]  # its own, by name
     formats: tuple[str, ...] = ()  # values of --format, the default first
     takes_arguments: bool = False
+    prints: bool = False  # all that it does: it stops where standard output takes no more
     shared: bool = False  # by the processes of a run; the other modes are the work of one
     # By malloc's settings: steps of one shape, again and again. Where pictures of any size come
     # and go the heap, which then keeps all, would grow.
@@ -209,6 +210,7 @@ MODES = {
         ("format", "top_k", "fit"),
         formats=("table", "json", "csv"),
         takes_arguments=True,
+        prints=True,
     ),
     "export": Mode(
         _export,

@@ -47,6 +47,8 @@ class Warm:
         directory: pathlib.Path = ROOT,
         environment: dict[str, str] | None = None,
         largest_file: int | None = None,
+        user: int | None = None,
+        redirect: dict[int, str] | None = None,
     ) -> tuple[int, str]:
         """Runs `main.py *arguments` in `directory`; returns its exit status and all it printed.
 
@@ -54,12 +56,16 @@ class Warm:
           environment: on top of that of the tests.
           largest_file: bytes beyond which the system lets no file grow: writes fail as on a full
             disk, but with EFBIG.
+          user: who it runs as from the start of main.py on, for what root may do anyway.
+          redirect: a file for each standard stream that is to be another; "": closed.
         """
         call = {
             "arguments": arguments,
             "directory": str(directory),
             "environment": environment or {},
             "largest_file": largest_file,
+            "user": user,
+            "redirect": redirect or {},
         }
         assert self._process.stdin and self._process.stdout
         print(json.dumps(call), file=self._process.stdin, flush=True)
@@ -77,6 +83,14 @@ def _become_main(call: dict[str, Any], output: int) -> None:
     if call["largest_file"] is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (call["largest_file"],) * 2)
+    if call["user"] is not None:
+        os.setgroups([])
+        os.setgid(call["user"])
+        os.setuid(call["user"])
+    for number, path in call["redirect"].items():
+        os.close(int(number))
+        if path:
+            os.dup2(os.open(path, os.O_RDWR), int(number))
     sys.argv = ["main.py", *call["arguments"]]
     runpy.run_path(str(ROOT / "main.py"), run_name="__main__")
 
