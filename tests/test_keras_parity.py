@@ -6,9 +6,14 @@ the two sides agree only if both say what the report says.
 Training is compared without augmentation and dropout, whose random numbers differ. What remains is
 rounding, and this is not always small: where two numbers are equal but for rounding, ReLU and
 max-pooling may send the gradient different ways, and Adam makes a full step of a gradient however
-small. Hence the small batches, whose seed was chosen: with every initial weight off by up to 1e-6
-of itself, many times rounding, the five steps stay within the tolerances. And hence the
-final model's learning rate: at 1e-3, batch norm's first steps blow any difference up.
+small. Hence small batches of noise, and three choices:
+
+- `CHOSEN_SEED` of the images. With it every parameter stays within the tolerance, also with the
+  initial weights off by up to 1e-6 of themselves, many times rounding (docs/log.md). Of the seeds 0
+  to 15, 15 did so on one CPU for models 1 and 2, 12 for model 3 and 10 for the final model.
+- `OTHER_SEEDS` are the first ones, not chosen. With those 16 up to 0.2 % of the parameters were
+  farther off; here 1 % may be.
+- The final model's learning rate: at 1e-3, batch norm's first steps blow any difference up.
 """
 
 import os
@@ -29,7 +34,8 @@ from cifar_jax import models, optim, sharding, state, steps
 
 NAMES = ("model1", "model2", "model3", "final")
 IMAGE_SHAPE = (32, 32, 3)
-STEPS, BATCH_SIZE, DATA_SEED = 5, 8, 12
+STEPS, BATCH_SIZE = 5, 8
+CHOSEN_SEED, OTHER_SEEDS = 12, (0, 1, 2)
 LEARNING_RATE = {"model1": 1e-3, "model2": 1e-3, "model3": 1e-3, "final": 1e-5}
 # Of every parameter and batch statistic after the five steps, each up to a learning rate long.
 TOLERANCE = {"model1": 1e-4, "model2": 1e-4, "model3": 1e-4, "final": 5e-6}
@@ -181,16 +187,16 @@ def randomized(variables):
 
 
 @functools.cache
-def data():
+def data(seed=CHOSEN_SEED):
     """Images uint8 and labels int32 for `STEPS` batches, taken in order."""
-    rng = np.random.default_rng(DATA_SEED)
+    rng = np.random.default_rng(seed)
     size = STEPS * BATCH_SIZE
     labels = rng.integers(0, 10, size, np.int32)
     return rng.integers(0, 256, (size, *IMAGE_SHAPE), np.uint8), labels
 
 
-def keras_batches():
-    images, labels = data()
+def keras_batches(seed=CHOSEN_SEED):
+    images, labels = data(seed)
     pixels, targets = images.astype(np.float32) / 255, np.eye(10, dtype=np.float32)[labels]
     for first in range(0, len(labels), BATCH_SIZE):
         batch = slice(first, first + BATCH_SIZE)
@@ -199,19 +205,28 @@ def keras_batches():
 
 @functools.cache
 def train_keras(name):
-    """Weights after `STEPS` steps from our initial ones, and the mean of the printed losses."""
+    """By seed of the images: the weights after `STEPS` steps from our initial ones, and the mean of
+    the printed losses."""
     model = build_keras(name)
-    model.set_weights(as_keras_weights(initial_variables(name)))
     for layer in model.layers:
         if isinstance(layer, layers.Dropout):
             layer.rate = 0.0
-    # train_on_batch returns its own batch's loss, L2 penalty included.
-    objectives = [model.train_on_batch(*batch) for batch in keras_batches()]
-    # Not get_weights(): numpy deprecated how Keras' variables become arrays there.
-    return [jax.device_get(weight.value) for weight in model.weights], np.mean(objectives)
+    model.optimizer.build(model.trainable_variables)
+    moments = [v for v in model.optimizer.variables if not v.path.endswith("learning_rate")]
+    results = {}
+    for seed in (CHOSEN_SEED, *OTHER_SEEDS):
+        model.set_weights(as_keras_weights(initial_variables(name)))
+        for moment in moments:  # and the number of steps
+            moment.assign(np.zeros(moment.shape, moment.dtype))
+        # train_on_batch returns its own batch's loss, L2 penalty included.
+        objectives = [model.train_on_batch(*batch) for batch in keras_batches(seed)]
+        # Not get_weights(): numpy deprecated how Keras' variables become arrays there.
+        weights = [jax.device_get(weight.value) for weight in model.weights]
+        results[seed] = weights, np.mean(objectives)
+    return results
 
 
-def train_ours(name):
+def train_ours(name, seeds=(CHOSEN_SEED,)):
     """The same, through the real train step over all devices."""
     config = our_config(name)
     model = models.build(config, IMAGE_SHAPE, 10)
@@ -220,19 +235,24 @@ def train_ours(name):
     mesh = sharding.make_mesh()
     replicated = sharding.replicated(mesh)
     create = functools.partial(state.create, config, model, optimizer, IMAGE_SHAPE)
-    train_state = jax.jit(create, out_shardings=replicated)()
+    create = jax.jit(create, out_shardings=replicated)
     order = np.arange(STEPS * BATCH_SIZE, dtype=np.int32).reshape(STEPS, BATCH_SIZE)
-    arrays, order = jax.device_put((data(), order), replicated)
+    order = jax.device_put(order, replicated)
     train_steps = steps.make_train_step(config, model, optimizer, l2_weights, (None, None), mesh)
-    for _ in range(STEPS):
-        train_state, sums = train_steps(train_state, arrays, order, 1)
-    weights = as_keras_weights(jax.device_get(train_state.variables()))
-    return weights, float(sums.objective) / STEPS
+    results = {}
+    for seed in seeds:
+        train_state, arrays = create(), jax.device_put(data(seed), replicated)
+        for _ in range(STEPS):
+            train_state, sums = train_steps(train_state, arrays, order, 1)
+        weights = as_keras_weights(jax.device_get(train_state.variables()))
+        results[seed] = weights, float(sums.objective) / STEPS
+    return results
 
 
-def largest_difference(weights, others):
+def differences(weights, others):
+    """Of all parameters and statistics together, one after the other."""
     pairs = zip(weights, others, strict=True)
-    return max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
+    return np.concatenate([np.abs(ours - theirs).ravel() for ours, theirs in pairs])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -257,18 +277,23 @@ def test_logits_loss_and_penalty_are_kerass(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_five_training_steps_are_kerass(name):
-    weights, objective = train_ours(name)
-    keras_weights, keras_objective = train_keras(name)
+    ours, theirs = train_ours(name, (CHOSEN_SEED, *OTHER_SEEDS)), train_keras(name)
     before = as_keras_weights(initial_variables(name))
-    for ours, theirs, initial in zip(weights, keras_weights, before, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE[name])
+    for seed, (weights, objective) in ours.items():
+        keras_weights, keras_objective = theirs[seed]
         # Each array has gone far beyond the tolerance, or equality would say little.
-        assert np.abs(theirs - initial).max() > 2 * LEARNING_RATE[name]
-    assert objective == pytest.approx(keras_objective, rel=1e-5)
+        for after, initial in zip(keras_weights, before, strict=True):
+            assert np.abs(after - initial).max() > 2 * LEARNING_RATE[name]
+        far = differences(weights, keras_weights) > TOLERANCE[name]
+        assert far.mean() <= (0 if seed == CHOSEN_SEED else 0.01), (seed, far.mean())
+        assert objective == pytest.approx(keras_objective, rel=5e-5 if far.any() else 1e-5)
 
 
 def test_the_comparison_tells_optaxs_own_adam_from_kerass(monkeypatch):
     # They differ in nothing but where the epsilon of 1e-7 is added.
     monkeypatch.setattr(optim, "scale_by_keras_adam", optax.scale_by_adam)
-    weights, _ = train_ours("model1")
-    assert largest_difference(weights, train_keras("model1")[0]) > 10 * TOLERANCE["model1"]
+    weights, _ = train_ours("model1")[CHOSEN_SEED]
+    found = differences(weights, train_keras("model1")[CHOSEN_SEED][0])
+    assert found.max() > 10 * TOLERANCE["model1"]
+    # Were it another seed, that would tell them, too.
+    assert np.mean(found > TOLERANCE["model1"]) > 0.01
