@@ -237,8 +237,12 @@ def _summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
 def describe(summary: dict[str, Any]) -> str:
     """A summary in a few lines, for a person."""
     seeds = summary["seeds"]
-    lines = [f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}: mean and standard deviation"]
+    spread = "both values" if len(seeds) == 2 else "mean and standard deviation"
+    lines = [f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}: {spread}"]
     for key, figures in summary.items():
         if key != "seeds":
-            lines.append(f"{key.replace('_', ' ')}: {figures['mean']:.4f} +- {figures['std']:.4f}")
+            shown = f"{figures['mean']:.4f} +- {figures['std']:.4f}"
+            if len(seeds) == 2:  # of which no spread can be told
+                shown = ", ".join(f"{value:.4f}" for value in figures["values"])
+            lines.append(f"{key.replace('_', ' ')}: {shown}")
     return "\n".join(lines)

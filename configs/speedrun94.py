@@ -1,4 +1,4 @@
-"""94 % from scratch on a CPU: the fastest published recipe (airbench94, Jordan 2024), in JAX.
+"""94 % from scratch on a CPU: a fast published recipe (airbench94, Jordan 2024), in JAX.
 
 python main.py --config=configs/speedrun94.py
 

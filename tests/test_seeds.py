@@ -59,6 +59,15 @@ def test_the_summary_is_that_of_the_results(together):
     assert (workdir / "comparison.html").exists() and (workdir / "seed-3/report.html").exists()
 
 
+def test_two_seeds_are_shown_as_two_values():
+    figures = {"mean": 0.8, "std": 0.1, "values": [0.7, 0.8, 0.9]}
+    text = seeds.describe({"seeds": [3, 4, 5], "test_accuracy": figures})
+    assert "standard deviation" in text and "test accuracy: 0.8000 +- 0.1000" in text
+    figures["values"] = [0.7, 0.9]
+    text = seeds.describe({"seeds": [3, 4], "test_accuracy": figures})
+    assert "both values" in text and "test accuracy: 0.7000, 0.9000" in text and "+-" not in text
+
+
 def test_finished_runs_say_so(together, capsys):
     workdir, summary = together
     assert seeds.run(tiny(2), epath.Path(workdir)) == summary
