@@ -1,11 +1,12 @@
 """How XLA compiles here: kept from one start to the next, and on CPU with the faster kernels."""
 
 import hashlib
-import os
 import pathlib
 
 import jax
 from jax.sharding import Mesh
+
+from cifar_jax import places
 
 _CPUINFO = pathlib.Path("/proc/cpuinfo")
 
@@ -14,15 +15,19 @@ def keep() -> None:
     """Keeps compiled programs in the user's cache directory, unless JAX is told another.
 
     `JAX_COMPILATION_CACHE_DIR` names another; `JAX_ENABLE_COMPILATION_CACHE=0` keeps none.
+
+    Raises:
+      UserError: the environment names no place that can be one.
     """
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
+    named = jax.config.values["jax_compilation_cache_dir"]
+    if named is not None:
+        places.anywhere(named, "JAX_COMPILATION_CACHE_DIR")
         return
     # A home directory may be shared by machines, and a program for one's CPU may crash another's.
     lines = _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []
     features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     machine = hashlib.blake2b(features.encode(), digest_size=4).hexdigest()
-    root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    jax.config.update("jax_compilation_cache_dir", str(root / "cifar_jax" / f"xla-{machine}"))
+    jax.config.update("jax_compilation_cache_dir", str(places.user_cache() / f"xla-{machine}"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

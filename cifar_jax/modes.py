@@ -12,7 +12,7 @@ from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
-from cifar_jax import config_file
+from cifar_jax import config_file, places
 from cifar_jax.errors import BAD_INPUT, SOME_FAILED, TRY_AGAIN, UserError
 
 _BEGAN = time.monotonic()
@@ -224,9 +224,4 @@ MODES = {
 
 def _directory(path: epath.PathLike) -> epath.Path:
     """A directory that the command line names, there or not."""
-    directory = epath.Path(path).expanduser()
-    try:
-        directory.exists()
-    except ImportError as error:  # of the client of an object store
-        raise UserError(f"{path} cannot be reached: {error}") from error
-    return directory
+    return places.anywhere(path, "--workdir")

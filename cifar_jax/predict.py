@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from cifar_jax import images, trained
+from cifar_jax import images, places, trained
 from cifar_jax.errors import UserError
 
 FORMATS = ("table", "json", "csv")
@@ -105,6 +105,7 @@ def find(argument: str) -> list[str]:
     """
     if argument == "-":
         return [argument]
+    places.local(argument)
     roots = [argument]
     if not os.path.exists(argument):
         roots = sorted(glob.glob(argument, recursive=True))

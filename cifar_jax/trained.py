@@ -19,6 +19,7 @@ from cifar_jax import (
     experiment,
     metrics_writer,
     optim,
+    places,
     sharding,
     state,
     steps,
@@ -118,7 +119,7 @@ def load(workdir: epath.PathLike) -> Trained:
     Raises:
       UserError: there is no run, or no epoch of one can be read.
     """
-    workdir = epath.Path(workdir).expanduser()
+    workdir = places.anywhere(workdir, "workdir")
     config = files.load_config(workdir)
     path = workdir / files.DATA
     rows = metrics_writer.read_rows(workdir)

@@ -8,7 +8,7 @@ import importlib
 
 from etils import epath
 
-from cifar_jax import trained
+from cifar_jax import places, trained
 from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
 
@@ -44,10 +44,10 @@ def run(workdir: epath.Path, format: str, output: str | None = None) -> str:
         raise UserError(
             f"--format={format} needs {error.name}: pip install -r requirements-onnx.txt"
         ) from error
-    network = trained.load(workdir)
     path = workdir / files.EXPORT / FORMATS[format]
     if output is not None:
-        path = epath.Path(output).expanduser()
+        path = places.anywhere(output, "--output")
+    network = trained.load(workdir)
     try:
         return exporter.write(network, path)
     except OSError as error:

@@ -151,6 +151,11 @@ COMMAND_LINES: list[tuple[str, str]] = [
     # Workdirs.
     ("--workdir=file", "--workdir=file is a file: choose another"),
     ("--workdir=s3://bucket/run", "s3://bucket/run cannot be reached"),
+    ("--workdir=foo://bucket/run", "--workdir=foo://bucket/run is neither a path of this machine"),
+    ("--workdir=gs:/bucket/run", "--workdir=gs:/bucket/run is neither"),
+    ("--config.data.cache_dir=gs://bucket", "config.data.cache_dir=gs://bucket is no path of this"),
+    (f"{CIFAR10} --config.data.dir=hdfs://x/y", "config.data.dir=hdfs://x/y is no path of this"),
+    (f"{CIFAR10} --config.data.archive=http://x/y", "archive=http://x/y is no path of this"),
     ("--workdir=list", "list/config.json is damaged"),
     ("--workdir=half", "half/config.json is damaged"),
     ("--workdir=other", "config.epochs: 40 -> 3"),
@@ -162,6 +167,10 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--mode=predict", "no images: name files"),
     ("--mode=predict nowhere.png", "nowhere.png does not exist"),
     ("--mode=predict file", "no run in run"),
+    ("--mode=predict https://x/cat.png", "https://x/cat.png is no path of this machine: copy"),
+    ("--mode=report --workdirs=az://a/b,http://x/y", "az://a/b cannot be reached"),
+    ("--mode=report --workdirs=http://x/y,there", "http://x/y is neither a path of this machine"),
+    ("--mode=export --output=foo://x", "--output=foo://x is neither a path of this machine"),
     ("--mode=export", "no run in run"),
     (
         "--mode=export --format=tflite",
