@@ -7,7 +7,10 @@ is a function of its config and not of the place its data came from.
 import dataclasses
 import functools
 import hashlib
+import json
+import logging
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from PIL import Image
 
+from cifar_jax import places
 from cifar_jax.data import archive, cache, fingerprint
 from cifar_jax.data.archive import Splits
 from cifar_jax.errors import UserError
@@ -36,11 +40,14 @@ class Dataset:
     @functools.cached_property
     def description(self) -> dict[str, Any]:
         """What tells it from other data sets; see `data/fingerprint.py`."""
-        splits = {
+        return fingerprint.of(self.splits, self.class_names)
+
+    @property
+    def splits(self) -> Splits:
+        return {
             "train": (self.train_images, self.train_labels),
             "test": (self.test_images, self.test_labels),
         }
-        return fingerprint.of(splits, self.class_names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +56,18 @@ class _Known:
 
     counts: dict[str, int]
     fingerprints: dict[str, str]
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """As that of a data set, without the digests of the pixels alone."""
+        return {
+            "image_shape": [32, 32, 3],
+            "class_names": list(archive.CLASS_NAMES),
+            "fingerprint": {
+                split: {"images": self.counts[split], "content": digest}
+                for split, digest in self.fingerprints.items()
+            },
+        }
 
 
 _KNOWN = {
@@ -62,14 +81,17 @@ _KNOWN = {
 }
 _DIGITS_TEST_PER_CLASS = 36
 
+_log = logging.getLogger(__name__)
+
 
 def load(data: ml_collections.ConfigDict) -> Dataset:
     """Loads the data set `data.name`.
 
-    The cache comes first. Then the source that was asked for (`data.dir`, else `data.archive`):
-    if that one is at fault, so is the config, and no other is tried. Where none was asked for,
-    TFDS' directory (`$TFDS_DATA_DIR`, else `~/tensorflow_datasets`), which `data.download` allows
-    to be filled.
+    The cache of CIFAR-10 comes first, since its content is known. Then the source that was asked
+    for (`data.dir`, else `data.archive`): if that one is at fault, so is the config, and no other
+    is tried. Where none was asked for, TFDS' directory (`$TFDS_DATA_DIR`, else
+    `~/tensorflow_datasets`), which `data.download` allows to be filled. Of other sets the cache is
+    that of the directory as it stands: it is read anew as soon as one of its files has changed.
 
     Args:
       data: str fields `name` ("cifar10", "digits", or an image classification set of TFDS),
@@ -80,44 +102,90 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
     """
     if data.archive and data.name != "cifar10":
         raise UserError(f"config.data.archive holds cifar10, but config.data.name={data.name}")
-    for key in ("dir", "archive"):
-        if data[key] and not cache.expanded(data[key]).exists():
+    for key in ("dir", "archive", "cache_dir"):
+        path = places.local(data[key], f"config.data.{key}")
+        if data[key] and key != "cache_dir" and not path.exists():
             raise UserError(f"config.data.{key}={data[key]} does not exist")
     if data.name == "digits":
         return _digits()
 
     known = _KNOWN.get(data.name)
-    directory = tfds_directory(data)
-    content = "".join(known.fingerprints.values()) if known else str(directory)
-    cache_path = cache.path_of(data.cache_dir, data.name, content)
-    arrays = cache.read(cache_path)
-    if arrays is not None:
-        return _dataset(data.name, arrays, f"cache {cache_path}")
+    state = None if known else _state(data)
+    wanted = known and known.description
+    if state:
+        wanted = cache.recall(_note_path(data, state), state)
+    dataset = cached(data, wanted) if wanted else None
+    if dataset is None:
+        dataset = _read(data)
+        _check(dataset, known)
+        arrays = {field: np.asarray(getattr(dataset, field)) for field in cache.FIELDS}
+        cache.write(_cache_path(data, dataset.description), arrays)
+        state = None if known else state or _state(data)  # it may have been prepared just now
+        if state:
+            cache.note(_note_path(data, state), state, dataset.description)
+    return dataset
 
+
+def cached(data: ml_collections.ConfigDict, description: dict[str, Any]) -> Dataset | None:
+    """The data set of that description, if the cache holds it; a cache of other data is named."""
+    path = _cache_path(data, description)
+    arrays = cache.read(path)
+    if arrays is None:
+        return None
+    class_names = tuple(arrays.pop("class_names").tolist())
+    dataset = Dataset(data.name, **arrays, class_names=class_names, source=f"cache {path}")
+    texts = fingerprint.differences(description, dataset.description)
+    if texts:
+        _log.warning(
+            "ignoring the cache %s of other data (%s); it will be rebuilt", path, "; ".join(texts)
+        )
+        return None
+    return dataset
+
+
+def _cache_path(data: ml_collections.ConfigDict, description: dict[str, Any]) -> Path:
+    content = json.dumps(description, sort_keys=True)
+    if data.name in _KNOWN:
+        content = "".join(_KNOWN[data.name].fingerprints.values())
+    return cache.path_of(data.cache_dir, data.name, content)
+
+
+def _note_path(data: ml_collections.ConfigDict, state: str) -> Path:
+    return cache.path_of(data.cache_dir, data.name, state).with_suffix(".json")
+
+
+def _state(data: ml_collections.ConfigDict) -> str | None:
+    """What changes with the set in TFDS' directory and with what reads it; None: it is absent."""
+    base = data.name.partition("/")[0].partition(":")[0]
+    state = cache.state_of(tfds_directory(data) / base)
+    return state and f"{data.name}, {version('tensorflow-datasets')}, {state}"
+
+
+def _read(data: ml_collections.ConfigDict) -> Dataset:
+    """The data set from where it comes from."""
     if data.archive and not data.dir:
-        path = cache.expanded(data.archive)
+        path = places.local(data.archive, "config.data.archive")
         splits, class_names, source = archive.read(path), archive.CLASS_NAMES, f"archive {path}"
     else:
         # Imported here since it takes half a second that a start from the cache can do without.
         from cifar_jax.data import tfds_source
 
         splits, class_names, path = tfds_source.read(
-            data.name, directory, prepare=data.download and not data.dir
+            data.name, tfds_directory(data), prepare=data.download and not data.dir
         )
         source = f"TFDS {path}"
     if data.name == "cifar10":  # a directory prepared long ago may not carry the names
         class_names = archive.CLASS_NAMES
-    splits = {split: _canonical(*arrays) for split, arrays in splits.items()}
-    _check(source, splits, len(class_names), known)
-    arrays = _flatten(splits, class_names)
-    cache.write(cache_path, arrays)
-    return _dataset(data.name, arrays, source)
+    train, test = (_canonical(*splits[split]) for split in ("train", "test"))
+    return Dataset(data.name, *train, *test, class_names, source)
 
 
 def tfds_directory(data: ml_collections.ConfigDict) -> Path:
     """TFDS' directory: `data.dir`, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
-    root = data.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return cache.expanded(root).absolute()
+    root, name = data.dir, "config.data.dir"
+    if not root:
+        root, name = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR"
+    return places.local(root, name).absolute()
 
 
 def _canonical(
@@ -137,9 +205,10 @@ def _fingerprint(images: UInt8[np.ndarray, "n ..."], labels: Int32[np.ndarray, "
     return fingerprint.of_split(images, labels)["content"]
 
 
-def _check(source: str, splits: Splits, num_classes: int, known: _Known | None) -> None:
-    """Raises UserError unless the splits are what the data set must be."""
-    for split, (images, labels) in splits.items():
+def _check(dataset: Dataset, known: _Known | None) -> None:
+    """Raises UserError unless the data set is what it must be."""
+    source, num_classes = dataset.source, len(dataset.class_names)
+    for split, (images, labels) in dataset.splits.items():
         if not len(images):
             raise UserError(f"{source}: the {split} split is empty")
         if labels.min() < 0 or labels.max() >= num_classes:
@@ -159,25 +228,6 @@ def _check(source: str, splits: Splits, num_classes: int, known: _Known | None) 
                 f"{source} is not the official data set: expected SHA-256"
                 f" {known.fingerprints[split]} for the {split} split, found {found}"
             )
-
-
-def _flatten(splits: Splits, class_names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    arrays = {"class_names": np.array(class_names)}
-    for split, (images, labels) in splits.items():
-        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-    return arrays
-
-
-def _dataset(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
-    return Dataset(
-        name=name,
-        train_images=arrays["train_images"],
-        train_labels=arrays["train_labels"],
-        test_images=arrays["test_images"],
-        test_labels=arrays["test_labels"],
-        class_names=tuple(arrays["class_names"].tolist()),
-        source=source,
-    )
 
 
 def _digits() -> Dataset:
@@ -200,9 +250,5 @@ def _digits() -> Dataset:
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[:_DIGITS_TEST_PER_CLASS]] = True
     # Left in the order of the small images, which does not hang on Pillow's rounding.
-    splits = {
-        "train": (images[~is_test], labels[~is_test]),
-        "test": (images[is_test], labels[is_test]),
-    }
-    names = tuple(map(str, range(10)))
-    return _dataset("digits", _flatten(splits, names), "scikit-learn's load_digits")
+    train, test = (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test])
+    return Dataset("digits", *train, *test, tuple("0123456789"), "scikit-learn's load_digits")

@@ -1,0 +1,240 @@
+"""A cache is used for the data that it was made of, and for no others."""
+
+import logging
+import os
+import shutil
+
+import numpy as np
+import pytest
+from fabricate import prepare_cifar10, random_splits, write_tar
+from test_sources import config, isolated, official  # noqa: F401
+
+from cifar_jax.data import archive, cache, fingerprint, sources, tfds_prepare
+
+SET = "cifar10:3.0.2"  # under this name nothing is known of its content, as of most sets
+
+
+@pytest.fixture
+def caches(tmp_path):
+    """The directory of the caches."""
+    return tmp_path / "xdg" / "cifar_jax"
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A set in TFDS' directory, in the cache."""
+    path = prepare_cifar10(tmp_path / "tfds", random_splits())
+    assert sources.load(config(SET)).source == f"TFDS {path}"
+    assert sources.load(config(SET)).source.startswith("cache ")
+    return path
+
+
+def replaced(path, splits) -> None:
+    """Puts other images into the prepared directory, each file with its old time and size."""
+    other = prepare_cifar10(path.parent / "other", splits)
+    for file in path.iterdir():
+        stat = file.stat()
+        new = (other / file.name).read_bytes().ljust(stat.st_size, b"\0")
+        if "record" in file.name:
+            file.write_bytes(new)
+            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    shutil.rmtree(path.parent / "other")
+
+
+def relabel(path) -> None:
+    splits = random_splits()
+    splits["train"] = splits["train"][0], (splits["train"][1] + 1) % 10
+    replaced(path, splits)
+
+
+def repaint(path) -> None:
+    splits = random_splits()
+    splits["test"][0][1, 2, 3] ^= 1
+    replaced(path, splits)
+
+
+def rename(path) -> None:
+    """Swaps two classes, of which one is as long as the other."""
+    file = next(path.glob("*label.labels.txt"))
+    stat, names = file.stat(), list(archive.CLASS_NAMES)
+    names[4], names[6] = names[6], names[4]
+    assert file.read_text().split() == list(archive.CLASS_NAMES)
+    file.write_text("\n".join(names) + "\n")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def link(path) -> None:
+    """The set is another directory's by now."""
+    other = prepare_cifar10(path.parents[2] / "elsewhere", random_splits(1)).parent
+    path.parent.rename(path.parents[2] / "moved")
+    path.parent.symlink_to(other)
+
+
+def link_version(path) -> None:
+    other = prepare_cifar10(path.parents[2] / "elsewhere", random_splits(1))
+    path.rename(path.parents[2] / "moved")
+    path.symlink_to(other)
+
+
+def link_root(path) -> None:
+    root = path.parents[1]
+    prepare_cifar10(root.parent / "elsewhere", random_splits(1))
+    root.rename(root.parent / "moved")
+    root.symlink_to("elsewhere")
+
+
+def link_records(path) -> None:
+    other = prepare_cifar10(path.parents[2] / "elsewhere", random_splits(1))
+    for file in path.iterdir():
+        file.unlink()
+        file.symlink_to(other / file.name)
+
+
+@pytest.mark.parametrize(
+    "change", [relabel, repaint, rename, link, link_version, link_root, link_records]
+)
+def test_a_source_that_changes_is_read_anew(prepared, caches, change):
+    before = sources.load(config(SET))
+    change(prepared)
+    after = sources.load(config(SET))
+    assert after.source.startswith("TFDS ")
+    texts = fingerprint.differences(before.description, after.description)
+    expected = {
+        "relabel": "other labels of the train images",
+        "repaint": "other pixels in the test images",
+        "rename": "class 4 named 'frog' instead of 'deer' (the classes have another order)",
+    }
+    assert texts[0] == expected.get(change.__name__, "other pixels in the train images")
+    again = sources.load(config(SET))
+    assert again.source.startswith("cache ") and again.description == after.description
+    shutil.rmtree(caches)
+    assert sources.load(config(SET)).description == after.description
+
+
+def test_a_link_that_goes_back_finds_its_cache_again(prepared, tmp_path):
+    before = sources.load(config(SET))
+    link(prepared)
+    sources.load(config(SET))
+    prepared.parent.unlink()
+    (tmp_path / "moved").rename(prepared.parent)
+    assert sources.load(config(SET)).source == before.source
+
+
+def test_links_in_a_circle_and_to_nowhere_end(prepared):
+    (prepared / "circle").symlink_to(prepared.parent)
+    (prepared / "nowhere").symlink_to("no such file")
+    (prepared.parent / "latest").symlink_to(prepared.name)
+    first = sources.load(config(SET))
+    assert first.source.startswith("TFDS ") and sources.load(config(SET)).source[:5] == "cache"
+
+
+# ---------------------------------------------------------------------------- foreign caches
+def other_labels(arrays):
+    arrays["train_labels"][0] = (arrays["train_labels"][0] + 1) % 10
+
+
+def other_pixels(arrays):
+    arrays["test_images"][0, 0, 0, 0] ^= 1
+
+
+def other_names(arrays):
+    arrays["class_names"][:2] = arrays["class_names"][1::-1].copy()
+
+
+def fewer(arrays):
+    for field in ("train_images", "train_labels"):
+        arrays[field] = arrays[field][1:]
+
+
+def in_another_order(arrays):
+    for field in ("train_images", "train_labels"):
+        arrays[field] = arrays[field][::-1]
+
+
+def of_another_shape(arrays):
+    for field in ("train_images", "test_images"):
+        arrays[field] = arrays[field].reshape(-1, 16, 64, 3)
+
+
+def of_another_seed(arrays):
+    for split, (images, labels) in random_splits(5, len(arrays["test_labels"])).items():
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+
+
+@pytest.mark.parametrize("name", ["cifar10", SET])
+@pytest.mark.parametrize(
+    "change",
+    [
+        other_labels,
+        other_pixels,
+        other_names,
+        fewer,
+        in_another_order,
+        of_another_shape,
+        of_another_seed,
+    ],
+)
+def test_a_cache_of_the_right_form_but_other_content_is_rebuilt(
+    tmp_path,
+    official,  # noqa: F811
+    caches,
+    caplog,
+    name,
+    change,
+):
+    prepare_cifar10(tmp_path / "tfds", official)
+    expected = sources.load(config(name))
+    (path,) = caches.glob("*.npz")
+    arrays = cache.read(path)
+    change(arrays)
+    cache.write(path, arrays)
+
+    found = sources.load(config(name))
+    assert found.source == expected.source and found.description == expected.description
+    (line,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    assert line.startswith(f"ignoring the cache {path} of other data (") and "\n" not in line
+    assert sources.load(config(name)).source == f"cache {path}"
+
+
+@pytest.mark.parametrize("names", [np.arange(10), np.array(["a"] * 10, "S"), np.array("abc")])
+def test_class_names_of_another_form_are_not_used(tmp_path, official, caches, caplog, names):  # noqa: F811
+    data = config(archive=str(write_tar(tmp_path, "binary", official)))
+    sources.load(data)
+    (path,) = caches.glob("*.npz")
+    arrays = cache.read(path)
+    cache.write(path, arrays | {"class_names": names})
+    assert sources.load(data).source.startswith("archive")
+    assert "unexpected form of the class names" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "note", [b"", b"null", b"[]", b"{", b"\xff", b'{"source": 3}', b"[" * 100_000]
+)
+def test_a_damaged_note_is_rebuilt(prepared, caches, note):
+    (path,) = caches.glob("*.json")
+    good = path.read_bytes()
+    path.write_bytes(note)
+    assert sources.load(config(SET)).source == f"TFDS {prepared}"
+    assert path.read_bytes() == good and len(list(caches.glob("*.npz"))) == 1
+
+
+def test_a_note_of_another_set_is_not_taken(prepared, caches, tmp_path):
+    """As if two names fell on the same file."""
+    other = prepare_cifar10(tmp_path / "elsewhere", random_splits(1))
+    (first,) = caches.glob("*.json")
+    sources.load(config(SET, dir=str(other.parents[1])))
+    (second,) = set(caches.glob("*.json")) - {first}
+    shutil.copy(second, first)
+    assert sources.load(config(SET)).source == f"TFDS {prepared}"
+
+
+def test_a_set_that_is_prepared_only_now_is_cached(tmp_path, monkeypatch):
+    def prepare(name, builder):
+        shutil.copytree(path, builder.data_path)
+
+    path = prepare_cifar10(tmp_path / "elsewhere", random_splits())
+
+    monkeypatch.setattr(tfds_prepare, "prepare", prepare)
+    data = config(SET, download=True)
+    assert sources.load(data).source.startswith("TFDS")
+    assert sources.load(data).source.startswith("cache")
