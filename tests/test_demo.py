@@ -10,13 +10,13 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from unittest import mock
 
 import command_line
 import numpy as np
 import pytest
 import tiny
+from demo_server import serving
 from etils import epath
 from PIL import Image
 from test_report_browser import browser  # noqa: F401 (fixture)
@@ -66,27 +66,6 @@ def photos(digits, test_set) -> dict[str, pathlib.Path]:
         Image.fromarray(test_set.test_images[index]).resize((96, 96)).save(path)
         files[test_set.class_names[label]] = path
     return files
-
-
-@contextlib.contextmanager
-def serving(*arguments: str, end: int = signal.SIGINT) -> Iterator[tuple[str, list[str]]]:
-    """A demo on a free port, ended by a signal: its address, and its lines, filled at the end."""
-    process = command_line.start("--mode=demo", "--port=0", *arguments)
-    lines: list[str] = []
-    try:
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("http://"):
-                break
-        else:
-            pytest.fail(f"it ended: {lines}")
-        yield lines[-1].split()[0], lines
-        process.send_signal(end)
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 0}[end], output
-        assert output == ""
-    finally:
-        process.kill()
 
 
 # ---------------------------------------------------------------------------- in a browser

@@ -9,12 +9,13 @@ import numpy as np
 from gradio.components import Component
 
 from cifar_jax import images, saliency
-from cifar_jax.demo import pictures
+from cifar_jax.demo import pictures, uploads
 from cifar_jax.demo.examples import Example
 from cifar_jax.errors import UserError
 from cifar_jax.trained import Trained
 
 _BARS = 10
+_WAITING = 64  # pictures, for an answer
 _COLUMN = 300  # pixels, from which on columns stand side by side
 _INTRODUCTION = """# What does the network see?
 Drop, paste or pick a picture, or take one of the test set. It stays on this machine."""
@@ -61,8 +62,8 @@ class _Panel:
             )
         return [label, seen, where]
 
-    def answer(self, source: bytes | str) -> list[Any]:
-        """The values of what `render` placed, for a file's content or path.
+    def answer(self, source: bytes) -> list[Any]:
+        """The values of what `render` placed, for a file's content.
 
         Raises:
           UserError: it is no picture; the message is the reason alone.
@@ -85,7 +86,8 @@ def build(networks: Sequence[Trained], examples: Mapping[str, list[Example]]) ->
 
     def answer(source: bytes | str, said: str = "") -> list[Any]:
         try:
-            values = [value for panel in panels for value in panel.answer(source)]
+            content = uploads.read(source) if isinstance(source, str) else source
+            values = [value for panel in panels for value in panel.answer(content)]
         except UserError as error:
             return [_message(f"No picture to show: {error}", "alert"), *blank()[1:]]
         return [_message(said), *values]
@@ -117,6 +119,8 @@ def build(networks: Sequence[Trained], examples: Mapping[str, list[Example]]) ->
         for gallery, some in galleries:
 
             def show(event: gr.SelectData, some: list[Example] = some) -> list[Any]:
+                if event.index >= len(some):
+                    return [None, _message("No such test image", "alert"), *blank()[1:]]
                 example = some[event.index]
                 said = f"A test image; its true class: {example.truth}"
                 return [
@@ -125,7 +129,7 @@ def build(networks: Sequence[Trained], examples: Mapping[str, list[Example]]) ->
                 ]
 
             gallery.select(show, None, [picture, *outputs], api_visibility="private")
-    return blocks
+    return blocks.queue(max_size=_WAITING, default_concurrency_limit=1)
 
 
 def _input() -> gr.Image:

@@ -14,13 +14,14 @@ from gradio.themes import Default, Font
 
 from cifar_jax import images, trained
 from cifar_jax.demo import examples, page
+from cifar_jax.demo.gate import Gate
 from cifar_jax.errors import UserError
 
 HOST = "127.0.0.1"
 
 
 def run(workdirs: Sequence[epath.Path], port: int) -> None:
-    """Serves the page until a signal ends it: SIGTERM by SystemExit, SIGINT by KeyboardInterrupt.
+    """Serves the page until a signal ends it: SIGINT by KeyboardInterrupt, others by SystemExit.
 
     Args:
       workdirs: of the runs to show, one or two.
@@ -30,6 +31,9 @@ def run(workdirs: Sequence[epath.Path], port: int) -> None:
       UserError: there is no trained network, or the port cannot be had.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # by nohup
+        # As the server takes SIGTERM, so that it ends in order.
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         listening = socket.create_server((HOST, port))
     except OSError as error:
@@ -43,22 +47,25 @@ def run(workdirs: Sequence[epath.Path], port: int) -> None:
             application(page.build(networks, found)),
             log_level="critical",  # that an open page's connection is cut at the end is no error
             timeout_graceful_shutdown=1,
+            proxy_headers=False,
         )
         print(f"http://{HOST}:{listening.getsockname()[1]}/ is ready; Ctrl-C ends it", flush=True)
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def application(blocks: gr.Blocks) -> fastapi.FastAPI:
-    """The page as a web application, with the limit of uploads and the system's own fonts."""
-    return gr.mount_gradio_app(
+def application(blocks: gr.Blocks) -> Gate:
+    """The page as a web application, behind its gate, with the system's own fonts."""
+    app = gr.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None),
         blocks,
         path="/",
         footer_links=[],
         run_history=False,
         ssr_mode=False,
+        show_error=False,
         max_file_size=images.MAX_BYTES,
         theme=Default(font=[Font("system-ui"), Font("sans-serif")], font_mono=[Font("monospace")]),
         css=page.CSS,
         js=page.PASTE,
     )
+    return Gate(app, blocks)
