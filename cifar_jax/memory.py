@@ -6,6 +6,7 @@ its tunables when a process starts: to set them, the program starts itself once 
 """
 
 import importlib.util
+import logging
 import os
 import pathlib
 import platform
@@ -20,7 +21,9 @@ _TUNABLES = {
     "glibc.malloc.trim_threshold": str(16 << 30),
 }
 _VARIABLE = "GLIBC_TUNABLES"
+_MARK = "CIFAR_JAX_RESTARTED"  # the process that was started again
 _ACCELERATOR_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
+_log = logging.getLogger(__name__)
 _HUGE_PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -42,16 +45,37 @@ def applies() -> bool:
     return not any(importlib.util.find_spec(plugin) for plugin in _ACCELERATOR_PLUGINS)
 
 
+def can_restart() -> bool:
+    """True where the command line of this process names a file or a module that is its program.
+
+    What came by standard input or a pipe has been read and will not come again; `-c` may have read
+    from it; and where another program calls this one, such as a notebook, that would start again.
+    """
+    program, *arguments = sys.argv
+    end = len(sys.orig_argv) - len(arguments)
+    if not sys.executable or end < 2 or sys.orig_argv[end:] != arguments:
+        return False
+    is_module = sys.orig_argv[end - 2] == "-m"
+    return os.path.isfile(program) and (is_module or sys.orig_argv[end - 1] == program)
+
+
 def restart() -> None:
-    """Starts this program again with the tunables set; returns where that is done or no use."""
+    """Starts this program again with the tunables set, once; returns where that is done or no use.
+
+    It is no use where glibc does not heed its environment, as in a Python with file capabilities.
+    """
     present = os.environ.get(_VARIABLE, "")
     wanted = tunables(present)
-    if wanted == present or not applies():
+    # The process keeps its id: another one that inherits the mark has not been started again.
+    restarted = os.environ.pop(_MARK, None) == str(os.getpid())
+    if restarted or wanted == present or not applies() or not can_restart():
         return
-    # The same process goes on with the same arguments: same id, same parent, same terminal.
-    os.execve(
-        sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _VARIABLE: wanted}
-    )
+    environment = {**os.environ, _VARIABLE: wanted, _MARK: str(os.getpid())}
+    try:
+        # The same process goes on with the same arguments: same id, same parent, same terminal.
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    except OSError as error:
+        _log.warning("cannot start again with huge pages (%s): going on without", error)
 
 
 def describe() -> dict[str, str | None]:

@@ -1,9 +1,12 @@
 """The program starts itself once more with malloc's tunables, where that is of use."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import threading
+import zipfile
 
 import command_line
 import pytest
@@ -91,3 +94,79 @@ def test_predicting_leaves_malloc_as_it_is(mode, restarts):
     )
     assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr
     assert done.stdout == ("again\n" if restarts else "")
+
+
+RESTARTS = """
+import os, pathlib, sys
+sys.path.insert(0, {root!r})
+from cifar_jax import memory
+memory.applies = lambda: True
+print("start", flush=True)
+if {deaf}:
+    os.environ.pop("GLIBC_TUNABLES", None)  # as glibc does in a Python with file capabilities
+memory.restart()
+print("run", sys.argv[1:], "GLIBC_TUNABLES" in os.environ, "CIFAR_JAX_RESTARTED" in os.environ)
+"""
+
+
+def started(directory, form: str, deaf: bool = False) -> list[str]:
+    """The lines of a program that is started in some form with the arguments `a b` and `--c`."""
+    text = RESTARTS.format(root=str(command_line.ROOT), deaf=deaf)
+    program = directory / "program.py"
+    program.write_text(text)
+    (directory / "caller.py").write_text(
+        "import runpy, sys; sys.argv = ['program.py', *sys.argv[1:]];"
+        " runpy.run_path('program.py', run_name='__main__')"
+    )
+    with zipfile.ZipFile(directory / "program.zip", "w") as archive:
+        archive.writestr("__main__.py", text)
+    os.mkfifo(directory / "pipe")
+    standard_input = text if form in ("-", "none", "/dev/stdin", "pipe") else "left alone"
+    if form == "pipe":
+        threading.Thread(target=(directory / "pipe").write_text, args=(text,)).start()
+    words = {"-m": ["-m", "program"], "-c": ["-c", text], "none": []}.get(form, [form])
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    # Inherited from a parent that was started again: no mark of this process.
+    environment["CIFAR_JAX_RESTARTED"] = str(os.getpid())
+    done = subprocess.run(
+        [sys.executable, "-u", *words, *(["a b", "--c"] if words else [])],
+        cwd=directory,
+        env=environment,
+        input=standard_input,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@linux
+@pytest.mark.parametrize("form", ["program.py", "-m", "program.zip"])
+def test_a_program_that_its_command_line_names_is_started_again_once(tmp_path, form):
+    assert started(tmp_path, form) == ["start", "start", "run ['a b', '--c'] True False"]
+
+
+@linux
+def test_a_python_that_glibc_gives_no_tunables_is_started_again_once(tmp_path):
+    lines = started(tmp_path, "program.py", deaf=True)
+    assert lines == ["start", "start", "run ['a b', '--c'] False False"]
+
+
+@linux
+@pytest.mark.parametrize("form", ["-", "none", "/dev/stdin", "pipe", "-c", "caller.py"])
+def test_a_program_that_would_not_come_again_runs_as_it_is(tmp_path, form):
+    arguments = [] if form == "none" else ["a b", "--c"]
+    assert started(tmp_path, form) == ["start", f"run {arguments} False False"]
+
+
+@linux
+def test_a_start_that_the_system_refuses_is_left(monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.E2BIG, "Argument list too long")
+
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(memory, "can_restart", lambda: True)
+    monkeypatch.setattr(memory.os, "execve", refuse)
+    memory.restart()
+    assert "cannot start again with huge pages" in caplog.text
