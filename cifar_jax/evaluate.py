@@ -197,8 +197,8 @@ def run(workdir: epath.Path) -> dict[str, Any]:
     """
     config = files.load_config(workdir)
     config_lib.validate(config)
-    experiment = build(config, run_data.load(config, workdir))
     checkpoints = Reader(workdir / files.CHECKPOINTS)
+    experiment = build(config, run_data.load(config, workdir))
     if (workdir / files.RESULT).exists():
         epochs = files.read_json(workdir / files.RESULT)["epochs"]
     else:

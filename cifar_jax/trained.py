@@ -121,6 +121,7 @@ def load(workdir: epath.PathLike) -> Trained:
     """
     workdir = places.anywhere(workdir, "workdir")
     config = files.load_config(workdir)
+    checkpoints = Reader(workdir / files.CHECKPOINTS)
     path = workdir / files.DATA
     rows = metrics_writer.read_rows(workdir)
     if not rows:
@@ -142,7 +143,7 @@ def load(workdir: epath.PathLike) -> Trained:
         epoch = best.in_order(rows, config)[0]["epoch"]
         variables = weights.read(exported, like.variables())
     else:
-        found = best.restore(Reader(workdir / files.CHECKPOINTS), like, workdir, config)
+        found = best.restore(checkpoints, like, workdir, config)
         epoch, variables = found.epoch, found.state.variables()
     return Trained(
         workdir=workdir,

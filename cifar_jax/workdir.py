@@ -69,15 +69,20 @@ def sync(path: epath.Path) -> None:
         os.close(descriptor)
 
 
+def beside(path: epath.Path) -> epath.Path:
+    """A name in the same directory, of this process alone, for what will be renamed to `path`."""
+    return path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+
+
 def write_bytes(path: epath.Path, data: bytes) -> None:
     """Writes a file whole or not at all, whatever happens to the process or the power.
 
-    It goes to a temporary name beside `path`, one of its own: several processes may write at once.
+    It is renamed once it is on the disk. Several processes may write at once.
 
     Raises:
       UserError: the disk is full or may not be written.
     """
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    temporary = beside(path)
     with writing(path):
         try:
             temporary.write_bytes(data)

@@ -48,7 +48,7 @@ def check_path(directory: epath.Path) -> None:
     reason = None
     if "\\" in name and "://" not in name:
         reason = "a backslash in its path"  # tensorstore takes it for a slash
-    elif not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name):
+    elif any("\ud800" <= character <= "\udfff" for character in name):
         reason = "a path that is not UTF-8"
     if reason:
         raise UserError(
@@ -62,9 +62,10 @@ def _absolute(directory: epath.Path) -> epath.Path:
     return directory if directory.is_absolute() else directory.resolve()
 
 
-def _only_warnings(record: logging.LogRecord) -> bool:
-    """Orbax logs each file it touches, and each error that it raises as a traceback, too."""
-    return record.levelno == logging.WARNING or "orbax" not in record.pathname
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Of orbax its warnings: it logs each file it touches, and as a traceback what it raises."""
+    of_orbax = "orbax" in record.pathname
+    return record.levelno == logging.WARNING if of_orbax else record.levelno > logging.WARNING
 
 
 def checksum(state: Any) -> int:
@@ -113,7 +114,7 @@ class Reader:
     def __init__(self, directory: epath.Path):
         check_path(directory)
         absl_logging.set_verbosity(absl_logging.WARNING)
-        absl_logging.get_absl_handler().addFilter(_only_warnings)
+        absl_logging.get_absl_logger().addFilter(_is_wanted)
         directory = _absolute(directory)
         self.directory = directory if "://" in str(directory) else _Literal(directory)
 

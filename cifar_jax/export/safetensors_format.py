@@ -26,15 +26,16 @@ def write(network: Trained, path: epath.Path) -> str:
     }
     if path.exists() and {file.name for file in path.iterdir()} - set(contents):
         raise UserError(f"{path} holds other files: choose another --output")
-    temporary = path.parent / f".{path.name}.tmp"
+    temporary = files.beside(path)
     temporary.mkdir(parents=True, exist_ok=True)
     try:
         for name, data in contents.items():
-            (temporary / name).write_bytes(data)
+            files.write_bytes(temporary / name, data)
         _verify(network, trained.load(temporary))
         if path.exists():
             path.rmtree()
         temporary.rename(path)
+        files.sync(path.parent)
     finally:
         if temporary.exists():
             temporary.rmtree()

@@ -1,0 +1,261 @@
+"""What is saved can be restored: wherever it lies, and though the disk may give back other data."""
+
+import logging
+import pathlib
+
+import command_line
+import numpy as np
+import pytest
+from etils import epath
+from test_checkpoint import LIKE, damage, orbax_garbage, save_all, state_of  # noqa: F401
+
+from cifar_jax import best, checkpoint, evaluate, experiment, seeds, train, trained
+from cifar_jax import workdir as files
+from cifar_jax.checkpoint import Checkpoints, Reader, reading
+from cifar_jax.errors import UserError
+from cifar_jax.loop import Loop
+
+
+@pytest.fixture
+def said(caplog):
+    caplog.set_level(logging.WARNING, "cifar_jax")
+    return caplog
+
+
+# ---------------------------------------------------------------------------- paths
+NAMES = [
+    "blocks[0]=96", "[", "]", "[!a]", "a*b", "a?b", "{a,b}", "%20", "a#b?c=d", "a b", "~", "-x",
+    "gs:x", "5", "a\nb", "ü", "🙂", "a::b|c", "'\"",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_directory_may_have_any_name(tmp_path, monkeypatch, name):
+    beside = (
+        tmp_path / name.replace("*", "x").replace("?", "y").replace("[!a]", "b") / "checkpoints"
+    )
+    if beside.parent.name != name:
+        save_all(beside, {20: 0.9})  # what a pattern would match as well
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    for directory in (pathlib.Path("checkpoints"), tmp_path / name / "below" / "checkpoints"):
+        save_all(directory, {10: 0.5, 20: 0.4})
+        with Checkpoints(epath.Path(directory)) as checkpoints:
+            assert checkpoints.steps == [10, 20]
+            restored = checkpoints.restore_latest(LIKE)
+        assert restored is not None and restored.step == 20
+        np.testing.assert_array_equal(restored.state["weights"], state_of(20)["weights"])
+
+
+@pytest.mark.parametrize(("name", "reason"), [("a\\b", "a backslash"), ("a\udcff", "not UTF-8")])
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_directory_that_tensorstore_cannot_name_is_refused_at_once(
+    tmp_path, monkeypatch, name, reason, relative
+):
+    place = tmp_path / name
+    place.mkdir()
+    monkeypatch.chdir(place if relative else tmp_path)
+    workdir = epath.Path("runs/final" if relative else place / "run")
+    monkeypatch.setattr(experiment, "build", None)  # nothing is computed
+    config = command_line.tiny_config()
+    for run in (train.run, seeds.run):
+        with pytest.raises(UserError, match=f"{reason}.* choose another"):
+            run(config, workdir)
+    assert not list(place.iterdir())
+    files.claim(workdir, config)  # as if moved there
+    for read in (evaluate.run, trained.load):
+        with pytest.raises(UserError, match=f"{reason}.* choose another"):
+            read(workdir)
+
+
+def test_an_object_store_may_have_backslashes():
+    checkpoint.check_path(epath.Path("gs://bucket/a\\b"))
+
+
+# ---------------------------------------------------------------------------- read back
+def data_file(directory: pathlib.Path) -> pathlib.Path:
+    return max(directory.rglob("ocdbt.process_*/d/*"), key=lambda path: path.stat().st_size)
+
+
+@pytest.fixture
+def bad_disk(monkeypatch):
+    """Flips a bit of so many of the next saves, between writing and reading back."""
+    left = [0]
+    load = reading.load
+
+    def flipped(path, like):
+        if left[0]:
+            left[0] -= 1
+            damage(data_file(pathlib.Path(path)), "flipped")
+        return load(path, like)
+
+    monkeypatch.setattr(reading, "load", flipped)
+    return left
+
+
+@pytest.mark.usefixtures("orbax_garbage")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_save_that_reads_back_otherwise_is_made_again(tmp_path, said, bad_disk, times):
+    bad_disk[0] = times
+    save_all(tmp_path, {10: 0.5})
+    assert said.text.count("checkpoint of step 10 is not what was saved") == times
+    assert said.text.count("saved again") == times
+    restored = Reader(epath.Path(tmp_path)).restore(LIKE, 10)
+    assert restored is not None and restored.epoch_seconds == 1.5
+    np.testing.assert_array_equal(restored.state["weights"], state_of(10)["weights"])
+
+
+@pytest.mark.usefixtures("orbax_garbage")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_disk_that_never_gives_back_what_was_written_is_named(tmp_path, bad_disk):
+    bad_disk[0] = 99
+    with pytest.raises(UserError, match="gives back other data than are written there"):
+        save_all(tmp_path, {10: 0.5})
+
+
+def test_what_is_saved_is_kept_as_it_was_though_the_state_goes_on(tmp_path, bad_disk):
+    """The buffers of a state belong to the next step: made again from a copy."""
+    bad_disk[0] = 1
+    state = state_of(10)
+    with Checkpoints(epath.Path(tmp_path)) as checkpoints:
+        checkpoints.save(10, state)
+        state["weights"].delete()
+    restored = Reader(epath.Path(tmp_path)).restore(LIKE, 10)
+    assert restored is not None
+    np.testing.assert_array_equal(restored.state["weights"], state_of(10)["weights"])
+
+
+@pytest.mark.parametrize("how", ["flipped", "missing", "emptied"])
+def test_the_best_of_this_process_outlives_its_checkpoint(tmp_path, said, how):
+    with Checkpoints(epath.Path(tmp_path)) as checkpoints:
+        for step, accuracy in {10: 0.9, 20: 0.5, 30: 0.4, 40: 0.3}.items():
+            checkpoints.save(step, state_of(step), 1.5, accuracy)
+        checkpoints.wait()
+        damage(data_file(tmp_path / "10"), how)
+        restored = checkpoints.restore_first(LIKE, [10, 20, 30, 40])
+    assert restored is not None and restored.step == 10
+    assert "checkpoint of step 10 is made again from memory" in said.text
+    again = Reader(epath.Path(tmp_path)).restore(LIKE, 10)
+    for found in (restored, again):
+        assert found is not None
+        np.testing.assert_array_equal(found.state["weights"], state_of(10)["weights"])
+
+
+# ---------------------------------------------------------------------------- the seal
+@pytest.mark.parametrize("how", ["flipped", "missing", "truncated", "emptied", "null"])
+def test_no_damage_reaches_orbax(tmp_path, monkeypatch, said, how):
+    save_all(tmp_path / "0", {10: 0.5})
+    count = sum(path.is_file() for path in (tmp_path / "0/10").rglob("*"))
+    loads = []
+    monkeypatch.setattr(reading, "load", lambda path, like: loads.append(path))
+    for rank in range(count):
+        directory = tmp_path / f"{rank + 1}"
+        (tmp_path / "0").rename(directory)
+        path = sorted(p for p in (directory / "10").rglob("*") if p.is_file())[rank]
+        if path.name != "crc32.txt":
+            whole = path.read_bytes()
+            path.write_bytes(b"null") if how == "null" else damage(path, how)
+            assert Reader(epath.Path(directory)).restore(LIKE, 10) is None, path
+            assert path.name in said.text
+            path.write_bytes(whole)
+        directory.rename(tmp_path / "0")
+    assert not loads
+
+
+@pytest.mark.parametrize("how", ["flipped", "missing", "truncated", "emptied"])
+def test_a_seal_that_is_damaged_costs_nothing(tmp_path, how):
+    save_all(tmp_path, {10: 0.5})
+    damage(tmp_path / "10" / "crc32.txt", how)
+    assert Reader(epath.Path(tmp_path)).restore(LIKE, 10) is not None
+
+
+# ---------------------------------------------------------------------------- a run
+@pytest.fixture
+def config():
+    config = command_line.tiny_config()
+    config.optimizer.learning_rate = 1e-12  # equal accuracies: the first epoch stays the best
+    config.optimizer.ema_decay = 0.0
+    config.early_stopping.enabled = False
+    config.checkpoint.every_steps = 0
+    config.epochs = 4
+    return config
+
+
+def test_a_flipped_bit_in_the_best_checkpoint_costs_no_run(config, tmp_path, monkeypatch, said):
+    """Killed, damaged and resumed: the second process knows no better copy."""
+    workdir, close = epath.Path(tmp_path), Loop.close_epoch
+
+    def killed(self, state, *arguments):
+        if int(state.step) == 4 * 38:
+            raise KeyboardInterrupt
+        return close(self, state, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "close_epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config, workdir)
+    rows = best.in_order([*map(dict, command_line.rows(tmp_path))], config)
+    wanted = rows[0]["epoch"]
+    assert wanted < 3
+    damage(data_file(tmp_path / "checkpoints" / str(38 * wanted)), "flipped")
+    assert trained.load(workdir).epoch != wanted  # before it ends
+    result = train.run(config, workdir)
+    assert result["lost_epoch"] == wanted and result["best_epoch"] in (2, 3, 4)
+    assert f"the checkpoint of epoch {wanted}, the best, is damaged or not there" in said.text
+    assert (tmp_path / "checkpoints-damaged" / str(38 * wanted)).is_dir()
+    assert evaluate.run(workdir) == result
+    assert trained.load(workdir).epoch == result["best_epoch"]
+
+
+def test_a_best_row_without_its_checkpoint_yet_is_passed_over(config, tmp_path, said):
+    """As the loop leaves it for a moment after each epoch: the row is there, the save in flight."""
+    workdir = epath.Path(tmp_path)
+    config.epochs = 2
+    train.run(config, workdir)
+    (tmp_path / "result.json").unlink()
+    rows = (tmp_path / "metrics.jsonl").read_text()
+    newest = rows.splitlines()[-1].replace('"epoch": 2, "step": 76', '"epoch": 3, "step": 114')
+    accuracy = newest.partition('"validation_accuracy": ')[2].partition(",")[0]
+    better = newest.replace(f'"validation_accuracy": {accuracy}', '"validation_accuracy": 0.99')
+    (tmp_path / "metrics.jsonl").write_text(f"{rows}{better}\n")
+    (tmp_path / "checkpoints" / "114.orbax-checkpoint-tmp").mkdir()
+    assert trained.load(workdir).epoch in (1, 2)
+    assert "epoch 3, the best, is damaged or not there" in said.text
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.rename(tmp_path / path.name)
+    with pytest.raises(UserError, match="no epoch of the run .* wait for it, or go on") as caught:
+        trained.load(workdir)
+    assert "train in another" not in str(caught.value)
+
+
+def test_a_checkpoint_that_a_run_deletes_meanwhile_is_looked_for_again(
+    config, tmp_path, monkeypatch
+):
+    """Its next save has taken the place of all that the first glance found."""
+    exp = experiment.build(config)
+    glances = iter([[(1, 10)], [(1, 10), (2, 20)]])
+
+    def read_rows(_):
+        return [{"epoch": e, "step": s, "validation_accuracy": 0.1 * e} for e, s in next(glances)]
+
+    monkeypatch.setattr(best.metrics_writer, "read_rows", read_rows)
+    with Checkpoints(epath.Path(tmp_path)) as checkpoints:
+        checkpoints.save(20, exp.initial_state(), 0.0, 0.5)
+    reader = Reader(epath.Path(tmp_path))
+    found = best.restore(reader, exp.abstract_state(), epath.Path(tmp_path), config)
+    assert (found.epoch, found.lost_epoch) == (2, None)
+
+
+# ---------------------------------------------------------------------------- orbax' log
+def test_orbax_says_what_matters_and_nothing_else(tmp_path, caplog):
+    save_all(tmp_path, {10: 0.5})
+    assert not caplog.records
+    for level in (logging.INFO, logging.WARNING, logging.ERROR):
+        for path in ("site-packages/orbax/checkpoint/a.py", "site-packages/other/a.py"):
+            record = logging.LogRecord("absl", level, path, 1, f"{level} {path}", (), None)
+            logging.getLogger("absl").handle(record)
+    assert [(r.levelname, r.pathname.split("/")[1]) for r in caplog.records] == [
+        ("WARNING", "orbax"),
+        ("ERROR", "other"),
+    ]
