@@ -12,7 +12,7 @@ import sys
 from absl import app, flags
 from absl import logging as absl_logging
 
-from cifar_jax import config_file, memory, modes, streams
+from cifar_jax import config_file, memory, modes, settings, streams
 from cifar_jax.errors import BAD_INPUT, CUT_OFF, INTERRUPTED, UserError
 
 flags.adopt_module_key_flags(modes)
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     # Imported here: --help and a wrong flag answer at once.
     from cifar_jax import compilation, distributed
 
-    compilation.keep()
+    compilation.set_up()
     if mode.shared:
         distributed.start(modes.JOIN_TIMEOUT.value)
     sys.exit(mode.run(arguments[1:]))
@@ -87,4 +87,5 @@ def _run() -> int:
 if __name__ == "__main__":
     streams.prepare()
     _log_to_stderr()
+    settings.ignore_environment()
     sys.exit(streams.close(_run()))

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float32, Int32, PRNGKeyArray
 
@@ -25,7 +24,7 @@ Labels = Int32[Array, " b"]
 Step = Callable[..., Pixels]
 
 
-def make_step(logits: Callable[[Any, Pixels], Array], variables: Any, mesh: Mesh) -> Step:
+def make_step(logits: Callable[[Any, Pixels], Array], variables: Any) -> Step:
     """Returns `step(attacked, pixels, labels, eps, size) -> attacked`, compiled.
 
     One step of `size` up the cross-entropy, then back into the eps ball around `pixels` and into
@@ -49,7 +48,7 @@ def make_step(logits: Callable[[Any, Pixels], Array], variables: Any, mesh: Mesh
 
         return _project(attacked + size * jnp.sign(jax.grad(loss)(attacked)), pixels, eps)
 
-    compiled = jax.jit(step, compiler_options=compilation.options(mesh))
+    compiled = compilation.jit(step)
     return lambda *arguments: compiled(variables, *arguments)
 
 

@@ -1,24 +1,52 @@
-"""How XLA compiles here: kept from one start to the next, and on CPU with the faster kernels."""
+"""How XLA compiles here: programs are kept between starts, and on CPU use the faster kernels.
+
+XLA's library YNNPACK halves the time of reductions and pooling on CPU, and doubles that of
+convolutions. In the pinned versions of jax it is also wrong in places: a fusion that holds a matrix
+product gives other numbers (jax issue 39103), one over seven axes crashes (39257, 40412). Programs
+therefore get the library for reductions only, and only if each of their fusions is of a kind that
+was compared with float64. Every program of this package is compiled by `jit`, so that none escapes.
+"""
 
 import hashlib
+import os
 import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
 
 import jax
-from jax.sharding import Mesh
+import numpy as np
 
 from cifar_jax import places
 
 _CPUINFO = pathlib.Path("/proc/cpuinfo")
+_OPTION = "xla_cpu_experimental_ynn_fusion_type"
+_REDUCTIONS: dict[str, str | bool] = {_OPTION: "LIBRARY_FUSION_TYPE_REDUCE"}
+_NOTHING: dict[str, str | bool] = {_OPTION: ""}
+
+# What the library may be given: float32 of at most five axes, and these operations.
+_SOUND = {"parameter", "constant", "bitcast", "multiply", "reduce", "reduce-window"}
+_MOST_AXES = 5
+
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?(\S+) \(.*?^}", re.MULTILINE | re.DOTALL)
+_LIBRARY_CALL = re.compile(r'calls=%?([^\s,]+).*"__ynn_fusion"')
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?\S+ = (\S+) ([\w-]+)\((.*)", re.MULTILINE)
+_FLOAT32 = re.compile(r"f32\[([\d,]*)\]")
 
 
-def keep() -> None:
-    """Keeps compiled programs in the user's cache directory, unless JAX is told another.
+def set_up() -> None:
+    """Sets XLA up for this process. Call before JAX looks for devices.
 
-    `JAX_COMPILATION_CACHE_DIR` names another; `JAX_ENABLE_COMPILATION_CACHE=0` keeps none.
+    Compiled programs are kept in the user's cache directory, unless `JAX_COMPILATION_CACHE_DIR`
+    names another; `JAX_ENABLE_COMPILATION_CACHE=0` keeps none. What is not compiled by `jit`, such
+    as single operations, goes without the library.
 
     Raises:
       UserError: the environment names no place that can be one.
     """
+    flags, without_library = os.environ.get("XLA_FLAGS", ""), f"--{_OPTION}="
+    if not flags.endswith(without_library):  # the last one counts
+        os.environ["XLA_FLAGS"] = f"{flags} {without_library}".strip()
     named = jax.config.values["jax_compilation_cache_dir"]
     if named is not None:
         places.anywhere(named, "JAX_COMPILATION_CACHE_DIR")
@@ -31,12 +59,65 @@ def keep() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def options(mesh: Mesh) -> dict[str, str]:
-    """`compiler_options` of a step for `mesh`: on CPU, the library YNNPACK for reductions only.
+def is_sound(program: str) -> bool:
+    """True if all that a compiled program leaves to the library is of a kind that is right there.
 
-    By default XLA hands it convolutions and matrix products as well. Its convolutions take twice
-    as long as XLA's own; reductions and pooling take XLA two to eight times as long.
+    Args:
+      program: the optimized HLO, as `jax.stages.Compiled.as_text` gives it.
     """
-    if mesh.devices.flat[0].platform != "cpu":
-        return {}
-    return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+    called = set(_LIBRARY_CALL.findall(program))
+    bodies = {m[1]: m[0] for m in _COMPUTATION.finditer(program) if m[1] in called}
+    instructions = [found for body in bodies.values() for found in _INSTRUCTION.findall(body)]
+    return called == bodies.keys() and all(
+        operation in _SOUND
+        and (shape := _FLOAT32.match(kind)) is not None
+        and shape[1].count(",") < _MOST_AXES
+        and "dilate" not in arguments
+        for kind, operation, arguments in instructions
+    )
+
+
+class jit:  # noqa: N801 (it stands where jax.jit would)
+    """`jax.jit`; on CPU with the library for reductions, where `is_sound` allows it.
+
+    Args:
+      function, static_argnums, options: as for `jax.jit`. Arguments are passed by position.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], static_argnums: tuple[int, ...] = (), **options: Any
+    ):
+        self._static = static_argnums
+        self._jitted = jax.jit(function, static_argnums=static_argnums, **options)
+        self._programs: dict[Any, jax.stages.Compiled] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        if jax.default_backend() != "cpu":
+            return self._jitted(*arguments)
+        static = tuple(arguments[i] for i in self._static)
+        dynamic = [a for i, a in enumerate(arguments) if i not in self._static]
+        leaves, tree = jax.tree.flatten(dynamic)
+        kind = static, tree, tuple(map(_kind, leaves))
+        if kind not in self._programs:
+            self._programs[kind] = self.compile(*arguments)
+        return self._programs[kind](*dynamic)
+
+    def compile(self, *arguments: Any) -> jax.stages.Compiled:
+        """The program for such arguments, which may be `jax.ShapeDtypeStruct`."""
+        lowered = self._jitted.lower(*arguments)
+        if jax.default_backend() != "cpu":
+            return lowered.compile()
+        compiled = lowered.compile(_REDUCTIONS)
+        program = compiled.as_text()
+        if program is not None and is_sound(program):
+            return compiled
+        return lowered.compile(_NOTHING)
+
+    def trace(self, *arguments: Any) -> jax.stages.Traced:
+        """As `trace` of what `jax.jit` returns."""
+        return self._jitted.trace(*arguments)
+
+
+def _kind(leaf: Any) -> Any:
+    """What a program depends on of an argument."""
+    return np.shape(leaf), getattr(leaf, "dtype", type(leaf)), getattr(leaf, "sharding", None)

@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.metadata
+import logging
 import os
 import pathlib
 import platform
@@ -11,10 +12,18 @@ from typing import Any
 import jax
 from etils import epath
 
-from cifar_jax import memory
+from cifar_jax import memory, settings
 from cifar_jax import workdir as files
 
+_log = logging.getLogger(__name__)
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
+# On the same of these a resumed run is bit for bit the run that was never stopped; on others sums
+# are added in another order.
+_DECIDING = (
+    "jax", "jaxlib", "flax", "optax", "processor", "cores", "backend", "device_kind",
+    "device_count", "process_count", *settings.RECORDED,
+)  # fmt: skip
 
 
 def _git(*command: str) -> str | None:
@@ -37,6 +46,22 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
+def _cores() -> int | None:
+    """The cores that this process may use: XLA shares a sum between them."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What decides the last bits and differs between two starts, as "name: value, now value"."""
+    return [
+        f"{name}: {before[name]}, now {now[name]}"
+        for name in _DECIDING
+        if name in before and before[name] != now[name]
+    ]
+
+
 def collect() -> dict[str, Any]:
     """The environment of this process, JSON-ready."""
     # But for evidence and texts: these change no run, and are made of several before a commit.
@@ -48,10 +73,12 @@ def collect() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cpu_count": os.cpu_count(),
+        "cores": _cores(),
         "backend": jax.default_backend(),
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
+        **{name: os.environ.get(name) for name in settings.RECORDED},
         **memory.describe(),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": None if status is None else bool(status),
@@ -76,4 +103,10 @@ def record(workdir: epath.Path, command: str, step: int) -> None:
     path = workdir / files.ENVIRONMENT
     starts = files.read_json(path)["starts"] if path.exists() else []
     now = collect()
+    changed = changes(starts[-1], now) if starts else []
+    if step and changed:
+        _log.warning(
+            "resumed under other conditions, so the same to rounding and not bit for bit: %s",
+            "; ".join(changed),
+        )
     files.write_json(path, {**now, "starts": [*starts, {"command": command, "step": step, **now}]})

@@ -10,7 +10,7 @@ from etils import epath
 from jaxtyping import Array, Float, Float32, Integer, UInt8
 from scipy.special import logsumexp, softmax
 
-from cifar_jax import best, distributed, metrics_writer, optim, run_data, steps
+from cifar_jax import best, distributed, metrics_writer, optim, run_data, settings, steps
 from cifar_jax import config as config_lib
 from cifar_jax import workdir as files
 from cifar_jax.checkpoint import Reader
@@ -186,6 +186,7 @@ def final_test(
     return result
 
 
+@settings.pinned()
 def run(workdir: epath.Path) -> dict[str, Any]:
     """`--mode=evaluate`: tests the finished run in `workdir` again, from the workdir alone.
 

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cifar_jax import models, optim, sharding, state, steps
+from cifar_jax import compilation, models, optim, sharding, state, steps
 from cifar_jax.data import augment, batches, sources, splits
 from cifar_jax.errors import UserError
 from cifar_jax.models import initializers, summary
@@ -59,7 +59,7 @@ class Experiment:
     def initial_state(self) -> state.TrainState:
         """The train state before the first step, on the devices."""
         shape = self.dataset.train_images.shape[1:]
-        create = jax.jit(
+        create = compilation.jit(
             lambda: state.create(self.config, self.model, self.optimizer, shape, self.stem),
             out_shardings=sharding.replicated(self.mesh),
         )
@@ -73,7 +73,7 @@ class Experiment:
     def _epoch_order(self):
         key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
         size, batch_size = len(self.train[1]), self.config.batch_size
-        return jax.jit(
+        return compilation.jit(
             lambda epoch: batches.epoch_order(key, epoch, size, batch_size),
             out_shardings=sharding.replicated(self.mesh),
         )
@@ -121,8 +121,6 @@ def build(config: ConfigDict, dataset: sources.Dataset | None = None) -> Experim
       UserError: the data cannot be had, or does not fit the config.
     """
     mesh = sharding.make_mesh()
-    sharding.check_batch_size("config.batch_size", config.batch_size, mesh)
-    sharding.check_batch_size("config.eval.batch_size", config.eval.batch_size, mesh)
     dataset = dataset or sources.load(config.data)
     images, labels = dataset.train_images, dataset.train_labels
     _check_augmentation(config, images.shape[1:])
@@ -132,7 +130,7 @@ def build(config: ConfigDict, dataset: sources.Dataset | None = None) -> Experim
     if config.batch_size > len(train):
         raise UserError(
             f"config.batch_size={config.batch_size} exceeds the {len(train)} training images of "
-            f"{dataset.name}: use at most {len(train) // mesh.size * mesh.size}"
+            f"{dataset.name}: use at most {len(train)}"
         )
     statistics: steps.Statistics = (None, None)
     if config.data.standardize:

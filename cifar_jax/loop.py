@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from cifar_jax import callbacks, evaluate, optim, sharding, steps
+from cifar_jax import callbacks, compilation, evaluate, optim, sharding, steps
 from cifar_jax import workdir as files
 from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.errors import UserError
@@ -37,7 +37,7 @@ class Loop:
             config, exp.model, exp.optimizer, exp.l2, exp.statistics, exp.mesh
         )
         self.eval_step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh)
-        self.update_callbacks = jax.jit(
+        self.update_callbacks = compilation.jit(
             lambda *args: callbacks.update(config, *args),
             out_shardings=sharding.replicated(exp.mesh),
         )

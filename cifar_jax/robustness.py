@@ -40,6 +40,7 @@ from cifar_jax import (
     distributed,
     evaluate,
     run_data,
+    settings,
     sharding,
     trained,
 )
@@ -59,6 +60,7 @@ Examples = tuple[np.ndarray, np.ndarray]
 Cells = Iterator[tuple[str, str, np.ndarray, np.ndarray]]
 
 
+@settings.pinned()
 def run(workdir: epath.Path, suite: str, count: int | None = None) -> dict[str, Any]:
     """Tests the finished run in `workdir` on one suite.
 
@@ -76,8 +78,6 @@ def run(workdir: epath.Path, suite: str, count: int | None = None) -> dict[str, 
     if not (workdir / files.RESULT).exists():
         raise UserError(f"the run in {workdir} has not finished: go on with --mode=train first")
     network = trained.load(workdir)
-    batch_size = network.config.eval.batch_size
-    sharding.check_batch_size("config.eval.batch_size", batch_size, sharding.make_mesh())
     if suite == "adversarial" and count is None:
         count = _ADVERSARIAL_IMAGES
     about = SUITES[suite]
@@ -158,13 +158,9 @@ def _adversarial(task: _Task) -> Cells:
     network, (images, labels) = task.network, task.clean
     mesh = sharding.make_mesh()
     spread = functools.partial(jax.device_put, device=sharding.batch_sharding(mesh))
-    logits_of = jax.jit(
-        network.apply_pixels,
-        out_shardings=sharding.replicated(mesh),
-        compiler_options=compilation.options(mesh),
-    )
-    step = adversarial.make_step(network.apply_pixels, network.variables, mesh)
-    plan = batches.padded_batches(len(labels), network.config.eval.batch_size)
+    logits_of = compilation.jit(network.apply_pixels, out_shardings=sharding.replicated(mesh))
+    step = adversarial.make_step(network.apply_pixels, network.variables)
+    plan = batches.padded_batches(len(labels), sharding.even(network.config.eval.batch_size, mesh))
     pgd = functools.partial(adversarial.pgd, key=jax.random.key(_SEED))
     attacks = {"FGSM": adversarial.fgsm, "PGD": pgd}
     for (name, attack), (eps_name, eps) in itertools.product(attacks.items(), _EPS.items()):

@@ -19,7 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float32, UInt8
 
-from cifar_jax import compilation, sharding
+from cifar_jax import compilation, settings
 from cifar_jax.data import augment
 from cifar_jax.trained import Trained
 
@@ -52,6 +52,10 @@ def make(network: Trained) -> Callable[[np.ndarray, int], Map]:
         most = jnp.percentile(size, _PERCENTILE)
         return jnp.clip(size / jnp.maximum(most, jnp.finfo(size.dtype).tiny), 0, 1)
 
-    options = compilation.options(sharding.make_mesh())
-    compiled = jax.jit(smooth_grad, compiler_options=options)
-    return lambda image, label: jax.device_get(compiled(network.variables, image, label))
+    compiled = compilation.jit(smooth_grad)
+
+    @settings.pinned()
+    def saliency(image: np.ndarray, label: int) -> Map:
+        return jax.device_get(compiled(network.variables, image, label))
+
+    return saliency

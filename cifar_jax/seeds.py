@@ -21,11 +21,13 @@ from ml_collections import ConfigDict
 
 from cifar_jax import (
     checkpoint,
+    compilation,
     distributed,
     environment,
     evaluate,
     experiment,
     run_data,
+    settings,
     sharding,
     steps,
 )
@@ -67,6 +69,7 @@ class _Member:
         return evaluate.is_finished(self.exp, self.state)
 
 
+@settings.pinned()
 def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> dict[str, Any]:
     """`--mode=train` of `config.seeds` seeds from `config.seed` on.
 
@@ -183,7 +186,7 @@ def _make_epoch(members: list[_Member]) -> Callable[[int, StopRequest, Progress]
         lambda state, arrays, order: jax.vmap(step)(state, arrays, order, seeds, statistics),
         first.mesh,
     )
-    stack = jax.jit(
+    stack = compilation.jit(
         lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees),
         out_shardings=sharding.replicated(first.mesh),
     )

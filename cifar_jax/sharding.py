@@ -4,7 +4,6 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cifar_jax import distributed
-from cifar_jax.errors import UserError
 
 
 def make_mesh() -> Mesh:
@@ -29,16 +28,10 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_batch_size(key: str, batch_size: int, mesh: Mesh) -> None:
-    """Refuses a batch that the devices cannot share evenly.
+def even(batch_size: int, mesh: Mesh) -> int:
+    """The smallest size from `batch_size` on that the devices share evenly.
 
-    Raises:
-      UserError: names the nearest sizes that fit.
+    For batches that are filled up anyway. A training batch keeps its size: where the devices do not
+    share it evenly, some of them have an image less to do.
     """
-    if batch_size % mesh.size:
-        below = batch_size // mesh.size * mesh.size
-        nearest = [str(size) for size in (below, below + mesh.size) if size]
-        raise UserError(
-            f"{key}={batch_size} does not divide by the {mesh.size} devices: "
-            f"use {' or '.join(nearest)}"
-        )
+    return -(-batch_size // mesh.size) * mesh.size

@@ -131,12 +131,8 @@ def dispatch(step: Callable[..., TrainState], mesh: Mesh) -> Callable:
         return state, state.sums
 
     replicated = sharding.replicated(mesh)
-    return jax.jit(
-        steps,
-        static_argnums=3,
-        donate_argnums=0,
-        out_shardings=(replicated, replicated),
-        compiler_options=compilation.options(mesh),
+    return compilation.jit(
+        steps, static_argnums=(3,), donate_argnums=0, out_shardings=(replicated, replicated)
     )
 
 
@@ -178,8 +174,4 @@ def make_eval_step(
         ]
         return sum(logits[1:], logits[0])
 
-    return jax.jit(
-        eval_step,
-        out_shardings=sharding.replicated(mesh),
-        compiler_options=compilation.options(mesh),
-    )
+    return compilation.jit(eval_step, out_shardings=sharding.replicated(mesh))

@@ -8,7 +8,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import checkpoint, distributed, environment, evaluate, experiment, run_data
+from cifar_jax import checkpoint, distributed, environment, evaluate, experiment, run_data, settings
 from cifar_jax import config as config_lib
 from cifar_jax import workdir as files
 from cifar_jax.checkpoint import Checkpoints
@@ -18,6 +18,7 @@ from cifar_jax.loop import Loop
 from cifar_jax.metrics_writer import whole_epochs
 
 
+@settings.pinned()
 def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> dict[str, Any]:
     """`--mode=train`: trains a config in `workdir` to its end, from wherever it stands.
 

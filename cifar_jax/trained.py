@@ -20,6 +20,7 @@ from cifar_jax import (
     metrics_writer,
     optim,
     places,
+    settings,
     sharding,
     state,
     steps,
@@ -59,6 +60,7 @@ class Trained:
         assert isinstance(logits, jax.Array)
         return logits
 
+    @settings.pinned()
     def logits(self, images: np.ndarray) -> Float32[np.ndarray, "n k"]:
         """The logits of any number of images, `[N, H, W, C]` uint8.
 
@@ -71,8 +73,7 @@ class Trained:
             raise UserError(f"the network of {self.workdir} takes images {wanted}: these are {got}")
         # A few sizes of batch, so that a few programs are compiled for any number of images.
         wish = 1 << max(len(images) - 1, 0).bit_length()
-        shares = -(-min(wish, self.config.eval.batch_size) // self._mesh.size)
-        size = shares * self._mesh.size
+        size = sharding.even(min(wish, self.config.eval.batch_size), self._mesh)
         everyone = jnp.arange(size)
         parts = [
             self._eval_step(
@@ -107,6 +108,7 @@ def _filled(images: np.ndarray, size: int) -> np.ndarray:
     return filled
 
 
+@settings.pinned()
 def load(workdir: epath.PathLike) -> Trained:
     """The network of a run: its best epoch so far, or its last where the config tests that.
 

@@ -39,7 +39,8 @@ def real_cifar10_dir() -> Path:
 # With `-n 2 --dist loadfile` a worker takes a file at a time: those of minutes first, so that none
 # is left with one at the end.
 LONG = ("test_train.py", "test_kills.py", "test_keras_parity.py", "test_processes.py",
-        "test_seeds.py", "test_resume.py", "test_export.py", "test_report.py")  # fmt: skip
+        "test_compilation.py", "test_seeds.py", "test_resume.py", "test_export.py",
+        "test_report.py")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

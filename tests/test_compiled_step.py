@@ -1,5 +1,6 @@
 """What the compiler makes of the train step: nothing that waits for a host, little for others."""
 
+import os
 import re
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
-from cifar_jax import compilation, evaluate, sharding, steps
+from cifar_jax import compilation, evaluate, steps
 from configs import base
 
 # S(5) is memory of the host.
@@ -26,7 +27,7 @@ def compiled_step(devices: int, size: int = 1, **overrides) -> str:
     )
     arrays = experiment.put(experiment.train)
     state = experiment.abstract_state()
-    return train_steps.lower(state, arrays, experiment.epoch_order(0), size).compile().as_text()
+    return train_steps.compile(state, arrays, experiment.epoch_order(0), size).as_text()
 
 
 def convolutional(**more) -> dict:
@@ -85,25 +86,22 @@ def test_evaluation_compiles_once_for_any_number_of_images():
     images = experiment.put(tiny.images_and_labels(20)[0])
     logits = evaluate.predict(eval_step, variables, images, batch_size=8)
     assert logits.shape == (20, 4)  # the third batch is not whole
-    assert eval_step._cache_size() == 1
+    assert len(eval_step._programs) == 1
 
 
 def test_compiled_programs_are_kept_unless_told_otherwise(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
     former = (
         jax.config.jax_compilation_cache_dir,
         jax.config.jax_persistent_cache_min_compile_time_secs,
     )
     try:
-        compilation.keep()
+        compilation.set_up()
         assert jax.config.jax_compilation_cache_dir == former[0] is not None
         jax.config.update("jax_compilation_cache_dir", None)
-        compilation.keep()
+        compilation.set_up()
         assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "cifar_jax" / "xla-"))
     finally:
         jax.config.update("jax_compilation_cache_dir", former[0])
         jax.config.update("jax_persistent_cache_min_compile_time_secs", former[1])
-
-
-def test_only_a_cpu_has_options_of_its_own():
-    assert compilation.options(sharding.make_mesh())

@@ -63,7 +63,7 @@ def _ours(job: dict) -> dict:
         pixels = augment.normalize(images[batch], None, None)
         return augment.augment(config, jax.random.key(step), pixels, targets)
 
-    get_batch = jax.jit(batch_of, compiler_options=compilation.options(mesh))
+    get_batch = compilation.jit(batch_of)
 
     def get(n: int) -> None:
         jax.block_until_ready([get_batch(arrays, order, i) for i in range(n)])

@@ -8,7 +8,7 @@ import importlib
 
 from etils import epath
 
-from cifar_jax import places, trained
+from cifar_jax import places, settings, trained
 from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
 
@@ -21,6 +21,7 @@ FORMATS = {
 }
 
 
+@settings.pinned()
 def run(workdir: epath.Path, format: str, output: str | None = None) -> str:
     """Exports the run in `workdir`.
 

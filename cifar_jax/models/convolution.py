@@ -2,7 +2,7 @@
 
 On CPU, 3x3 kernels of many channels are computed by Winograd's algorithm, value and gradients;
 others by XLA's convolution, which is near the machine's matrix-product speed once
-`compilation.options` keeps it. Measurements: docs/log.md.
+`compilation.jit` keeps it. Measurements: docs/log.md.
 """
 
 import functools

@@ -30,7 +30,7 @@ def train(directory: pathlib.Path) -> None:
     os.environ["XLA_FLAGS"] = ""
     from cifar_jax import compilation, train
 
-    compilation.keep()
+    compilation.set_up()
     config = command_line.tiny_config()
     config.epochs = 12
     try:

@@ -1,0 +1,203 @@
+"""What XLA's library gets wrong on CPU never runs, and what it gets right stays as exact as it was.
+
+The programs below are wrong, or crash, in jax 0.10.2 or 0.12.0.1 as `jax.jit` compiles them.
+"""
+
+import ast
+import importlib
+import os
+import pathlib
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+
+from cifar_jax import compilation, models, state
+from cifar_jax.models import cnn, layers, speedrun
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem[0] != "_")
+CONFIGS.remove("base")
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def with_constant(e):
+    return jnp.sum((e @ jnp.full((64, 64), 0.5, e.dtype)) * e, -1)
+
+
+def with_constant_bias(e):
+    return jnp.sum(jnp.square(e @ jnp.full((64, 32), 0.5, e.dtype) + 1), 0)
+
+
+def largest_product(e):
+    return jnp.max(e @ jnp.full((64, 64), 0.5, e.dtype), -1)
+
+
+def gradient_of_constant(e):
+    return jax.grad(lambda e: jnp.sum(jnp.square(e @ jnp.full((64, 64), 0.5, e.dtype))))(e)
+
+
+def vmapped_matrix_vector(x):
+    matrix = jnp.eye(3, dtype=x.dtype)
+    return jax.vmap(lambda row: jnp.sum(jnp.square(matrix @ row)))(x)
+
+
+def batch_of_products(a, b):
+    return jnp.sum(jnp.square(jnp.einsum("nij,nj->ni", a, b)), -1)
+
+
+def product_over(axis):
+    return lambda a, b: jnp.sum(a * b, axis=axis)
+
+
+SEVEN_AXES = (3, 1, 2, 2, 8, 8, 8)
+REPRODUCERS = {
+    "a product with a constant": (with_constant, normal(257, 64)),
+    "a product with a constant, plus one": (with_constant_bias, normal(257, 64)),
+    "the largest of products": (largest_product, normal(257, 64)),
+    "the gradient of a product with a constant": (gradient_of_constant, normal(257, 64)),
+    "a vmapped matrix-vector product": (vmapped_matrix_vector, normal(32_769, 3)),
+    "many small products": (batch_of_products, normal(32_769, 3, 3), normal(32_769, 3)),
+    "seven axes": (product_over(3), normal(*SEVEN_AXES), normal(*SEVEN_AXES)),
+    "seven axes, the last": (product_over(-1), normal(*SEVEN_AXES), normal(*SEVEN_AXES)),
+    "eight axes": (product_over(3), normal(*SEVEN_AXES, 2), normal(*SEVEN_AXES, 2)),
+}
+
+
+def in_float64(function, *arrays):
+    """Operation by operation, so that nothing is fused."""
+    with jax.enable_x64(True), jax.disable_jit():
+        return np.asarray(function(*(jnp.asarray(array, jnp.float64) for array in arrays)))
+
+
+@pytest.mark.parametrize("name", REPRODUCERS)
+def test_a_program_that_the_library_gets_wrong_is_right(name):
+    function, *arrays = REPRODUCERS[name]
+    expected = in_float64(function, *arrays)
+    np.testing.assert_allclose(
+        compilation.jit(function)(*arrays), expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max()
+    )
+
+
+def test_a_dilated_window_is_dilated():
+    """Its holes are dropped by the library where window and stride are 1 (xla issue 48714)."""
+
+    def pool(x):
+        return lax.reduce_window(
+            x, -np.inf, lax.max, (2, 1), (2, 1), ((0, 0), (0, 0)), base_dilation=(1, 2)
+        )
+
+    x = normal(64, 128)
+    dilated = np.full((64, 255), -np.inf, np.float32)
+    dilated[:, ::2] = x
+    expected = dilated.reshape(32, 2, 255).max(1)
+    np.testing.assert_array_equal(compilation.jit(pool)(x), expected)
+
+
+def test_reductions_keep_the_library():
+    """Or training would be slower by a third: the guard is no blanket refusal."""
+    x = jax.ShapeDtypeStruct((128, 32, 32, 64), np.float32)
+    program = compilation.jit(lambda x: (x * x).sum((0, 1, 2))).compile(x).as_text()
+    assert "__ynn_fusion" in program and compilation.is_sound(program)
+
+
+def test_arguments_of_each_kind_get_a_program_of_their_own():
+    double = compilation.jit(lambda x, n: x * n, static_argnums=(1,))
+    assert double(np.float32([1, 2]), 2).tolist() == [2, 4]
+    assert double(np.float32([1, 2]), 3).tolist() == [3, 6]
+    assert double(np.int32([1, 2, 3]), 3).tolist() == [3, 6, 9]
+    assert double(1.5, 3) == 4.5 and double(2, 3) == 6
+
+
+def test_every_program_of_the_package_is_compiled_there():
+    """The StableHLO export lowers one for other programs to compile."""
+    found = {
+        path.name
+        for path in (ROOT / "cifar_jax").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("jit", "pmap", "compile")
+        and getattr(node.value, "id", "") in ("jax", "nn", "eqx", "pjit")
+    }
+    assert found == {"compilation.py", "stablehlo_format.py"}
+
+
+def test_single_operations_go_without_the_library(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=all")
+    monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", "/somewhere")
+    compilation.set_up()
+    compilation.set_up()
+    flags = os.environ["XLA_FLAGS"].split()
+    assert flags[1:] == ["--xla_cpu_experimental_ynn_fusion_type="]
+
+
+# ---------------------------------------------------------------------------- gradients
+def gradient(model, variables, images, targets):
+    """Of the mean cross-entropy, in training mode, by all parameters."""
+
+    def loss_of(params, batch_stats, images, targets):
+        logits, _ = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return optax.softmax_cross_entropy(logits, targets).mean()
+
+    return jax.grad(loss_of)(*variables, images, targets)
+
+
+_CHECKED: dict[str, float] = {}  # networks that are checked already: model1 and model2 share one
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_gradient_of_each_config_is_that_of_float64(name):
+    """To 1e-3 of its norm, for each parameter; the other is by XLA's own convolutions.
+
+    Most differ by 1e-6. Where two pixels of a pooling window are equal but for rounding, the other
+    one may have the gradient. Dropout is left out: it draws other numbers in float64.
+    """
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.model.dense_dropout = 0.0
+    for block in config.model.blocks:
+        block.dropout = 0.0
+    network = str(config.model)
+    if network not in _CHECKED:
+        _CHECKED[network] = largest_difference(config)
+    assert _CHECKED[network] < 1e-3
+
+
+def largest_difference(config) -> float:
+    model = models.build(config, (32, 32, 3), 10)
+    variables = compilation.jit(lambda: state.init_variables(model, 0, (32, 32, 3)))()
+    variables = jax.device_get((variables["params"], variables["batch_stats"]))
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((8, 32, 32, 3)).astype(np.float32)
+    targets = np.eye(10, dtype=np.float32)[rng.integers(0, 10, 8)]
+    found = compilation.jit(lambda *arguments: gradient(model, *arguments))(
+        variables, images, targets
+    )
+    with jax.enable_x64(True):
+        precise = model.clone(dtype=np.dtype(np.float64))
+        wide = jax.tree.map(lambda leaf: leaf.astype(np.float64), variables)
+        plain = {"conv_general_dilated": lax.conv_general_dilated}
+        with (
+            mock.patch.multiple(cnn, **plain),
+            mock.patch.multiple(layers, **plain),
+            mock.patch.multiple(speedrun, **plain),
+        ):
+            reference = jax.jit(lambda *arguments: gradient(precise, *arguments))
+            expected = jax.device_get(reference(wide, images, targets))
+    differences = jax.tree.map(
+        lambda a, b: float(np.linalg.norm(a - b) / np.linalg.norm(b)),
+        jax.device_get(found),
+        expected,
+    )
+    return max(jax.tree.leaves(differences))
