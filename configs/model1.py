@@ -6,7 +6,7 @@ Reproduces the table with 122,570 parameters, 68.77 % test accuracy, test loss 1
 does not give the batch size (64 here), the optimizer (Adam at Keras' defaults) or the number of
 epochs (20: the validation loss turns after about 11, and the rest shows the overfitting).
 
-On two CPU cores 12 seconds an epoch. Expect about 70 %: see README.md.
+On two CPU cores 12 to 24 seconds an epoch. Expect about 70 %: see README.md.
 """
 
 from configs import base

@@ -6,7 +6,7 @@ Reproduces the table with "367,712 parameters" (122,570 and Adam's state), 75.56
 test loss 0.8183. The report does not give the rate of the dropout after the dense layer: 0.5 here,
 as on its last layers elsewhere. At most 60 epochs; early stopping ends the run.
 
-On two CPU cores 13 seconds an epoch. Expect what the report has: see README.md.
+On two CPU cores 12 to 20 seconds an epoch. Expect what the report has: see README.md.
 """
 
 from configs import model1

@@ -1,4 +1,4 @@
-"""The networks of the fastest published CIFAR-10 trainings (airbench94 and 96, Jordan 2024).
+"""The networks of fast published CIFAR-10 trainings (airbench94 and 96, Jordan 2024).
 
 A 2x2 stem, three groups of two 3x3 convolutions, a linear head on what is left of the picture.
 `config.model.widths` are the groups' filters; with `config.model.residual` a group has a third
