@@ -81,6 +81,21 @@ def test_an_upload_is_answered_and_can_be_fetched(server, ours):
     assert shown(server) == '<p role="status"></p> 10'
 
 
+@pytest.mark.parametrize("name", [
+    "../../../../tmp/picture.png", "/etc/picture.png", "..", ".", "", "a/..", "x" * 5000, "é\n.png",
+    "picture.png\0.txt", "..\\..\\picture.png", "%2e%2e%2fpicture.png", "deep_links/state.json",
+])  # fmt: skip
+def test_an_upload_lies_with_the_others_whatever_its_name(server, ours, name):
+    status, answer = server.upload(name, PICTURE)
+    if status == 200:
+        (path,) = json.loads(answer)
+        assert pathlib.Path(path).parent.parent == ours and pathlib.Path(path).is_file()
+        server.call(UPLOAD, [file(path)])
+        assert shown(server).endswith(" 10")
+    else:
+        assert status in (400, 413)
+
+
 def test_a_lossless_jpeg_is_named_on_the_page(server):
     path = server.uploaded("photo.jpg", jpegs.lossless(PIXELS))
     server.call(UPLOAD, [file(path)])
@@ -307,8 +322,10 @@ def test_bodies_say_their_length_and_are_small(server):
         for length, status in ((str(most + 1), 413), (str(10**30), 413), (None, 411), ("-1", 400)):
             found, _ = server.ask(path, b"", Content_Type=kind, Content_Length=length)
             assert found in (status, 400 if length else status), length
-        chunked = {"Content_Length": None, "Transfer_Encoding": "chunked"}
-        assert server.ask(path, b"0\r\n\r\n", Content_Type=kind, **chunked)[0] == 411
+        for length in (None, "5"):
+            chunked = {"Content_Length": length, "Transfer_Encoding": "chunked"}
+            status, _ = server.ask(path, b"0\r\n\r\n", Content_Type=kind, **chunked)
+            assert status == 411 or length and status == 400
 
 
 def test_what_never_ends_keeps_nobody_waiting(server):

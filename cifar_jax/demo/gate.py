@@ -157,7 +157,8 @@ def _check_body(headers: Headers, kind: str, most: int) -> None:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
         raise HTTPException(415, f"{kind} is expected")
     length = headers.get("content-length", "")
-    if not length.isdecimal():  # the server lets no body be longer than it says
+    # The server lets no body be longer than it says, unless it comes in chunks.
+    if not length.isdecimal() or "transfer-encoding" in headers:
         raise HTTPException(411, "the length is missing")
     if int(length) > most:
         raise HTTPException(413, f"more than {most} bytes")
