@@ -22,7 +22,7 @@ from absl import app, flags
 from etils import epath
 
 from benchmarks import machine, networks, peers, session
-from cifar_jax import config_tree, models, state, trained, weights
+from cifar_jax import config_tree, models, state, trained, weights, workdir_schema
 from cifar_jax import workdir as files
 from cifar_jax.export import onnx_format, onnx_int8_format, stablehlo_format
 
@@ -52,7 +52,7 @@ def exported(name: str, home: pathlib.Path) -> dict[str, str]:
     model = models.build(config, _IMAGE_SHAPE, len(_CLASSES))
     variables = jax.jit(lambda: state.init_variables(model, 0, _IMAGE_SHAPE))()
     workdir = epath.Path(home)
-    row = {"epoch": 1, "step": 1, "validation_accuracy": None}
+    row = dict.fromkeys(workdir_schema.FIGURES, 0.0) | {"epoch": 1, "step": 1}
     data = {"image_shape": _IMAGE_SHAPE, "class_names": _CLASSES, "mean": None, "std": None}
     files.write_json(workdir / files.CONFIG, config_tree.plain(config))
     files.write_json(workdir / files.DATA, data)

@@ -1,134 +1,113 @@
 """Validation of a config before anything is loaded or compiled: one line per fault."""
 
-import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from cifar_jax.config_tree import flat
+from cifar_jax.config_tree import complete, flat, from_plain, misplaced, plain
 from cifar_jax.errors import UserError
-
-_Check = tuple[str, Callable[[Any], bool]]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _whole(low: int, high: int = 2**31 - 1) -> _Check:
-    """By default up to what JAX counts with, int32."""
-    return f"a whole number, from {low} to {high}", (
-        lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
-    )
-
-
-def _number(low: float, high: float = math.inf) -> _Check:
-    bound = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-    return f"a number, {bound}", lambda v: _is_number(v) and low <= v <= high
-
-
-def _one_of(*values: Any) -> _Check:
-    return "one of " + ", ".join(map(repr, values)), lambda v: v in values
-
-
-def _all(name: str, check: _Check) -> _Check:
-    text, test = check
-    return f"{name}, each {text}", lambda v: isinstance(v, tuple | list) and all(map(test, v))
-
+from cifar_jax.forms import (
+    BETWEEN,
+    FLAG,
+    FRACTION,
+    POSITIVE,
+    TEXT,
+    Check,
+    Damaged,
+    all_of,
+    number,
+    one_of,
+    whole,
+)
 
 # Of layers and evaluation batches: what is larger is a slip, and would end in a lack of memory.
-_SIZE = _whole(1, 2**16)
-_POSITIVE = "a number above 0", lambda v: _is_number(v) and v > 0
-_FRACTION = "a number from 0 up to but without 1", lambda v: _is_number(v) and 0 <= v < 1
-_BETWEEN = "a number between 0 and 1, both excluded", lambda v: _is_number(v) and 0 < v < 1
-_FLAG = "True or False", lambda v: isinstance(v, bool)
-_TEXT = "a text", lambda v: isinstance(v, str)
+_SIZE = whole(1, 2**16)
 
-_CHECKS: dict[str, _Check] = {
-    "seed": _whole(0, 2**32 - 1),
-    "seeds": _whole(1),
-    "epochs": _whole(1),
-    "batch_size": _whole(1),
-    "dtype": _one_of("float32", "bfloat16"),
-    "label_smoothing": _FRACTION,
-    "steps_per_dispatch": _whole(0),
-    "profile": _FLAG,
-    "data.name": _TEXT,
-    "data.dir": _TEXT,
-    "data.archive": _TEXT,
-    "data.cache_dir": _TEXT,
-    "data.download": _FLAG,
-    "data.validation_fraction": _FRACTION,
-    "data.stratified": _FLAG,
-    "data.standardize": _FLAG,
-    "augment.flip": _FLAG,
-    "augment.alternate_flips": _FLAG,
-    "augment.crop_padding": _whole(0),
-    "augment.crop_fill": _one_of("zero", "reflect"),
-    "augment.cutout": _whole(0),
-    "augment.mixup": _number(0),
-    "model.name": _one_of("cnn", "speedrun"),
-    "model.widths": _all("a tuple of filters", _SIZE),
-    "model.residual": _FLAG,
-    "model.norm_momentum": _FRACTION,
-    "model.logit_scale": _POSITIVE,
-    "model.head_std": _number(0),
-    "model.dense": _all("a tuple of widths", _SIZE),
-    "model.dense_dropout": _FRACTION,
-    "model.dense_l2": _number(0),
-    "model.dirac": _FLAG,
-    "model.whitening.enabled": _FLAG,
-    "model.whitening.images": _whole(1),
-    "model.whitening.epsilon": _POSITIVE,
-    "model.whitening.bias_rate": _number(0),
-    "optimizer.name": _one_of("adam", "adamw", "sgd", "muon"),
-    "optimizer.learning_rate": _POSITIVE,
-    "optimizer.b1": _FRACTION,
-    "optimizer.b2": _FRACTION,
-    "optimizer.epsilon": _POSITIVE,
-    "optimizer.momentum": _FRACTION,
-    "optimizer.nesterov": _FLAG,
-    "optimizer.l2": _number(0),
-    "optimizer.norm_bias_rate": _POSITIVE,
-    "optimizer.muon_momentum": _FRACTION,
-    "optimizer.head_rate": _POSITIVE,
-    "optimizer.lookahead_every": _whole(0),
-    "optimizer.lookahead_decay": _FRACTION,
-    "optimizer.weight_decay": _number(0),
-    "optimizer.gradient_clip": _number(0),
-    "optimizer.ema_decay": _FRACTION,
-    "schedule.name": _one_of("constant", "linear", "cosine", "one_cycle", "piecewise"),
-    "schedule.warmup_epochs": _number(0),
-    "schedule.initial_fraction": _number(0, 1),
-    "schedule.boundaries": _all("a tuple of fractions of config.epochs", _BETWEEN),
-    "schedule.factor": _POSITIVE,
-    "schedule.final_fraction": _number(0, 1),
-    "plateau.enabled": _FLAG,
-    "plateau.factor": _BETWEEN,
-    "plateau.patience": _whole(1),
-    "plateau.min_delta": _POSITIVE,  # optax refuses 0
-    "plateau.cooldown": _whole(0),
-    "plateau.min_scale": _number(0, 1),
-    "early_stopping.enabled": _FLAG,
-    "early_stopping.metric": _one_of("validation_loss", "validation_accuracy"),
-    "early_stopping.patience": _whole(1),
-    "early_stopping.min_delta": _number(0),
-    "early_stopping.restore_best": _FLAG,
+_CHECKS: dict[str, Check] = {
+    "seed": whole(0, 2**32 - 1),
+    "seeds": whole(1),
+    "epochs": whole(1),
+    "batch_size": whole(1),
+    "dtype": one_of("float32", "bfloat16"),
+    "label_smoothing": FRACTION,
+    "steps_per_dispatch": whole(0),
+    "profile": FLAG,
+    "data.name": TEXT,
+    "data.dir": TEXT,
+    "data.archive": TEXT,
+    "data.cache_dir": TEXT,
+    "data.download": FLAG,
+    "data.validation_fraction": FRACTION,
+    "data.stratified": FLAG,
+    "data.standardize": FLAG,
+    "augment.flip": FLAG,
+    "augment.alternate_flips": FLAG,
+    "augment.crop_padding": whole(0),
+    "augment.crop_fill": one_of("zero", "reflect"),
+    "augment.cutout": whole(0),
+    "augment.mixup": number(0),
+    "model.name": one_of("cnn", "speedrun"),
+    "model.widths": all_of("a tuple of filters", _SIZE),
+    "model.residual": FLAG,
+    "model.norm_momentum": FRACTION,
+    "model.logit_scale": POSITIVE,
+    "model.head_std": number(0),
+    "model.dense": all_of("a tuple of widths", _SIZE),
+    "model.dense_dropout": FRACTION,
+    "model.dense_l2": number(0),
+    "model.dirac": FLAG,
+    "model.whitening.enabled": FLAG,
+    "model.whitening.images": whole(1),
+    "model.whitening.epsilon": POSITIVE,
+    "model.whitening.bias_rate": number(0),
+    "optimizer.name": one_of("adam", "adamw", "sgd", "muon"),
+    "optimizer.learning_rate": POSITIVE,
+    "optimizer.b1": FRACTION,
+    "optimizer.b2": FRACTION,
+    "optimizer.epsilon": POSITIVE,
+    "optimizer.momentum": FRACTION,
+    "optimizer.nesterov": FLAG,
+    "optimizer.l2": number(0),
+    "optimizer.norm_bias_rate": POSITIVE,
+    "optimizer.muon_momentum": FRACTION,
+    "optimizer.head_rate": POSITIVE,
+    "optimizer.lookahead_every": whole(0),
+    "optimizer.lookahead_decay": FRACTION,
+    "optimizer.weight_decay": number(0),
+    "optimizer.gradient_clip": number(0),
+    "optimizer.ema_decay": FRACTION,
+    "schedule.name": one_of("constant", "linear", "cosine", "one_cycle", "piecewise"),
+    "schedule.warmup_epochs": number(0),
+    "schedule.initial_fraction": number(0, 1),
+    "schedule.boundaries": all_of("a tuple of fractions of config.epochs", BETWEEN),
+    "schedule.factor": POSITIVE,
+    "schedule.final_fraction": number(0, 1),
+    "plateau.enabled": FLAG,
+    "plateau.factor": BETWEEN,
+    "plateau.patience": whole(1),
+    "plateau.min_delta": POSITIVE,  # optax refuses 0
+    "plateau.cooldown": whole(0),
+    "plateau.min_scale": number(0, 1),
+    "early_stopping.enabled": FLAG,
+    "early_stopping.metric": one_of("validation_loss", "validation_accuracy"),
+    "early_stopping.patience": whole(1),
+    "early_stopping.min_delta": number(0),
+    "early_stopping.restore_best": FLAG,
     "eval.batch_size": _SIZE,
-    "eval.tta": _one_of("none", "flip", "multicrop"),
-    "checkpoint.every_steps": _whole(0),
+    "eval.tta": one_of("none", "flip", "multicrop"),
+    "checkpoint.every_steps": whole(0),
 }
 
-_BLOCK_CHECKS: dict[str, _Check] = {
+_BLOCK_CHECKS: dict[str, Check] = {
     "filters": _SIZE,
     "kernel": _SIZE,
-    "padding": _one_of("SAME", "VALID"),
-    "batch_norm": _FLAG,
+    "padding": one_of("SAME", "VALID"),
+    "batch_norm": FLAG,
     "pool": _SIZE,
-    "dropout": _FRACTION,
-    "l2": _number(0),
+    "dropout": FRACTION,
+    "l2": number(0),
 }
 
 
@@ -237,3 +216,32 @@ def validate(config: ConfigDict) -> None:
     faults += [] if faults else _contradictions(config)
     if faults:
         raise UserError("\n".join(faults))
+
+
+# What no version of this code left out of a config that it saved.
+_FROM_THE_BEGINNING = ("seed", "epochs", "batch_size", "data", "model", "optimizer")
+
+
+def from_file(saved: Any, defaults: ConfigDict) -> ConfigDict:
+    """The config that a run was started with.
+
+    Args:
+      saved: what `config_tree.plain` made of it.
+      defaults: of keys that are newer than the run, which leave everything as it was.
+
+    Raises:
+      Damaged: it is no config, or not of this version.
+    """
+    known = plain(defaults)
+    faults = list(misplaced(saved, known))
+    if not faults:
+        faults = [f"config.{key} is missing" for key in _FROM_THE_BEGINNING if key not in saved]
+    if not faults:
+        config = from_plain(complete(saved, known))
+        try:
+            validate(config)
+            return config
+        except UserError as error:
+            faults = str(error).splitlines()
+    others = f", and {len(faults) - 1} more" if faults[1:] else ""
+    raise Damaged(f"{faults[0]}{others}")

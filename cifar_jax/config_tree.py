@@ -1,5 +1,6 @@
 """A config as other shapes of data, and two configs against each other."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -59,3 +60,19 @@ def complete(value: Any, defaults: Any) -> Any:
     if isinstance(value, list) and isinstance(defaults, list):
         return [complete(item, defaults[0] if defaults else None) for item in value]
     return value
+
+
+def misplaced(value: Any, defaults: Any, place: str = "config") -> Iterator[str]:
+    """Where a plain config is not built like `defaults`: it may lack keys, but has no others."""
+    if isinstance(defaults, dict) and isinstance(value, dict):
+        for key, item in value.items():
+            if key in defaults:
+                yield from misplaced(item, defaults[key], f"{place}.{key}")
+            else:
+                yield f"{place}.{repr(key)[1:-1]} is no key of this version"
+    elif isinstance(defaults, dict) or isinstance(value, dict):
+        yield f"{place} must be {'a' if isinstance(defaults, dict) else 'no'} group of keys"
+    elif isinstance(value, list):
+        first = defaults[0] if isinstance(defaults, list) and defaults else None
+        for i, item in enumerate(value):
+            yield from misplaced(item, first, f"{place}[{i}]")

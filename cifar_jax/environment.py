@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from cifar_jax import memory, settings
+from cifar_jax import checked, memory, settings, workdir_schema
 from cifar_jax import workdir as files
 
 _log = logging.getLogger(__name__)
@@ -88,9 +88,10 @@ def collect() -> dict[str, Any]:
 def record_end(workdir: epath.Path, seconds: float) -> None:
     """Notes in `environment.json` how long the newest start has taken, from the process' on."""
     path = workdir / files.ENVIRONMENT
-    content = files.read_json(path)
-    content["starts"][-1]["seconds"] = seconds
-    files.write_json(path, content)
+    content = checked.read_if_sound(path, workdir_schema.ENVIRONMENT)
+    if content:
+        content["starts"][-1]["seconds"] = seconds
+        files.write_json(path, content)
 
 
 def record(workdir: epath.Path, command: str, step: int) -> None:
@@ -101,7 +102,8 @@ def record(workdir: epath.Path, command: str, step: int) -> None:
       step: that the run goes on from.
     """
     path = workdir / files.ENVIRONMENT
-    starts = files.read_json(path)["starts"] if path.exists() else []
+    known = checked.read_or_set_aside(path, workdir_schema.ENVIRONMENT)
+    starts = known["starts"] if known else []
     now = collect()
     changed = changes(starts[-1], now) if starts else []
     if step and changed:

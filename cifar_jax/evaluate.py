@@ -11,14 +11,15 @@ from jaxtyping import Array, Float, Float32, Integer, UInt8
 from scipy.special import logsumexp, softmax
 
 from cifar_jax import best, distributed, metrics_writer, optim, run_data, settings, steps
-from cifar_jax import config as config_lib
 from cifar_jax import workdir as files
+from cifar_jax.checked import read_if_sound
 from cifar_jax.checkpoint import Reader
 from cifar_jax.data import batches
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import Experiment, build
 from cifar_jax.models import summary
 from cifar_jax.state import TrainState
+from cifar_jax.workdir_schema import RESULT
 
 Logits = Float[np.ndarray, "n k"]
 Labels = Integer[np.ndarray, " n"]
@@ -197,11 +198,11 @@ def run(workdir: epath.Path) -> dict[str, Any]:
       UserError: there is no finished run, or the data are not at hand or not those of the run.
     """
     config = files.load_config(workdir)
-    config_lib.validate(config)
     checkpoints = Reader(workdir / files.CHECKPOINTS)
     experiment = build(config, run_data.load(config, workdir))
-    if (workdir / files.RESULT).exists():
-        epochs = files.read_json(workdir / files.RESULT)["epochs"]
+    known = read_if_sound(workdir / files.RESULT, RESULT)
+    if known:
+        epochs = known["epochs"]
     else:
         latest = checkpoints.restore_latest(experiment.abstract_state())
         if latest is None or not is_finished(experiment, latest.state):

@@ -64,7 +64,7 @@ class Loop:
         step = int(state.step)
         progress = Progress(self.config.epochs, per_epoch, step)
         try:
-            with MetricsWriter(self.workdir, step) as writer:
+            with MetricsWriter(self.workdir, step, per_epoch) as writer:
                 while not evaluate.is_finished(self.exp, state):
                     began = time.monotonic() - epoch_seconds
                     state, speed = self._train_epoch(state, began, progress)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import statistics
 import sys
 import time
 from typing import Any
@@ -12,27 +13,64 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 from tqdm import tqdm
 
-from cifar_jax import distributed
+from cifar_jax import checked, distributed, workdir_schema
 from cifar_jax import workdir as files
+from cifar_jax.forms import Damaged
 
 _log = logging.getLogger(__name__)
 
 
-def read_rows(workdir: epath.Path) -> list[dict[str, Any]]:
-    """The whole rows of `metrics.jsonl`, in order; a last line cut short is left out."""
+def read_rows(workdir: epath.Path, steps_per_epoch: int | None = None) -> list[dict[str, Any]]:
+    """The rows of `metrics.jsonl` that can be trusted, by epoch; a line tells what is left out.
+
+    Left out are damaged lines, as the last one that was cut short; rows that validated where most
+    did not, or the other way round; and all rows of an epoch that differ. Of two that are the same
+    one counts.
+
+    Args:
+      steps_per_epoch: leaves out rows of another step than the last of their epoch; None: does not.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
     path = workdir / files.METRICS
-    rows = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    data = b""
+    if path.exists():
+        with checked.reading(path, workdir_schema.ROW.remedy):
+            data = path.read_bytes()
+    rows, faults = [], []
+    for number, line in enumerate(data.splitlines(), 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            _log.warning("%s: a damaged line left out", path)
-    return rows
+            rows.append(workdir_schema.ROW.parse(line))
+        except Damaged as error:
+            faults.append(f"a damaged line left out (line {number}: {error})")
+    validated = statistics.mode(map(_validated, rows)) if rows else None
+    of_epoch: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        known = of_epoch.setdefault(row["epoch"], [])
+        foreign = steps_per_epoch not in (None, row["step"] / row["epoch"])
+        if foreign or _validated(row) != validated:
+            faults.append(f"a row of epoch {row['epoch']} is of another run, and left out")
+        elif row in known:
+            faults.append(f"a row of epoch {row['epoch']} is there twice, and counts once")
+        else:
+            known.append(row)
+    for epoch, known in of_epoch.items():
+        if len(known) > 1:
+            faults.append(f"{len(known)} rows of epoch {epoch} differ, and are left out")
+    if faults:
+        more = f", and {len(faults) - 1} more" if faults[1:] else ""
+        _log.warning("%s: %s%s", path, faults[0], more)
+    return [known[0] for _, known in sorted(of_epoch.items()) if len(known) == 1]
 
 
-def whole_epochs(workdir: epath.Path) -> int:
+def _validated(row: dict[str, Any]) -> bool:
+    return row["validation_accuracy"] is not None
+
+
+def whole_epochs(workdir: epath.Path, steps_per_epoch: int) -> int:
     """How many epochs from the first on have their row."""
-    epochs = {row["epoch"] for row in read_rows(workdir)}
+    epochs = {row["epoch"] for row in read_rows(workdir, steps_per_epoch)}
     return next(n for n in itertools.count() if n + 1 not in epochs)
 
 
@@ -45,15 +83,21 @@ class MetricsWriter:
     half, on local disks and on object stores alike.
     """
 
-    def __init__(self, workdir: epath.Path, step: int):
-        """Goes on after `step`: rows and scalars of later steps, which will be redone, are cut."""
+    def __init__(self, workdir: epath.Path, step: int, steps_per_epoch: int | None = None):
+        """Goes on after `step`: rows and scalars of later steps, which will be redone, are cut.
+
+        Args:
+          steps_per_epoch: as `read_rows` takes it.
+        """
         if not distributed.is_writer():
             return
         self._path = workdir / files.METRICS
-        self.rows = [row for row in read_rows(workdir) if row["step"] <= step]
+        self.rows = [row for row in read_rows(workdir, steps_per_epoch) if row["step"] <= step]
         if self._path.exists():
             self._write()
         self._directory = workdir / files.TENSORBOARD
+        if self._directory.exists() and not self._directory.is_dir():
+            checked.set_aside(self._directory)
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         with files.writing(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,11 @@ from etils import epath
 
 from cifar_jax import models, published, reference
 from cifar_jax import workdir as files
+from cifar_jax.checked import read_json
 from cifar_jax.models import summary
 from cifar_jax.report import evidence
 from cifar_jax.report.evidence import Run
+from cifar_jax.workdir_schema import INT8
 
 LONGER = (10, 20, 30, 40, 60, 80, 100, 120, 150)  # epochs
 
@@ -164,7 +166,8 @@ def harder_table(results: pathlib.Path) -> str:
             cells += [means.get(severity) for severity in ("1", "5")]
             cells += [attacked.get(attack, {}).get(eps) for attack, eps in attacks]
             int8 = run.workdir / files.EXPORT / "model.int8.json"
-            cells += [files.read_json(int8)["test_accuracy"] if int8.exists() else None]
+            exported = read_json(int8, INT8) if int8.exists() else {}
+            cells += [exported.get("test_accuracy")]
             if set(cells) != {None}:
                 title = f"[`{name}`](configs/{name}.py), seed {run.config.seed}"
                 cells = [*figures([run], "test_accuracy"), *cells]

@@ -45,9 +45,11 @@ from cifar_jax import (
     trained,
 )
 from cifar_jax import workdir as files
+from cifar_jax.checked import read_or_set_aside
 from cifar_jax.data import archive, batches, corruptions, sources
 from cifar_jax.errors import UserError
 from cifar_jax.trained import Trained
+from cifar_jax.workdir_schema import ROBUSTNESS
 
 _SEED = 0
 _ADVERSARIAL_IMAGES = 1000  # by default: PGD costs many steps an image
@@ -106,8 +108,8 @@ def run(workdir: epath.Path, suite: str, count: int | None = None) -> dict[str, 
         }
     if distributed.is_writer():
         path = workdir / files.ROBUSTNESS
-        known = files.read_json(path) if path.exists() else {}
-        files.write_json(path, known | {suite: entry})
+        known = read_or_set_aside(path, ROBUSTNESS)
+        files.write_json(path, (known or {}) | {suite: entry})
     return entry
 
 

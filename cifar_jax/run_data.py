@@ -7,9 +7,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cifar_jax import workdir as files
+from cifar_jax.checked import read_json
 from cifar_jax.data import fingerprint, sources, splits
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import Experiment
+from cifar_jax.workdir_schema import DATA
 
 
 class OtherData(UserError):
@@ -63,7 +65,7 @@ def record(exp: Experiment, workdir: epath.Path) -> None:
 def _known(workdir: epath.Path) -> dict[str, Any]:
     """The content of `data.json`; {} where there is none yet."""
     path = workdir / files.DATA
-    return files.read_json(path) if path.exists() else {}
+    return read_json(path, DATA) if path.exists() else {}
 
 
 def _other_statistics(

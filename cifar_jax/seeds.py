@@ -33,6 +33,7 @@ from cifar_jax import (
 )
 from cifar_jax import config as config_lib
 from cifar_jax import workdir as files
+from cifar_jax.checked import read_or_set_aside
 from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import Experiment
@@ -40,12 +41,7 @@ from cifar_jax.interrupt import Interrupted, StopRequest
 from cifar_jax.loop import Loop
 from cifar_jax.metrics_writer import MetricsWriter, Progress, whole_epochs
 from cifar_jax.state import TrainState
-
-_SUMMARISED = (
-    "validation_accuracy", "test_accuracy", "test_loss", "test_objective",
-    "validation_accuracy_tta", "test_accuracy_tta", "expected_calibration_error", "epochs",
-    "train_accuracy_clean",
-)  # fmt: skip
+from cifar_jax.workdir_schema import SEEDS, SUMMARIZED
 
 
 @dataclasses.dataclass
@@ -92,8 +88,8 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
     files.check_config(workdir, config)
     if distributed.several():
         raise UserError("config.seeds is for one process: start a run of its own for each seed")
-    if (workdir / files.SEEDS).exists():
-        summary = files.read_json(workdir / files.SEEDS)
+    summary = read_or_set_aside(workdir / files.SEEDS, SEEDS)
+    if summary:
         print(f"{workdir} holds the finished runs of this config", describe(summary), sep="\n")
         return summary
 
@@ -137,13 +133,14 @@ def _member(exp: Experiment, parent: epath.Path, stop: StopRequest) -> Iterator[
     workdir = _home(parent, config)
     with files.claimed(workdir, config), Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
         run_data.record(exp, workdir)
-        below = (whole_epochs(workdir) + 1) * exp.steps_per_epoch  # as in train.run
+        per_epoch = exp.steps_per_epoch
+        below = (whole_epochs(workdir, per_epoch) + 1) * per_epoch  # as in train.run
         restored = checkpoints.restore_latest(exp.abstract_state(), below)
         state = restored.state if restored else exp.initial_state()
         step = int(state.step)
         checkpoints.forget_after(step)
         environment.record(workdir, " ".join(sys.argv), step)
-        with MetricsWriter(workdir, step) as writer:
+        with MetricsWriter(workdir, step, per_epoch) as writer:
             loop = Loop(exp, checkpoints, stop, workdir)
             yield _Member(exp, workdir, checkpoints, loop, state, writer)
 
@@ -229,7 +226,7 @@ def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
     summary = {}
-    for key in _SUMMARISED:
+    for key in SUMMARIZED:
         values = [result[key] for result in results if result.get(key) is not None]
         if values:
             mean, std = statistics.mean(values), statistics.stdev(values)
@@ -242,8 +239,8 @@ def describe(summary: dict[str, Any]) -> str:
     seeds = summary["seeds"]
     spread = "both values" if len(seeds) == 2 else "mean and standard deviation"
     lines = [f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}: {spread}"]
-    for key, figures in summary.items():
-        if key != "seeds":
+    for key in SUMMARIZED:
+        if figures := summary.get(key):
             shown = f"{figures['mean']:.4f} +- {figures['std']:.4f}"
             if len(seeds) == 2:  # of which no spread can be told
                 shown = ", ".join(f"{value:.4f}" for value in figures["values"])

@@ -11,11 +11,13 @@ from ml_collections import ConfigDict
 from cifar_jax import checkpoint, distributed, environment, evaluate, experiment, run_data, settings
 from cifar_jax import config as config_lib
 from cifar_jax import workdir as files
+from cifar_jax.checked import read_json
 from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.experiment import Experiment
 from cifar_jax.interrupt import StopRequest
 from cifar_jax.loop import Loop
 from cifar_jax.metrics_writer import whole_epochs
+from cifar_jax.workdir_schema import RESULT
 
 
 @settings.pinned()
@@ -39,7 +41,7 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
     writes = distributed.is_writer()
     # ---------------------------------------------------------------- a finished run
     if (workdir / files.RESULT).exists():
-        result = files.read_json(workdir / files.RESULT)
+        result = read_json(workdir / files.RESULT, RESULT)
         if writes:
             print(f"{workdir} holds the finished run of this config")
             print(evaluate.describe(result))
@@ -57,7 +59,7 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
         # ------------------------------------------------------------ state, new or restored
         with Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
             # An epoch whose row was damaged is made again: every step is a function of its number.
-            below = (whole_epochs(workdir) + 1) * exp.steps_per_epoch
+            below = (whole_epochs(workdir, exp.steps_per_epoch) + 1) * exp.steps_per_epoch
             restored = checkpoints.restore_latest(exp.abstract_state(), below)
             state = restored.state if restored else exp.initial_state()
             step = restored.step if restored else 0

@@ -27,9 +27,11 @@ from cifar_jax import (
     weights,
 )
 from cifar_jax import workdir as files
+from cifar_jax.checked import read_json
 from cifar_jax.checkpoint import Reader
 from cifar_jax.data import augment
 from cifar_jax.errors import UserError
+from cifar_jax.workdir_schema import DATA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +132,7 @@ def load(workdir: epath.PathLike) -> Trained:
         raise UserError(f"the run in {workdir} has no whole epoch yet: go on with --mode=train")
     if not path.exists():
         raise UserError(f"{path} is missing: --mode=evaluate --workdir={workdir} writes it")
-    data = files.read_json(path)
+    data = read_json(path, DATA)
     image_shape, class_names = tuple(data["image_shape"]), tuple(data["class_names"])
     mean, std = data["mean"], data["std"]
     statistics = (None, None)

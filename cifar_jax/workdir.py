@@ -14,7 +14,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import config_tree
+from cifar_jax import checked, config_tree, forms
+from cifar_jax import config as config_lib
 from cifar_jax.errors import UserError
 from configs import base
 
@@ -91,24 +92,14 @@ def write_bytes(path: epath.Path, data: bytes) -> None:
             sync(path.parent)
         except OSError:
             temporary.unlink(missing_ok=True)
+            if path.is_dir():
+                raise UserError(f"{path} is a directory, where a file belongs: move it") from None
             raise
 
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes `value` as readable JSON, atomically. NaN is refused: it is no JSON."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: epath.Path) -> Any:
-    """Reads a JSON file of the workdir.
-
-    Raises:
-      UserError: the file is damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): restore it, or delete it") from error
 
 
 def write_npz(path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -137,12 +128,8 @@ def _saved_config(workdir: epath.Path) -> ConfigDict:
     path = workdir / CONFIG
     if not path.exists():
         raise UserError(f"no run in {workdir} ({CONFIG} is missing): train one there first")
-    # Keys that are newer than the run have defaults that leave everything as it was.
-    defaults = config_tree.plain(base.get_config())
-    saved = read_json(path)
-    if not isinstance(saved, dict):
-        raise UserError(f"{path} is damaged (it holds no config): restore it, or delete it")
-    return config_tree.from_plain(config_tree.complete(saved, defaults))
+    with checked.reading(path, "restore it, or copy that of a new run of the same config"):
+        return config_lib.from_file(forms.parse(path.read_bytes()), base.get_config())
 
 
 def check_config(workdir: epath.Path, config: ConfigDict) -> None:

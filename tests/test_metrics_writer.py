@@ -12,13 +12,17 @@ import pytest
 from etils import epath
 from tensorboardX.proto import event_pb2
 
-from cifar_jax import metrics_writer
+from cifar_jax import metrics_writer, workdir_schema
 from cifar_jax.errors import UserError
 from cifar_jax.metrics_writer import MetricsWriter, Progress
 
+FIGURES = dict.fromkeys(("train_accuracy", "train_objective", "images_per_second", "seconds"), 0.5)
+FIGURES["learning_rate"] = 1e-3
+
 
 def row(epoch, loss=0.5):
-    return {"epoch": epoch, "step": 10 * epoch, "train_loss": loss, "learning_rate": 1e-3}
+    figures = dict.fromkeys(workdir_schema.FIGURES) | FIGURES | {"train_loss": loss}
+    return {"epoch": epoch, "step": 10 * epoch, **figures}
 
 
 @pytest.fixture
@@ -137,15 +141,9 @@ def test_no_temporary_file_stays(workdir):
 
 def test_tensorboard_has_the_scalars_of_every_row(workdir):
     write(workdir, 0, [row(1, loss=0.5), row(2, loss=0.25)])
-    found = scalars(workdir)
-    assert found == pytest.approx(
-        {
-            ("train_loss", 10): 0.5,
-            ("train_loss", 20): 0.25,
-            ("learning_rate", 10): np.float32(1e-3),
-            ("learning_rate", 20): np.float32(1e-3),
-        }
-    )
+    expected = {(key, step): np.float32(v) for key, v in FIGURES.items() for step in (10, 20)}
+    expected |= {("train_loss", 10): 0.5, ("train_loss", 20): 0.25}
+    assert scalars(workdir) == pytest.approx(expected)
 
 
 def test_tensorboard_is_told_which_steps_are_redone(workdir):

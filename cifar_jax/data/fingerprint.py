@@ -48,8 +48,8 @@ def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
         shapes = ("x".join(map(str, one["image_shape"])) for one in (found, known))
         texts.append("images of {} instead of {}".format(*shapes))
     texts += _names(known["class_names"], found["class_names"])
-    for split, was in known.get("fingerprint", {}).items():
-        now = found["fingerprint"][split]
+    for split, now in found["fingerprint"].items():
+        was = known.get("fingerprint", found["fingerprint"])[split]
         if now["images"] != was["images"]:
             texts.append(f"{now['images']:,} {split} images instead of {was['images']:,}")
         elif same_shape and now["pixels"] != was.get("pixels", now["pixels"]):

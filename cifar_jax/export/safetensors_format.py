@@ -21,7 +21,7 @@ def write(network: Trained, path: epath.Path) -> str:
     contents = {
         files.CONFIG: (source / files.CONFIG).read_bytes(),
         files.DATA: (source / files.DATA).read_bytes(),
-        files.METRICS: (json.dumps(row) + "\n").encode(),
+        files.METRICS: (json.dumps(row, allow_nan=False) + "\n").encode(),
         files.WEIGHTS: weights.to_bytes(network.variables),
     }
     if path.exists() and {file.name for file in path.iterdir()} - set(contents):

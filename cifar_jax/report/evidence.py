@@ -1,14 +1,13 @@
 """What a workdir knows of its run, as a page needs it."""
 
 import dataclasses
-import zipfile
 from typing import Any
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import metrics_writer, reference
+from cifar_jax import checked, metrics_writer, reference, workdir_schema
 from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
 
@@ -47,7 +46,8 @@ class Run:
     def best_row(self) -> dict[str, Any]:
         """Of the epoch that the test used, or of the best one so far."""
         if self.result:
-            return self.rows[self.result["best_epoch"] - 1]
+            best = self.result["best_epoch"]
+            return next(row for row in self.rows if row["epoch"] == best)
         if not self.validates:
             return self.rows[-1]
         return max(self.rows, key=lambda row: row["validation_accuracy"])
@@ -113,21 +113,27 @@ def load(workdir: epath.Path) -> Run:
             f"the run in {workdir} has no epoch in {files.METRICS} yet: go on with --mode=train "
             "first"
         )
+    result = predictions = None
+    if (workdir / files.RESULT).exists():
+        result = checked.read_json(workdir / files.RESULT, workdir_schema.RESULT)
+        if result["best_epoch"] not in {row["epoch"] for row in rows}:
+            raise UserError(
+                f"{workdir / files.METRICS} has no row of epoch {result['best_epoch']}, which "
+                f"{files.RESULT} names the best: {workdir_schema.ROW.remedy}"
+            )
+    if (workdir / files.PREDICTIONS).exists():
+        predictions = _predictions(workdir / files.PREDICTIONS, result)
+    environment = checked.read_if_sound(workdir / files.ENVIRONMENT, workdir_schema.ENVIRONMENT)
+    harder = checked.read_if_sound(workdir / files.ROBUSTNESS, workdir_schema.ROBUSTNESS)
+    return Run(workdir, config, environment or {}, rows, result, predictions, harder or {})
 
-    def optional(name: str) -> Any:
-        return files.read_json(workdir / name) if (workdir / name).exists() else None
 
-    environment, result = optional(files.ENVIRONMENT) or {}, optional(files.RESULT)
-    harder = optional(files.ROBUSTNESS) or {}
-    return Run(workdir, config, environment, rows, result, _predictions(workdir), harder)
-
-
-def _predictions(workdir: epath.Path) -> tuple[np.ndarray, np.ndarray] | None:
-    path = workdir / files.PREDICTIONS
-    if not path.exists():
-        return None
-    try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            return arrays["logits"], arrays["labels"]
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged ({error}): --mode=evaluate writes it anew") from error
+def _predictions(path: epath.Path, result: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:
+    arrays = checked.read_npz(path, workdir_schema.PREDICTIONS)
+    logits, labels = arrays["logits"], arrays["labels"]
+    if result and logits.shape[1] != len(result["class_counts"]["test"]):
+        raise UserError(
+            f"{path} is of {logits.shape[1]} classes, and {files.RESULT} beside it is not: "
+            f"{workdir_schema.PREDICTIONS.remedy}"
+        )
+    return logits, labels

@@ -10,7 +10,6 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import config as config_lib
 from cifar_jax import config_tree, evaluate, experiment, reference, robustness, run_data
 from cifar_jax import workdir as files
 from cifar_jax.data import augment
@@ -46,26 +45,31 @@ def run(workdir: epath.Path) -> epath.Path:
       UserError: there is no run, it has not ended an epoch yet, a file is damaged, or the data at
         hand are not those of the run.
     """
-    config = evidence.load(workdir).config
+    run = evidence.load(workdir)
+    config = run.config.copy_and_resolve_references()
     config.data.download = False
+    exp, reason = None, ""
     try:
-        config_lib.validate(config)
-        return write(workdir, experiment.build(config, run_data.load(config, workdir)))
+        exp = experiment.build(config, run_data.load(config, workdir))
     except run_data.OtherData:
         raise
     except UserError as error:
         reason = str(error).splitlines()[0]
         _log.warning("layers and pictures are left out: %s", reason)
-        return write(workdir, None, reason)
+    return _write(run, exp, reason)
 
 
-def write(workdir: epath.Path, exp: Experiment | None, reason: str = "") -> epath.Path:
-    """Writes `report.html` of a run.
+def write(workdir: epath.Path, exp: Experiment) -> epath.Path:
+    """Writes `report.html` of a run; see `run`.
 
     Args:
-      exp: its experiment; None: without what needs the data set, and `reason` says why.
+      exp: its experiment.
     """
-    run = evidence.load(workdir)
+    return _write(evidence.load(workdir), exp, "")
+
+
+def _write(run: Run, exp: Experiment | None, reason: str) -> epath.Path:
+    """Without what needs the data set where `exp` is None, and `reason` says why."""
     result = run.result or {}
     context: dict[str, Any] = {
         "title": run.name,
@@ -93,8 +97,9 @@ def write(workdir: epath.Path, exp: Experiment | None, reason: str = "") -> epat
         context["confusions"] = _confusions(result["confusion_matrix"], names)
     if result and run.predictions:
         context["reliability"] = figures.reliability(evaluate.calibration(*run.predictions))
-        if exp:
-            context["gallery"] = Gallery(exp.test[0], *run.predictions, exp.dataset.class_names)
+        (_, labels), names = run.predictions, _class_names(result)
+        if exp and exp.dataset.class_names == names and np.array_equal(exp.test[1], labels):
+            context["gallery"] = Gallery(exp.test[0], *run.predictions, names)
     return _render("run.html", run.workdir / files.REPORT, run=run, **context)
 
 
