@@ -62,7 +62,8 @@ def _same(one: Any, other: Any) -> bool:
             and one.keys() == other.keys()
             and all(_same(one[key], other[key]) for key in one)
         )
-    return bool(np.allclose(one, other, rtol=_ROUNDING, atol=_ROUNDING))
+    same_shape = np.shape(one) == np.shape(other)
+    return same_shape and bool(np.allclose(one, other, rtol=_ROUNDING, atol=_ROUNDING))
 
 
 def add(workdir: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
@@ -101,12 +102,13 @@ def add(workdir: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
         )
     # Under another name first, so that there is never half of the evidence.
     partial = home.with_name(f".{home.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    for path in (*REQUIRED, *OPTIONAL):
-        if (workdir / path).exists():
-            (partial / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(workdir / path, partial / path)
-    return partial.rename(home)
+    with files.writing(home):
+        shutil.rmtree(partial, ignore_errors=True)
+        for path in (*REQUIRED, *OPTIONAL):
+            if (workdir / path).exists():
+                (partial / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(workdir / path, partial / path)
+        return partial.rename(home)
 
 
 def notes(config_results: pathlib.Path) -> list[str]:

@@ -201,12 +201,14 @@ def test_figures_that_the_predictions_do_not_give_are_refused(workdir, tmp_path,
     home = published.add(workdir, tmp_path / "results")
     result = json.loads((home / "result.json").read_text())
     confusion = np.roll(result["confusion_matrix"], 1, axis=0).tolist()
+    report = result["classification_report"]
     for key, value in {
         "test_accuracy": result["test_accuracy"] + 1 / 360,
         "test_loss": 1.001 * result["test_loss"],
         "test_examples": 361,
         "expected_calibration_error": result["expected_calibration_error"] + 1e-3,
         "confusion_matrix": confusion,
+        "classification_report": {**report, "9": {**report["9"], "recall": 0.123}},
     }.items():
         edit(home / "result.json", **{**result, key: value})
         with pytest.raises(UserError, match=f"disagree in {key}"):
