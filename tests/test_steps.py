@@ -152,11 +152,16 @@ def test_several_steps_in_one_dispatch_are_the_same_steps():
 
 
 @EIGHT_DEVICES
-def test_eight_devices_make_the_steps_of_one():
-    """Batch norm, too, is over the whole batch: two images a device would have other figures."""
-    one = Run(RANDOM | SGD, devices=1, blocks=(tiny.BATCH_NORM_BLOCK,))
-    eight = Run(RANDOM | SGD, devices=8, blocks=(tiny.BATCH_NORM_BLOCK,))
-    assert len(eight.state.step.sharding.device_set) == 8
+@pytest.mark.parametrize(("batch_size", "devices"), [(16, 8), (17, 8), (18, 3), (15, 4)])
+def test_several_devices_make_the_steps_of_one(batch_size, devices):
+    """Batch norm, too, is over the whole batch: two images a device would have other figures.
+
+    So it is where the devices do not share a batch evenly.
+    """
+    overrides = RANDOM | SGD | {"batch_size": batch_size}
+    one = Run(overrides, devices=1, blocks=(tiny.BATCH_NORM_BLOCK,))
+    eight = Run(overrides, devices=devices, blocks=(tiny.BATCH_NORM_BLOCK,))
+    assert len(eight.state.step.sharding.device_set) == devices
     before = jax.device_get(one.state.batch_stats)
     for _ in range(4):
         one_sums, eight_sums = one.step(), eight.step()

@@ -1,0 +1,144 @@
+"""What decides a run is in its config: JAX's settings from elsewhere change nothing."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import command_line
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+import cifar_jax
+from cifar_jax import environment, evaluate, saliency, settings, train
+
+# Each alone makes other numbers, or refuses what is right.
+ELSEWHERE = {
+    "jax_enable_x64": True,
+    "jax_default_prng_impl": "rbg",
+    "jax_threefry_partitionable": False,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_default_matmul_precision": "bfloat16",
+    "jax_softmax_custom_jvp": True,
+    "jax_debug_nans": True,
+    "jax_debug_infs": True,
+    "jax_disable_jit": True,
+    "jax_transfer_guard": "disallow",
+}
+
+
+@contextlib.contextmanager
+def elsewhere(values: dict[str, Any]) -> Iterator[None]:
+    """As a program may set JAX before it calls this package."""
+    former = {name: jax.config.values[name] for name in values}
+    try:
+        for name, value in values.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in former.items():
+            jax.config.update(name, value)
+
+
+def test_every_setting_is_one_of_jax_and_has_its_default():
+    for name, value in settings._JAX.items():
+        assert jax.config.values[name] in (value, None), name
+
+
+def test_within_a_pinned_function_the_settings_hold_and_after_it_the_others_do():
+    @settings.pinned()
+    def inside():
+        row = jnp.arange(3.0) + jnp.ones((2, 3), jnp.int32)  # two promotions
+        return row.dtype, str(jax.random.key(0).dtype), jnp.log(-1.0)
+
+    with elsewhere(ELSEWHERE):
+        dtype, key, nan = inside()
+        assert jax.config.values["jax_enable_x64"] is True
+    assert (dtype, key) == (jnp.float32, "key<fry>") and np.isnan(nan)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[epath.Path, dict]:
+    workdir = epath.Path(tmp_path_factory.mktemp("settings"))
+    return workdir, train.run(config(), workdir)
+
+
+def config():
+    tiny = command_line.tiny_config()
+    tiny.epochs = 1
+    tiny.augment.mixup = 0.2
+    return tiny
+
+
+def test_a_run_is_the_same_whatever_the_calling_program_has_set(run, tmp_path):
+    with elsewhere(ELSEWHERE):
+        result = train.run(config(), epath.Path(tmp_path))
+        again = evaluate.run(epath.Path(tmp_path))
+    expected = command_line.without_times(run[1])
+    assert command_line.without_times(result) == expected == command_line.without_times(again)
+    assert command_line.rows(tmp_path) == command_line.rows(run[0])
+
+
+def test_a_loaded_network_answers_the_same_whatever_the_calling_program_has_set(run):
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+
+    def answers():
+        network = cifar_jax.load(str(run[0]))
+        return network.predict(images), saliency.make(network)(images[0], 1)
+
+    expected = answers()
+    with elsewhere(ELSEWHERE):
+        found = answers()
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_program_takes_the_deciding_variables_out_of_its_environment(monkeypatch, caplog):
+    for name in settings._VARIABLES:
+        monkeypatch.setenv(name, "nonsense")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    with caplog.at_level(logging.WARNING):
+        settings.ignore_environment()
+    assert not set(settings._VARIABLES) & set(os.environ)
+    assert os.environ["JAX_PLATFORMS"] == "cpu"
+    assert len(caplog.messages) == 1 and "JAX_ENABLE_X64" in caplog.messages[0]
+
+
+def test_a_run_is_the_same_under_any_such_environment(tmp_path, monkeypatch):
+    """Values that JAX itself refuses included: they are gone before it is imported."""
+    arguments = (command_line.TINY, "--config.epochs=1")
+    plain, disturbed = tmp_path / "plain", tmp_path / "disturbed"
+    status, output = command_line.run(*arguments, f"--workdir={plain}")
+    assert status == 0, output
+    values = {"PRNG_IMPL": "rbg", "PROMOTION": "strict", "OFFSET": "7", "GUARD": "disallow"}
+    for name in settings._VARIABLES:
+        fits = [value for end, value in values.items() if name.endswith(end)]
+        monkeypatch.setenv(name, fits[0] if fits else "1")
+    status, output = command_line.run(*arguments, f"--workdir={disturbed}")
+    assert status == 0, output
+    assert output.startswith("set aside, since a run depends on its config alone: JAX_ENABLE_X64")
+    assert command_line.rows(disturbed) == command_line.rows(plain)
+
+
+# ---------------------------------------------------------------------------- conditions
+def test_a_resume_under_other_conditions_says_which(run, tmp_path, caplog, monkeypatch):
+    workdir = epath.Path(tmp_path)
+    environment.record(workdir, "first", 0)
+    with caplog.at_level(logging.WARNING):
+        environment.record(workdir, "second", 5)
+        assert not caplog.messages
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+        monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+        environment.record(workdir, "third", 7)
+    (line,) = caplog.messages
+    assert "to rounding and not bit for bit" in line
+    assert "cores: " in line and ", now 1" in line and "--xla_cpu_enable_fast_math" in line
+    caplog.clear()
+    environment.record(workdir, "from the beginning", 0)
+    assert not caplog.messages  # nothing is resumed
