@@ -174,4 +174,8 @@ def make_eval_step(
         ]
         return sum(logits[1:], logits[0])
 
-    return compilation.jit(eval_step, out_shardings=sharding.replicated(mesh))
+    everywhere = sharding.replicated(mesh)
+    # Left to itself, the compiler asks for indices that the devices share evenly.
+    return compilation.jit(
+        eval_step, in_shardings=(None, None, everywhere), out_shardings=everywhere
+    )

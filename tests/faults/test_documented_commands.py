@@ -1,0 +1,145 @@
+"""The commands of README and docs, as they stand there, on one device and on many."""
+
+import contextlib
+import multiprocessing
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import sys
+from unittest import mock
+
+import command_line
+import numpy as np
+import pytest
+from PIL import Image
+from warm import ROOT
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["cifar_jax.train", "cifar_jax.modes", "tiny"])
+
+DEVICES = (4, 8, 16, 32)
+MANY = f"--xla_force_host_platform_device_count={max(DEVICES)}"
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "configs").glob("*.py"),
+    ROOT / "Makefile",
+]
+_COMMAND = re.compile(r"(?:python3?|/python) main\.py ([^`#|\n]*)")
+
+
+def commands() -> list[tuple[str, ...]]:
+    """The arguments of every `python main.py ...`, and what tpu.sh and the JobSet start."""
+    found = [
+        tuple(shlex.split(line))
+        for path in DOCUMENTS
+        for line in _COMMAND.findall(path.read_text())
+        if "..." not in line and "[" not in line.split("config.model")[0]
+    ]
+    jobset = (ROOT / "k8s" / "jobset.yaml").read_text()
+    found.append(tuple(re.findall(r"^ +- (--\S+)$", jobset, re.MULTILINE)))
+    # `scripts/tpu.sh run -- --config.dtype=bfloat16`, of docs/tpu.md, adds to these.
+    script, guide = (ROOT / path for path in ("scripts/tpu.sh", "docs/tpu.md"))
+    (config,) = re.findall(r"^config=\$\{TPU_CONFIG:-(\S+)}", script.read_text(), re.MULTILINE)
+    (more,) = re.findall(r"^scripts/tpu\.sh run -- (.*)$", guide.read_text(), re.MULTILINE)
+    found.append((f"--config={config}", "--workdir=gs://BUCKET/final", *shlex.split(more)))
+    return sorted(set(found))
+
+
+TRAINING = [c for c in commands() if not any(a.startswith("--mode=") for a in c)]
+# The demo serves until it is ended: test_demo.py starts it.
+OTHERS = [c for c in commands() if c not in TRAINING and not re.search("gs://|=demo", str(c))]
+
+
+def test_the_commands_are_found():
+    configs = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"base", "__init__"}
+    shown = {pathlib.Path(a.partition("=")[2]).stem for c in TRAINING for a in c if "config=" in a}
+    assert shown >= configs
+    modes = {a.partition("=")[2] for c in OTHERS for a in c if a.startswith("--mode=")}
+    assert modes == {"evaluate", "predict", "export", "report"}
+    assert any("filters" in a for c in TRAINING for a in c)
+
+
+def check_training(arguments: tuple[str, ...]) -> None:
+    """In a process of its own: the config is read, and a step traced on the devices of a pod."""
+    os.environ["XLA_FLAGS"] = MANY
+    sys.path.insert(0, str(ROOT))
+    import jax
+    import tiny
+
+    import main
+    from cifar_jax import config, experiment, modes, sharding, steps
+    from cifar_jax.data import sources
+
+    main._parse(["main.py", *arguments])
+    chosen = modes.CONFIG.value
+    config.validate(chosen)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (3000, 32, 32, 3), np.uint8), np.arange(3000) % 10
+    dataset = sources.Dataset(
+        "pictures", images, labels.astype(np.int32), images[:50], labels[:50].astype(np.int32),
+        tuple("abcdefghij"), "made up",
+    )  # fmt: skip
+    for devices in DEVICES:
+        with mock.patch.object(sharding, "make_mesh", return_value=tiny.mesh(devices)):
+            exp = experiment.build(chosen, dataset)
+    train_steps = steps.make_train_step(
+        exp.config, exp.model, exp.optimizer, exp.l2, exp.statistics, exp.mesh
+    )
+    order = jax.ShapeDtypeStruct((exp.steps_per_epoch, chosen.batch_size), np.int32)
+    train_steps.trace(exp.abstract_state(), exp.train, order, 1)
+
+
+@pytest.mark.parametrize("arguments", TRAINING, ids=" ".join)
+def test_a_training_command_fits_4_to_32_devices(arguments):
+    process = FORKS.Process(target=check_training, args=(arguments,))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory, warm) -> pathlib.Path:
+    """A user's directory: runs by the documents' names, of any batch sizes, and pictures."""
+    home = tmp_path_factory.mktemp("home")
+    sizes = ("--config.batch_size=50", "--config.eval.batch_size=50", "--config.epochs=1")
+    config = f"--config={ROOT}/{command_line.TINY.partition('=')[2]}"
+    status, output = warm.run(
+        config, "--workdir=runs/final", *sizes, directory=home, environment={"XLA_FLAGS": MANY}
+    )
+    assert status == 0, output
+    shutil.copytree(home / "runs" / "final", home / "runs" / "model1")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
+    for name in ("cat.png", "photos/dog.png", "2026/may/a.jpg"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(home / name)
+    return home
+
+
+@pytest.mark.parametrize("arguments", OTHERS, ids=" ".join)
+def test_another_command_does_its_work_on_32_devices(arguments, directory, warm):
+    more: tuple[str, ...] = ()
+    if any(a.startswith("--suite=") for a in arguments):
+        more = ("--suite_images=2",)
+    files = {"0": str(directory / "cat.png")} if "-" in arguments else {}
+    status, output = warm.run(
+        *arguments, *more, directory=directory, environment={"XLA_FLAGS": MANY}, redirect=files
+    )
+    assert status == 0, output
+
+
+def test_the_other_suites_do_their_work_on_32_devices(directory, warm):
+    """README names them in a comment; those of published files need the files."""
+    status, output = warm.run(
+        "--mode=evaluate", "--workdir=runs/final", "--suite=adversarial", "--suite_images=7",
+        directory=directory, environment={"XLA_FLAGS": MANY},
+    )  # fmt: skip
+    assert status == 0, output
+
+
+def test_the_library_is_used_as_the_readme_shows(directory):
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    with contextlib.chdir(directory):
+        exec(compile(program, "README.md", "exec"), {})
