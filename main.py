@@ -12,7 +12,7 @@ import sys
 from absl import app, flags
 from absl import logging as absl_logging
 
-from cifar_jax import config_file, memory, modes, settings, streams
+from cifar_jax import config_file, memory, modes, settings, streams, terminal
 from cifar_jax.errors import BAD_INPUT, CUT_OFF, INTERRUPTED, UserError
 
 flags.adopt_module_key_flags(modes)
@@ -59,7 +59,7 @@ def _log_to_stderr() -> None:
     """This package's notes as plain lines; of the libraries' only errors, as absl formats them."""
     flags.FLAGS.verbosity = absl_logging.ERROR  # app.run's INFO has JAX tell which devices lack
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(terminal.Formatter("%(message)s"))
     package = logging.getLogger("cifar_jax")
     package.addHandler(handler)
     package.setLevel(logging.INFO)
@@ -75,7 +75,7 @@ def _run() -> int:
         assert isinstance(leaving.code, int | None), leaving.code
         return leaving.code or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {terminal.printable(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -1,9 +1,10 @@
 """Any picture a user has, as the pixels that a network takes."""
 
-import io
 import os
+import stat
 import struct
 import warnings
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,6 +16,7 @@ from cifar_jax.errors import UserError
 FITS = ("crop", "whole")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 MAX_BYTES = 256 << 20  # of a file; an uncompressed one of the pixels allowed is about as large
+_PART = 1 << 20  # bytes of a stream at a time
 _MODES = {1: "L", 3: "RGB"}  # by the number of channels
 # A JPEG is decoded at a half to an eighth, but at least so many times as large as wanted: Pillow
 # calls what the resize then makes of it almost indistinguishable from that of the whole.
@@ -43,7 +45,7 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def decode(
-    source: bytes | str | os.PathLike[str] | io.BufferedIOBase,
+    source: Any,
     image_shape: tuple[int, int, int],
     fit: str = "crop",
 ) -> UInt8[np.ndarray, "h w c"]:
@@ -53,18 +55,22 @@ def decode(
     601. Colour profiles are not applied.
 
     Args:
-      source: the content of a file, or its path, or a binary stream.
+      source: a file: its path (`str` or `os.PathLike`), its content (`bytes`, `bytearray` or
+        `memoryview`), or a stream of that (`read` returns bytes). No array and no `PIL.Image`.
       image_shape: height, width and channels (1 or 3) of the result.
       fit: "crop" takes the largest part in the middle that has the result's proportions,
         "whole" squashes all of the image into them.
 
     Raises:
       UserError: it cannot be read, is damaged, or is too large; the message is the reason alone.
+        Or `source` or `fit` is something else.
     """
+    if fit not in FITS:
+        raise UserError(f"fit={fit!r} is none of {', '.join(FITS)}")
     height, width, channels = image_shape
     if channels not in _MODES:
         raise UserError(f"the network takes images of {channels} channels, not grey or RGB")
-    data = source if isinstance(source, bytes) else _read(source)
+    data = _read(source)
     if not data:
         raise UserError("empty")
     if len(data) > MAX_BYTES:
@@ -99,15 +105,37 @@ def decode(
     return np.asarray(image.convert(_MODES[channels])).reshape(image_shape)
 
 
-def _read(source: str | os.PathLike[str] | io.BufferedIOBase) -> bytes:
+def _read(source: Any) -> bytes:
     """All of a file or stream, or enough of it to see that it is too large."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, str | os.PathLike):
+        return _read_file(source)
+    if not hasattr(source, "read"):
+        kind = type(source).__name__
+        raise UserError(f"{kind} is no image file: give its path, its bytes or a binary stream")
+    data = bytearray()
     try:
-        if isinstance(source, io.BufferedIOBase):
-            return source.read(MAX_BYTES + 1)
-        with open(source, "rb") as stream:
+        while len(data) <= MAX_BYTES and (part := source.read(_PART)):
+            if not isinstance(part, bytes):
+                raise UserError("a stream of text is no image file: open it in binary mode, 'rb'")
+            data += part
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror or error})") from error
+    return bytes(data)
+
+
+def _read_file(path: str | os.PathLike[str]) -> bytes:
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading it could wait for ever
+            raise UserError("a pipe, socket or device: pass its content on standard input, as -")
+        with open(path, "rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})") from error
+        raise UserError(f"cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a NUL
+        raise UserError(f"no path of a file ({error})") from error
 
 
 def _with_colours(image: Image.Image) -> Image.Image:

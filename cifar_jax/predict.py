@@ -1,21 +1,24 @@
 """`--mode=predict`: the classes of pictures that a user has, in a stream of batches."""
 
+import base64
 import collections
 import csv
-import glob
+import io
 import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from cifar_jax import images, places, trained
+from cifar_jax import images, trained
 from cifar_jax.errors import UserError
+from cifar_jax.image_paths import find
+from cifar_jax.terminal import printable
 
 FORMATS = ("table", "json", "csv")
 _DECODERS = 4  # threads; each holds a picture within the limits of `images.decode`
@@ -34,10 +37,11 @@ def run(
     """Prints the most probable classes of each image.
 
     An image is a row of "table" or "csv", or an object of "json" (JSON Lines: one on each line),
-    printed batch by batch. What fails is named on standard error, and the rest goes on.
+    printed batch by batch. The last two carry the path to the byte, the table a printable form of
+    it. What fails is named on standard error, and the rest goes on.
 
     Args:
-      arguments: see `find`.
+      arguments: see `image_paths.find`.
       top_k: how many classes, at most all.
       fit: as `images.decode` takes it.
 
@@ -57,7 +61,7 @@ def run(
         try:
             paths += find(argument)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(error)}", file=sys.stderr)
             failures += 1
     if not paths:
         return 0, failures
@@ -65,7 +69,7 @@ def run(
 
     def decode(path: str) -> Result:
         try:
-            source = open(0, "rb", closefd=False) if path == "-" else path
+            source = _standard_input() if path == "-" else path
             return images.decode(source, model.image_shape, fit)
         except UserError as error:
             return error
@@ -79,10 +83,10 @@ def run(
             for path, result in batch:
                 bar.update()
                 if isinstance(result, UserError):
-                    tqdm.write(f"error: {_shown(path)}: {result}", file=sys.stderr)
+                    tqdm.write(f"error: {printable(f'{path}: {result}')}", file=sys.stderr)
                     failures += 1
                 else:
-                    names.append(_shown(path))
+                    names.append(path)
                     pixels.append(result)
             if names:
                 probabilities = model.predict(np.stack(pixels))
@@ -93,48 +97,11 @@ def run(
     return len(paths), failures
 
 
-def find(argument: str) -> list[str]:
-    """The paths of the images that an argument means.
-
-    A file is itself, whatever its name, and "-" stands for standard input. A directory is its files
-    of `images.SUFFIXES` at any depth, sorted, hidden ones aside. What does not exist is a pattern
-    of files and directories, with * and **.
-
-    Raises:
-      UserError: there are none.
-    """
-    if argument == "-":
-        return [argument]
-    places.local(argument)
-    roots = [argument]
-    if not os.path.exists(argument):
-        roots = sorted(glob.glob(argument, recursive=True))
-    if not roots:
-        raise UserError(f"{_shown(argument)} does not exist, nor matches anything as a pattern")
-    paths = []
-    for root in roots:
-        paths += _inside(root) if os.path.isdir(root) else [root]
-    if not paths:
-        raise UserError(f"{_shown(argument)} holds no image ({', '.join(images.SUFFIXES)})")
-    return paths
-
-
-def _inside(directory: str) -> list[str]:
-    paths: list[str] = []
-    closed: list[OSError] = []
-    for place, directories, names in os.walk(directory, onerror=closed.append):
-        directories[:] = sorted(name for name in directories if not name.startswith("."))
-        for name in sorted(names):
-            path = os.path.join(place, name)
-            if name.lower().endswith(images.SUFFIXES) and not name.startswith("."):
-                paths += [path] if os.path.isfile(path) else []  # no pipe, which would wait
-    # A directory that cannot be listed is tried as an image, and so named with the reason.
-    return paths + [error.filename for error in closed]
-
-
-def _shown(path: str) -> str:
-    """A path for a line of text: what cannot be printed, such as a line's end, is replaced."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in path)
+def _standard_input() -> io.BufferedReader:
+    try:
+        return open(0, "rb", closefd=False)
+    except OSError as error:  # it is closed, or a directory
+        raise UserError(f"cannot be read ({error.strerror})") from error
 
 
 def _batches(
@@ -153,23 +120,48 @@ def _batches(
 def _writer(
     output_format: str, top_k: int, paths: Sequence[str], class_names: Sequence[str]
 ) -> Callable[[str, np.ndarray], None]:
-    """Prints what stands above the rows; returns what prints an image's name and probabilities."""
-    path_width, class_width = max(map(len, paths)), max(map(len, class_names))
-    rows = csv.writer(sys.stdout, lineterminator="\n")
+    """Prints what stands above the rows; returns what prints an image's path and probabilities."""
+    if output_format == "table":
+        class_names = [printable(name) for name in class_names]
+    path_width = max(len(printable(path)) for path in paths)
+    class_width = max(map(len, class_names))
     if output_format == "csv":
         titles = ((f"class_{i}", f"probability_{i}") for i in range(1, top_k + 1))
-        rows.writerow(["image", *itertools.chain(*titles)])
+        _write_csv(itertools.chain(["image"], *titles))
 
-    def write(image: str, probabilities: np.ndarray) -> None:
+    def write(path: str, probabilities: np.ndarray) -> None:
         order = np.argsort(-probabilities, kind="stable")[:top_k]
-        best = [(class_names[i], round(float(probabilities[i]), 6)) for i in order]
+        best = [(class_names[int(i)], round(float(probabilities[i]), 6)) for i in order]
         if output_format == "json":
             predictions = [{"class": name, "probability": p} for name, p in best]
-            print(json.dumps({"image": image, "predictions": predictions}))
+            print(json.dumps({**_named(path), "predictions": predictions}, allow_nan=False))
         elif output_format == "csv":
-            rows.writerow([image, *itertools.chain(*best)])
+            _write_csv(itertools.chain([_in_utf8(path)], *best))
         else:
             cells = [f"{name:{class_width}} {p:6.4f}" for name, p in best]
-            print("  ".join([f"{image:{path_width}}", *cells]))
+            print("  ".join([f"{printable(path):{path_width}}", *cells]))
 
     return write
+
+
+def _named(path: str) -> dict[str, str]:
+    """The exact path for JSON, which has no bytes: those that are no UTF-8 come in base64."""
+    data = os.fsencode(path)
+    try:
+        return {"image": data.decode()}
+    except UnicodeDecodeError:
+        exact = base64.b64encode(data).decode()
+        return {"image": data.decode(errors="replace"), "image_base64": exact}
+
+
+def _in_utf8(path: str) -> str:
+    """The path as UTF-8 has it, whatever the locale."""
+    return os.fsencode(path).decode(errors="surrogateescape")
+
+
+def _write_csv(cells: Iterable[str | float]) -> None:
+    """A row in UTF-8; of a path that is none the bytes as they are."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(cells)  # so a "\r" is quoted on Python 3.11
+    row = line.getvalue().removesuffix("\r\n") + "\n"
+    sys.stdout.buffer.write(row.encode(errors="surrogateescape"))

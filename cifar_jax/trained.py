@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, UInt8
@@ -63,16 +64,17 @@ class Trained:
         return logits
 
     @settings.pinned()
-    def logits(self, images: np.ndarray) -> Float32[np.ndarray, "n k"]:
-        """The logits of any number of images, `[N, H, W, C]` uint8.
+    def logits(self, images: npt.ArrayLike) -> Float32[np.ndarray, "n k"]:
+        """The logits of any number of images.
+
+        Args:
+          images: `[N, H, W, C]` uint8 from 0 to 255, of `image_shape`, as `images.decode` gives
+            them: an array, or a list of images `[H, W, C]`.
 
         Raises:
-          UserError: the images have another shape or dtype.
+          UserError: the images have another shape or dtype, or the network gives no finite numbers.
         """
-        wanted = f"uint8 [N, {', '.join(map(str, self.image_shape))}]"
-        if images.shape[1:] != self.image_shape or images.dtype != np.uint8:
-            got = f"{images.dtype} {list(images.shape)}"
-            raise UserError(f"the network of {self.workdir} takes images {wanted}: these are {got}")
+        images = self._checked(images)
         # A few sizes of batch, so that a few programs are compiled for any number of images.
         wish = 1 << max(len(images) - 1, 0).bit_length()
         size = sharding.even(min(wish, self.config.eval.batch_size), self._mesh)
@@ -84,15 +86,36 @@ class Trained:
             for at in range(0, len(images), size)
         ]
         empty = np.zeros((0, len(self.class_names)), np.float32)
-        return np.concatenate([empty, *jax.device_get(parts)])[: len(images)]
+        logits = np.concatenate([empty, *jax.device_get(parts)])[: len(images)]
+        if not np.isfinite(logits).all():
+            raise UserError(f"the network of {self.workdir} gives NaN or infinity: train it again")
+        return logits
 
-    def predict(self, images: np.ndarray) -> Float32[np.ndarray, "n k"]:
+    def predict(self, images: npt.ArrayLike) -> Float32[np.ndarray, "n k"]:
         """The probabilities of the classes, in the order of `class_names`; rows add up to 1.
 
         Args:
           images: as `logits` takes and checks them.
         """
         return softmax(self.logits(images), axis=1)
+
+    def _checked(self, images: npt.ArrayLike) -> UInt8[np.ndarray, "n h w c"]:
+        wanted = f"images uint8 [N, {', '.join(map(str, self.image_shape))}]"
+        try:
+            array = np.asarray(images)
+        except ValueError as error:  # a list of several shapes
+            raise UserError(f"the network of {self.workdir} takes {wanted}: {error}") from error
+        if array.shape[1:] == self.image_shape and array.dtype == np.uint8:
+            return array
+        fix = ""
+        if array.shape == self.image_shape:
+            fix = "; put a single image into a list"
+        elif array.dtype != np.uint8:
+            fix = "; convert them to whole numbers from 0 to 255"
+        raise UserError(
+            f"the network of {self.workdir} takes {wanted}: these are {array.dtype} "
+            f"{list(array.shape)}{fix}"
+        )
 
     @functools.cached_property
     def _mesh(self) -> Mesh:

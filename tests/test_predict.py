@@ -1,15 +1,21 @@
 """Predicting: every image of every argument gets its own classes; what fails is named."""
 
+import base64
 import csv
+import dataclasses
 import io
 import json
 import os
 import pathlib
 import re
+import shutil
+import socket
 import subprocess
 import sys
+import unicodedata
 from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -56,51 +62,6 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def probabilities(workdir, photos):
     return cifar_jax.load(str(workdir)).predict(photos[2])
-
-
-def found(directory):
-    return [os.path.relpath(path, directory) for path in predict.find(str(directory))]
-
-
-# ---------------------------------------------------------------------------- find
-def test_a_directory_is_its_images_at_any_depth(photos):
-    directory, names, _ = photos
-    assert found(directory) == names
-
-
-def test_a_file_is_itself_whatever_its_name(tmp_path):
-    for name in ("notes.txt", "a[1].png", "*.png"):
-        (tmp_path / name).touch()
-        assert predict.find(str(tmp_path / name)) == [str(tmp_path / name)]
-    assert predict.find("-") == ["-"]
-
-
-def test_a_pattern_is_what_matches_it(photos):
-    directory, *_ = photos
-    matches = predict.find(f"{directory}/**/[4a].*")
-    assert matches == [str(directory / "deep/er/4.bmp"), str(directory / "z/a.png")]
-    assert predict.find(f"{directory}/[dz]*") == matches  # directories
-
-
-@pytest.mark.parametrize(("argument", "reason"), [
-    ("nowhere.png", "does not exist"), ("z/*.jpg", "nor matches"), ("empty", "holds no image"),
-])  # fmt: skip
-def test_an_argument_without_images_is_named(photos, argument, reason):
-    with pytest.raises(UserError, match=f"{re.escape(argument)}.* {reason}"):
-        predict.find(str(photos[0] / argument))
-
-
-def test_a_directory_that_cannot_be_listed_is_tried_and_so_named(photos):
-    directory, names, _ = photos
-    scandir = os.scandir
-
-    def closed(path):
-        if str(path).endswith("deep"):
-            raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
-
-    with mock.patch.object(os, "scandir", closed):
-        assert found(directory) == [name for name in names if "deep" not in name] + ["deep"]
 
 
 # ---------------------------------------------------------------------------- run
@@ -155,8 +116,125 @@ def test_what_fails_is_named_and_the_rest_goes_on(workdir, photos, tmp_path, cap
     assert [line.split()[0] for line in output.splitlines()] == [good, good]
     missing, damaged, no_image = errors.splitlines()
     assert missing.startswith("error: nowhere.png does not exist")
-    assert damaged.startswith(f"error: {tmp_path}/broken\ufffd\ufffd.png: damaged (")
+    assert damaged.startswith(rf"error: {tmp_path}/broken\n\udcff.png: damaged (")
     assert no_image == f"error: {ROOT}/LICENSE: not a PNG, JPEG, WebP, GIF or BMP image"
+
+
+# What file names may hold: all but a NUL and a slash.
+ODD_NAMES = [
+    *(
+        "Screenshot 9.41\u202fAM.png",
+        "\U0001f469\u200d\U0001f4bb.png",
+        "no\u00a0break.png",
+        "e\u0301.png",
+    ),
+    *("=1+1.png", "-.png", "@a,b;c.png", '"quoted".png', "'.png", "tab\there.png", " space .png"),
+    *("line\nend.png", "return\rhere.png", "both\r\n.png", "\u2028.png", "\ufeffmark.png"),
+    *(
+        "\x1b[31mred.png",
+        "\x1b]0;title\x07.png",
+        "\x9b31m.png",
+        "\x7f\x08.png",
+        "\u202egnp.exe.png",
+    ),
+    *("\udcff\udcfe.png", "caf\udce9.png", "half \udce2\udc82.png", "back\\slash \\udcff.png"),
+]
+
+
+@pytest.fixture(scope="module")
+def oddly_named(photos, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("odd")
+    data = (photos[0] / "1.png").read_bytes()
+    for name in ODD_NAMES:
+        (directory / name).write_bytes(data)
+    return directory
+
+
+def strict_json(line):
+    """As parsers have it that take no NaN and no half of a surrogate pair."""
+    value = json.loads(line, parse_constant=pytest.fail)
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def test_json_and_csv_carry_every_name_to_the_byte(workdir, oddly_named, capfdbinary):
+    """Read back as the README says, by parsers that take no more than the standards allow."""
+    names = {os.fsencode(oddly_named / name) for name in ODD_NAMES}
+    assert predict.run(workdir, [str(oddly_named)], "json") == (len(names), 0)
+    rows = list(map(strict_json, capfdbinary.readouterr().out.splitlines()))
+    exact = [
+        base64.b64decode(row["image_base64"]) if "image_base64" in row else row["image"].encode()
+        for row in rows
+    ]
+    assert len(exact) == len(names) and set(exact) == names
+    assert sum("image_base64" in row for row in rows) == 3
+
+    assert predict.run(workdir, [str(oddly_named)], "csv") == (len(names), 0)
+    text = capfdbinary.readouterr().out.decode(errors="surrogateescape")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert len(rows) == len(names) and {os.fsencode(row["image"]) for row in rows} == names
+    assert all(0 < float(row["probability_1"]) <= 1 for row in rows)
+
+
+def test_the_table_and_errors_steer_no_terminal(workdir, oddly_named, tmp_path, capsys):
+    predict.run(workdir, [str(oddly_named), *(str(tmp_path / name) for name in ODD_NAMES)])
+    output, errors = capsys.readouterr()
+    for text in (output, errors):
+        assert len(text.split("\n")) == len(ODD_NAMES) + 1
+        unsafe = [
+            c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c != "\n"
+        ]
+        assert not unsafe and "\u202e" not in text
+        assert all(name in text for name in ODD_NAMES[:9])
+    for shown in (r"\x1b[31mred.png", r"line\nend.png", r"caf\udce9.png", r"\u202egnp.exe.png"):
+        assert shown in output and shown in errors
+
+
+def test_names_of_classes_are_exact_for_programs_and_printable_for_people(
+    workdir, photos, tmp_path, capsys
+):
+    names = ["\x1b[31mred", 'new\nline, "quoted"', "caf\u00e9\u202f", "return\r"]
+    shutil.copytree(workdir, tmp_path / "run")
+    data = json.loads((workdir / "data.json").read_text())
+    (tmp_path / "run/data.json").write_text(json.dumps({**data, "class_names": names}))
+    arguments = epath.Path(tmp_path / "run"), [str(photos[0] / "1.png")]
+    predict.run(*arguments, "json", 4)
+    (row,) = capsys.readouterr().out.splitlines()
+    assert {entry["class"] for entry in strict_json(row)["predictions"]} == set(names)
+    predict.run(*arguments, "csv", 4)
+    ((_, *cells),) = list(csv.reader(io.StringIO(capsys.readouterr().out, newline="")))[1:]
+    assert set(cells[::2]) == set(names)
+    predict.run(*arguments, "table", 4)
+    output = capsys.readouterr().out
+    assert output.count("\n") == 1
+    assert r"\x1b[31mred" in output and "caf\u00e9\u202f" in output and "\x1b" not in output
+
+
+def test_a_network_that_gives_no_numbers_is_refused(workdir, photos, monkeypatch, capsys):
+    """NaN is no JSON, nor a probability."""
+    load = trained.load
+
+    def broken(path):
+        network = load(path)
+        nan = jax.tree.map(lambda leaf: leaf * np.nan, network.variables)
+        return dataclasses.replace(network, variables=nan)
+
+    monkeypatch.setattr(trained, "load", broken)
+    for output_format in predict.FORMATS:
+        with pytest.raises(UserError, match="gives NaN or infinity"):
+            predict.run(workdir, [str(photos[0])], output_format)
+    assert "NaN" not in capsys.readouterr().out
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(workdir, photos, tmp_path, capsys):
+    names = [str(photos[0] / "pipe.png"), str(tmp_path / "socket"), "/dev/null", "/dev/zero"]
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(names[1])
+        assert predict.run(workdir, [*names, str(photos[0] / "1.png")]) == (5, 4)
+    output, errors = capsys.readouterr()
+    assert output.count("\n") == 1
+    for name, line in zip(names, errors.splitlines(), strict=True):
+        assert line.startswith(f"error: {name}: a pipe, socket or device: pass its content")
 
 
 def test_without_any_image_no_network_is_needed(tmp_path, capsys):
@@ -250,7 +328,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(workdir, photos):
         stderr=subprocess.PIPE,
     ) as process:
         process.stdout.close()
-        assert process.stderr.read() == b""
+        assert b" skipped (" in process.stderr.readline() and process.stderr.read() == b""
     assert process.returncode == 74
 
 
