@@ -188,8 +188,11 @@ def final_test(
 
 
 @settings.pinned()
-def run(workdir: epath.Path) -> dict[str, Any]:
+def run(workdir: epath.Path, data_dir: str = "") -> dict[str, Any]:
     """`--mode=evaluate`: tests the finished run in `workdir` again, from the workdir alone.
+
+    Args:
+      data_dir: where this machine has the data, by `run_data.place`; "": where the config says.
 
     Returns:
       The content of `result.json`.
@@ -198,6 +201,7 @@ def run(workdir: epath.Path) -> dict[str, Any]:
       UserError: there is no finished run, or the data are not at hand or not those of the run.
     """
     config = files.load_config(workdir)
+    run_data.place(config, data_dir)
     checkpoints = Reader(workdir / files.CHECKPOINTS)
     experiment = build(config, run_data.load(config, workdir))
     known = read_if_sound(workdir / files.RESULT, RESULT)

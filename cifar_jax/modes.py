@@ -60,6 +60,14 @@ JOIN_TIMEOUT = flags.DEFINE_float(
 )
 
 
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    "",
+    "where this machine has the run's data, if not where it was trained: a TFDS directory or "
+    "CIFAR-10's archive; of train: --config.data.dir or --config.data.archive",
+)
+
+
 class Mode(NamedTuple):
     """What a mode does, and what its command line may hold besides --mode and --workdir."""
 
@@ -141,15 +149,15 @@ def _train(_: list[str]) -> int:
 def _evaluate(_: list[str]) -> int:
     from cifar_jax import distributed
 
-    workdir = _directory(_WORKDIR.value)
+    workdir, data = _directory(_WORKDIR.value), _data_dir()
     if _SUITE.value:
         from cifar_jax import robustness
 
-        text = robustness.describe(robustness.run(workdir, _SUITE.value, _SUITE_IMAGES.value))
+        text = robustness.describe(robustness.run(workdir, _SUITE.value, _SUITE_IMAGES.value, data))
     else:
         from cifar_jax import evaluate
 
-        text = evaluate.describe(evaluate.run(workdir))
+        text = evaluate.describe(evaluate.run(workdir, data))
     if distributed.is_writer():
         print(text)
     return 0
@@ -171,7 +179,7 @@ def _export(_: list[str]) -> int:
     from cifar_jax import export
 
     output_format = _FORMAT.value or MODES["export"].formats[0]
-    print(export.run(_directory(_WORKDIR.value), output_format, _OUTPUT.value))
+    print(export.run(_directory(_WORKDIR.value), output_format, _OUTPUT.value, _data_dir()))
     return 0
 
 
@@ -182,7 +190,7 @@ def _report(_: list[str]) -> int:
     if runs:
         print(page.compare(runs, _directory(_WORKDIR.value or runs[0].parent)))
     else:
-        print(page.run(_directory(_WORKDIR.value)))
+        print(page.run(_directory(_WORKDIR.value), _data_dir()))
     return 0
 
 
@@ -197,14 +205,17 @@ def _demo(_: list[str]) -> int:
         raise UserError(
             f"--mode=demo needs {error.name}: pip install -r requirements-demo.txt"
         ) from error
-    server.run([_directory(path) for path in _WORKDIRS.value or [_WORKDIR.value]], _PORT.value)
+    runs = [_directory(path) for path in _WORKDIRS.value or [_WORKDIR.value]]
+    server.run(runs, _PORT.value, _data_dir())
     return 0
 
 
 _SHARED = ("tune_memory", "join_timeout")
 MODES = {
     "train": Mode(_train, ("config", *_SHARED), shared=True, tuned=True),
-    "evaluate": Mode(_evaluate, ("suite", "suite_images", *_SHARED), shared=True, tuned=True),
+    "evaluate": Mode(
+        _evaluate, ("suite", "suite_images", "data_dir", *_SHARED), shared=True, tuned=True
+    ),
     "predict": Mode(
         _predict,
         ("format", "top_k", "fit"),
@@ -214,12 +225,23 @@ MODES = {
     ),
     "export": Mode(
         _export,
-        ("format", "output"),
+        ("format", "output", "data_dir"),
         formats=("stablehlo", "onnx", "onnx-int8", "safetensors"),
     ),
-    "report": Mode(_report, ("workdirs",)),
-    "demo": Mode(_demo, ("workdirs", "port")),
+    "report": Mode(_report, ("workdirs", "data_dir")),
+    "demo": Mode(_demo, ("workdirs", "port", "data_dir")),
 }
+
+
+def _data_dir() -> str:
+    """The value of --data_dir.
+
+    Raises:
+      UserError: there is nothing.
+    """
+    if _DATA_DIR.value and not places.local(_DATA_DIR.value, "--data_dir").exists():
+        raise UserError(f"--data_dir={_DATA_DIR.value} does not exist: name another")
+    return _DATA_DIR.value
 
 
 def _directory(path: epath.PathLike) -> epath.Path:

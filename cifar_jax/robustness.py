@@ -46,7 +46,7 @@ from cifar_jax import (
 )
 from cifar_jax import workdir as files
 from cifar_jax.checked import read_or_set_aside
-from cifar_jax.data import archive, batches, corruptions, sources
+from cifar_jax.data import archive, batches, corruptions
 from cifar_jax.errors import UserError
 from cifar_jax.trained import Trained
 from cifar_jax.workdir_schema import ROBUSTNESS
@@ -63,12 +63,15 @@ Cells = Iterator[tuple[str, str, np.ndarray, np.ndarray]]
 
 
 @settings.pinned()
-def run(workdir: epath.Path, suite: str, count: int | None = None) -> dict[str, Any]:
+def run(
+    workdir: epath.Path, suite: str, count: int | None = None, data_dir: str = ""
+) -> dict[str, Any]:
     """Tests the finished run in `workdir` on one suite.
 
     Args:
       suite: one of `SUITES`.
       count: test the first so many images only; None: all, or 1,000 where `suite` is adversarial.
+      data_dir: where this machine has the data, by `run_data.place`; "": where the config says.
 
     Returns:
       The suite's entry in `robustness.json`.
@@ -80,6 +83,7 @@ def run(workdir: epath.Path, suite: str, count: int | None = None) -> dict[str, 
     if not (workdir / files.RESULT).exists():
         raise UserError(f"the run in {workdir} has not finished: go on with --mode=train first")
     network = trained.load(workdir)
+    run_data.place(network.config, data_dir)
     if suite == "adversarial" and count is None:
         count = _ADVERSARIAL_IMAGES
     about = SUITES[suite]
@@ -130,7 +134,7 @@ class _Task:
                 f"{name} has the classes of CIFAR-10, and the run in {self.network.workdir} knows "
                 "others: use --suite=corruptions"
             )
-        directory = sources.tfds_directory(self.network.config.data)
+        directory = run_data.tfds_directory(self.network.config.data, name)
         images, labels = tfds_source.read_test(name, directory)
         return images[: self.count], labels[: self.count]
 

@@ -1,17 +1,26 @@
-"""The data of a run: its `data.json` says which they are, and no others ever take their place."""
+"""The data of a run: its `data.json` says which they are, and no others ever take their place.
 
+Where they lie is a matter of the machine: `data.dir`, `archive` and `cache_dir` of the config are
+where they were when the run began, and any other place that holds the same data will do.
+"""
+
+import logging
+import pathlib
 from typing import Any
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from cifar_jax import places
 from cifar_jax import workdir as files
 from cifar_jax.checked import read_json
-from cifar_jax.data import fingerprint, sources, splits
+from cifar_jax.data import archive, fingerprint, sources, splits
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import Experiment
 from cifar_jax.workdir_schema import DATA
+
+_log = logging.getLogger(__name__)
 
 
 class OtherData(UserError):
@@ -21,14 +30,75 @@ class OtherData(UserError):
 def load(config: ConfigDict, workdir: epath.Path) -> sources.Dataset:
     """The data set of the run in `workdir`, be it new.
 
+    The data of a run that has begun are looked for elsewhere, too, where they cannot be had from
+    the place that the config names: in the cache, and where a config that names none has them.
+
     Raises:
       UserError: it cannot be had.
       OtherData: what was found is not what the run was trained on so far; the line says what
         differs.
     """
-    dataset = sources.load(config.data)
+    known = _known(workdir)
+    dataset = _find(config.data, known) if known else sources.load(config.data)
     check(config, workdir, dataset)
     return dataset
+
+
+def place(config: ConfigDict, data_dir: str) -> None:
+    """Says anew where the data are: a TFDS directory, or CIFAR-10's archive; "": as it was."""
+    if data_dir:
+        is_archive = archive.is_archive(places.local(data_dir, "--data_dir"))
+        config.data.dir, config.data.archive = ("", data_dir) if is_archive else (data_dir, "")
+
+
+def tfds_directory(data: ConfigDict, name: str) -> pathlib.Path:
+    """TFDS' directory that has the set `name`: the config's, or else that of the machine."""
+    directory = sources.tfds_directory(data)
+    has_it = (directory / name.partition("/")[0]).is_dir()
+    return directory if has_it else sources.tfds_directory(_changed(data, dir=""))
+
+
+def _find(data: ConfigDict, known: dict[str, Any]) -> sources.Dataset:
+    try:
+        places.local(data.cache_dir, "config.data.cache_dir")
+    except UserError as error:
+        _log.warning("%s; going on with the user's cache", error)
+        data = _changed(data, cache_dir="")
+    try:
+        return sources.load(_changed(data, download=False))
+    except UserError as error:
+        dataset = _elsewhere(data, known)
+        if dataset is None:
+            raise
+        if data.dir or data.archive:
+            _log.warning("%s; going on with the same data from %s", error, dataset.source)
+    return dataset
+
+
+def _elsewhere(data: ConfigDict, known: dict[str, Any]) -> sources.Dataset | None:
+    """The data of a run from another place than the config names."""
+    is_official, is_placed = sources.is_official(data.name), bool(data.dir or data.archive)
+    if "fingerprint" in known and not is_official:
+        description = {key: known[key] for key in fingerprint.KEYS}
+        for cache_dir in dict.fromkeys((data.cache_dir, "")):
+            dataset = sources.cached(_changed(data, cache_dir=cache_dir), description)
+            if dataset:
+                return dataset
+    if not is_placed:
+        return sources.load(data) if data.download else None
+    if "fingerprint" not in known and not is_official:
+        return None  # nothing would tell whether it is the same
+    try:
+        dataset = sources.load(_changed(data, dir="", archive="", cache_dir="", download=False))
+    except UserError:
+        return None
+    return None if fingerprint.differences(known, dataset.description) else dataset
+
+
+def _changed(data: ConfigDict, **changes: Any) -> ConfigDict:
+    changed = data.copy_and_resolve_references()
+    changed.update(changes)
+    return changed
 
 
 def check(config: ConfigDict, workdir: epath.Path, dataset: sources.Dataset) -> None:

@@ -1,5 +1,6 @@
 """The suites: attacks that stay in bounds and get stronger, and what they leave in the workdir."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -149,9 +150,12 @@ def test_published_sets_are_read_from_tfds(workdir, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(root))
     with pytest.raises(UserError, match="classes of CIFAR-10.*--suite=corruptions"):
         robustness.run(workdir, "cifar10_1")
+    # The digits under the names of those classes.
     data = json.loads((workdir / "data.json").read_text())
     data["class_names"] = list(sources.archive.CLASS_NAMES)
     (workdir / "data.json").write_text(json.dumps(data))
+    named = dataclasses.replace(sources._digits(), class_names=sources.archive.CLASS_NAMES)
+    monkeypatch.setattr(sources, "load", lambda _: named)
     entry = robustness.run(workdir, "cifar10_1", 3)
     assert entry["images"] == {"v4": 3, "v6": 3} and "mean_accuracy" not in entry
     right = trained.load(workdir).logits(found[0][:3]).argmax(1) == found[1][:3]

@@ -48,6 +48,15 @@ _OFFICIAL_MD5 = {
 }
 
 
+def is_archive(path: Path) -> bool:
+    """Whether `path` is a file, or a directory with batches: no TFDS directory."""
+    return path.is_file() or any(
+        (folder / name).is_file()
+        for folder in (path, *(path / name for name in _FOLDERS))
+        for name in _ALL_NAMES
+    )
+
+
 def read(path: Path) -> Splits:
     """The splits in the archive at `path`, a `.tar.gz` or a directory unpacked from one.
 

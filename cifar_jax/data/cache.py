@@ -133,8 +133,9 @@ def state_of(directory: Path) -> str | None:
     return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
-def recall(path: Path, source: str) -> Any:
+def recall(cache_dir: str, name: str, source: str) -> Any:
     """The content that `note` noted of the source; None where it noted none of this one."""
+    path = path_of(cache_dir, name, source).with_suffix(".json")
     try:
         note = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -145,8 +146,9 @@ def recall(path: Path, source: str) -> Any:
     return note.get("content") if isinstance(note, dict) and note.get("source") == source else None
 
 
-def note(path: Path, source: str, content: Any) -> None:
+def note(cache_dir: str, name: str, source: str, content: Any) -> None:
     """Notes what a source was found to hold, JSON-ready; otherwise as `write`."""
+    path = path_of(cache_dir, name, source).with_suffix(".json")
     text = json.dumps({"source": source, "content": content}, indent=1)
     _write(path, lambda file: file.write(text.encode()), len(text) / 1e6)
 

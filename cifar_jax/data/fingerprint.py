@@ -20,6 +20,8 @@ from jaxtyping import Int32, UInt8
 
 from cifar_jax.data.archive import Splits
 
+KEYS = ("image_shape", "class_names", "fingerprint")
+
 
 def of_split(
     images: UInt8[np.ndarray, "n h w c"], labels: Int32[np.ndarray, " n"]

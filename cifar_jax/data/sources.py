@@ -113,7 +113,7 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
     state = None if known else _state(data)
     wanted = known and known.description
     if state:
-        wanted = cache.recall(_note_path(data, state), state)
+        wanted = cache.recall(data.cache_dir, data.name, state)
     dataset = cached(data, wanted) if wanted else None
     if dataset is None:
         dataset = _read(data)
@@ -122,7 +122,7 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
         cache.write(_cache_path(data, dataset.description), arrays)
         state = None if known else state or _state(data)  # it may have been prepared just now
         if state:
-            cache.note(_note_path(data, state), state, dataset.description)
+            cache.note(data.cache_dir, data.name, state, dataset.description)
     return dataset
 
 
@@ -150,10 +150,6 @@ def _cache_path(data: ml_collections.ConfigDict, description: dict[str, Any]) ->
     return cache.path_of(data.cache_dir, data.name, content)
 
 
-def _note_path(data: ml_collections.ConfigDict, state: str) -> Path:
-    return cache.path_of(data.cache_dir, data.name, state).with_suffix(".json")
-
-
 def _state(data: ml_collections.ConfigDict) -> str | None:
     """What changes with the set in TFDS' directory and with what reads it; None: it is absent."""
     base = data.name.partition("/")[0].partition(":")[0]
@@ -178,6 +174,11 @@ def _read(data: ml_collections.ConfigDict) -> Dataset:
         class_names = archive.CLASS_NAMES
     train, test = (_canonical(*splits[split]) for split in ("train", "test"))
     return Dataset(data.name, *train, *test, class_names, source)
+
+
+def is_official(name: str) -> bool:
+    """Whether every place has the same data under this name, or is refused."""
+    return name in _KNOWN
 
 
 def tfds_directory(data: ml_collections.ConfigDict) -> Path:

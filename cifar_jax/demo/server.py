@@ -12,7 +12,7 @@ import uvicorn
 from etils import epath
 from gradio.themes import Default, Font
 
-from cifar_jax import images, trained
+from cifar_jax import images, run_data, trained
 from cifar_jax.demo import examples, page
 from cifar_jax.demo.gate import Gate
 from cifar_jax.errors import UserError
@@ -20,12 +20,13 @@ from cifar_jax.errors import UserError
 HOST = "127.0.0.1"
 
 
-def run(workdirs: Sequence[epath.Path], port: int) -> None:
+def run(workdirs: Sequence[epath.Path], port: int, data_dir: str = "") -> None:
     """Serves the page until a signal ends it: SIGINT by KeyboardInterrupt, others by SystemExit.
 
     Args:
       workdirs: of the runs to show, one or two.
       port: of 127.0.0.1; 0: any that is free.
+      data_dir: where this machine has the data, by `run_data.place`; "": where the config says.
 
     Raises:
       UserError: there is no trained network, or the port cannot be had.
@@ -41,6 +42,8 @@ def run(workdirs: Sequence[epath.Path], port: int) -> None:
         raise UserError(f"--port={port} cannot be had ({reason}): choose another") from error
     with listening:
         networks = [trained.load(workdir) for workdir in workdirs]
+        for network in networks:
+            run_data.place(network.config, data_dir)
         by_data = {network.config.data.name: network for network in networks}
         found = {name: examples.find(network) for name, network in by_data.items()}
         config = uvicorn.Config(

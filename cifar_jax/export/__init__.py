@@ -8,7 +8,7 @@ import importlib
 
 from etils import epath
 
-from cifar_jax import places, settings, trained
+from cifar_jax import places, run_data, settings, trained
 from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
 
@@ -22,12 +22,13 @@ FORMATS = {
 
 
 @settings.pinned()
-def run(workdir: epath.Path, format: str, output: str | None = None) -> str:
+def run(workdir: epath.Path, format: str, output: str | None = None, data_dir: str = "") -> str:
     """Exports the run in `workdir`.
 
     Args:
       format: one of `FORMATS`.
       output: the file, of "safetensors" the directory; None: as `FORMATS` says.
+      data_dir: where this machine has the data, by `run_data.place`; "": where the config says.
 
     Returns:
       What was written, for a person.
@@ -49,6 +50,7 @@ def run(workdir: epath.Path, format: str, output: str | None = None) -> str:
     if output is not None:
         path = places.anywhere(output, "--output")
     network = trained.load(workdir)
+    run_data.place(network.config, data_dir)
     try:
         return exporter.write(network, path)
     except OSError as error:

@@ -32,11 +32,14 @@ _TEMPLATES = jinja2.Environment(
 )
 
 
-def run(workdir: epath.Path) -> epath.Path:
+def run(workdir: epath.Path, data_dir: str = "") -> epath.Path:
     """Writes `report.html` of the run in `workdir`, finished or not.
 
     What needs the data set is left out, with a note, where that cannot be loaded: nothing is
     downloaded for a report.
+
+    Args:
+      data_dir: where this machine has the data, by `run_data.place`; "": where the config says.
 
     Returns:
       The page's path.
@@ -48,6 +51,7 @@ def run(workdir: epath.Path) -> epath.Path:
     run = evidence.load(workdir)
     config = run.config.copy_and_resolve_references()
     config.data.download = False
+    run_data.place(config, data_dir)
     exp, reason = None, ""
     try:
         exp = experiment.build(config, run_data.load(config, workdir))

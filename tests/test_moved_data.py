@@ -1,0 +1,192 @@
+"""Where the data lie is of the machine: a run goes on wherever the same data are found."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+from etils import epath
+from fabricate import prepare_cifar10, random_splits, write_tar
+from test_sources import official  # noqa: F401
+
+from cifar_jax import evaluate, export, robustness, run_data, train, trained
+from cifar_jax.data import archive, fingerprint, sources, tfds_prepare
+from cifar_jax.demo import examples
+from cifar_jax.errors import UserError
+from cifar_jax.report import page
+
+SET = "cifar10:3.0.2"  # under this name nothing is known of its content, as of most sets
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    """A machine without caches and TFDS' own directory."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+
+
+def config(**data):
+    changes = {f"data.{key}": value for key, value in data.items()}
+    return tiny.config({"data.name": SET, "epochs": 1, "data.stratified": False, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run, the directory of its data, and the cache."""
+    root = tmp_path_factory.mktemp("whole")
+    prepare_cifar10(root / "data", random_splits(per_batch=8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root / "xdg"))
+        train.run(config(dir=str(root / "data")), epath.Path(root / "run"))
+    return root
+
+
+@pytest.fixture
+def workdir(whole, tmp_path) -> epath.Path:
+    """A copy of the run, whose config names a directory that is not there."""
+    workdir = epath.Path(shutil.copytree(whole / "run", tmp_path / "run"))
+    place(workdir, dir=str(tmp_path / "gone"))
+    return workdir
+
+
+def place(workdir, **data) -> None:
+    saved = json.loads((workdir / "config.json").read_text())
+    saved["data"] |= data
+    (workdir / "config.json").write_text(json.dumps(saved))
+
+
+def unmounted(tmp_path, workdir):
+    (tmp_path / "gone").mkdir()
+
+
+def of_another_machine(tmp_path, workdir):
+    place(workdir, cache_dir="/proc/no/such/place")
+
+
+def in_a_store(tmp_path, workdir):
+    place(workdir, dir="gs://bucket/tfds", cache_dir="gs://bucket/cache")
+
+
+@pytest.mark.parametrize("also", [None, unmounted, of_another_machine, in_a_store])
+@pytest.mark.parametrize("where", ["cache", "TFDS_DATA_DIR"])
+def test_a_place_that_has_moved_is_told_and_another_is_found(
+    whole, workdir, tmp_path, caplog, where, also
+):
+    if also:
+        also(tmp_path, workdir)
+    source, target = ("xdg", "xdg") if where == "cache" else ("data", "tfds")
+    shutil.copytree(whole / source, tmp_path / target)
+    evaluate.run(workdir)
+    assert f"; going on with the same data from {where[:4]}" in caplog.text.replace("\n", "")
+    assert (workdir / "data.json").read_text() == (whole / "run" / "data.json").read_text()
+
+
+def resumed(workdir):
+    (workdir / "result.json").unlink()
+    return train.run(config(dir=str(workdir.parent / "gone")), workdir)
+
+
+MODES = {
+    "resume": resumed,
+    "suite": lambda workdir: robustness.run(workdir, "adversarial", 2),
+    "report": page.run,
+    "int8": lambda workdir: export.run(workdir, "onnx-int8", str(workdir / "x.onnx")),
+    "examples": lambda workdir: examples.find(trained.load(workdir)),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_finds_them(whole, workdir, tmp_path, caplog, monkeypatch, mode):
+    if mode == "int8":
+        pytest.importorskip("onnxruntime", reason="requirements-onnx.txt is not installed")
+        from cifar_jax.export import onnx_format, onnx_int8_format
+
+        # What costs seconds once the data are found.
+        monkeypatch.setattr(onnx_format, "to_model", lambda network: None)
+        monkeypatch.setattr(onnx_int8_format, "quantize", lambda _, images: bytes(len(images)))
+        logits = np.zeros((8, 10), np.float32)
+        monkeypatch.setattr(onnx_format, "call", lambda *_: {"0": logits})
+        monkeypatch.setattr(onnx_int8_format, "_AGREEMENT", 0)
+    shutil.copytree(whole / "xdg", tmp_path / "xdg", dirs_exist_ok=True)
+    found = MODES[mode](workdir)
+    assert "gone does not exist; going on with the same data from cache" in caplog.text
+    assert found and "left out" not in caplog.text
+
+
+def test_the_place_is_given_anew(whole, workdir, tmp_path, caplog):
+    moved = shutil.copytree(whole / "data", tmp_path / "moved")
+    evaluate.run(workdir, str(moved))
+    assert "going on" not in caplog.text
+    shutil.rmtree(tmp_path / "xdg")
+    (workdir / "result.json").unlink()
+    train.run(config(dir=str(moved)), workdir)  # no other config, and noted
+    assert json.loads((workdir / "config.json").read_text())["data"]["dir"] == str(moved)
+    evaluate.run(workdir)
+    assert "going on" not in caplog.text
+
+
+def test_what_is_found_elsewhere_must_be_the_same(workdir, tmp_path):
+    prepare_cifar10(tmp_path / "tfds", random_splits(seed=1, per_batch=8))
+    with pytest.raises(UserError, match=f"^config.data.dir={tmp_path}/gone does not exist$"):
+        evaluate.run(workdir)
+    with pytest.raises(run_data.OtherData, match="other pixels in the train images"):
+        evaluate.run(workdir, str(tmp_path / "tfds"))
+
+
+def test_where_nothing_tells_that_it_is_the_same_nothing_is_taken(whole, workdir, tmp_path):
+    data = json.loads((workdir / "data.json").read_text())
+    del data["fingerprint"]
+    (workdir / "data.json").write_text(json.dumps(data))
+    shutil.copytree(whole / "data", tmp_path / "tfds")
+    with pytest.raises(UserError, match="gone does not exist$"):
+        evaluate.run(workdir)
+    evaluate.run(workdir, str(tmp_path / "tfds"))
+
+
+def test_a_cache_that_no_path_leads_to_is_told(whole, workdir, tmp_path, caplog):
+    place(workdir, dir="", cache_dir="gs://bucket/cache", download=False)
+    shutil.copytree(whole / "data", tmp_path / "tfds")
+    evaluate.run(workdir)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith("config.data.cache_dir=gs://bucket/cache is no path of this machine")
+
+
+def test_the_cache_is_better_than_a_download(whole, workdir, tmp_path, monkeypatch):
+    """TFDS' own directory is gone, and the config allows to fill it."""
+    place(workdir, dir="", download=True)
+    shutil.copytree(whole / "xdg", tmp_path / "xdg", dirs_exist_ok=True)
+    monkeypatch.setattr(tfds_prepare, "prepare", None)
+    evaluate.run(workdir)
+
+
+def test_an_archive_that_has_moved(tmp_path, official, caplog):  # noqa: F811
+    path = write_tar(tmp_path, "binary", official)
+    workdir = epath.Path(tmp_path / "run")
+    begun = config(name="cifar10", archive=str(path))
+    train.run(begun, workdir)
+    data = json.loads((workdir / "data.json").read_text())
+    assert data["class_names"] == list(archive.CLASS_NAMES)
+    known = sources._KNOWN["cifar10"].description
+    assert fingerprint.differences(known, data) == []
+    moved = path.rename(tmp_path / "moved.tar.gz")
+    evaluate.run(workdir)  # from the cache
+    shutil.rmtree(tmp_path / "xdg")
+    with pytest.raises(UserError, match="config.data.archive=.* does not exist"):
+        evaluate.run(workdir)
+    evaluate.run(workdir, str(moved))
+    shutil.rmtree(tmp_path / "xdg")
+    evaluate.run(workdir, str(tmp_path / "unpacked"))
+    shutil.rmtree(tmp_path / "xdg")
+    prepare_cifar10(tmp_path / "tfds", official)
+    evaluate.run(workdir)
+    assert "does not exist; going on with the same data from TFDS" in caplog.text
+
+
+def test_published_sets_are_looked_for_on_this_machine(workdir, tmp_path):
+    (tmp_path / "tfds" / "cifar10_1").mkdir(parents=True)
+    data = trained.load(workdir).config.data
+    assert run_data.tfds_directory(data, "cifar10_1/v6") == tmp_path / "tfds"
+    (tmp_path / "gone" / "cifar10_1").mkdir(parents=True)
+    assert run_data.tfds_directory(data, "cifar10_1/v6") == tmp_path / "gone"
