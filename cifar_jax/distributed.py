@@ -141,6 +141,12 @@ def all_agree(flag: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.int32(flag))))
 
 
+def all_same(value: bytes) -> bool:
+    """True in every process if `value` is the same in each, as its length is. All must call."""
+    values = multihost_utils.process_allgather(np.frombuffer(value, np.uint8))
+    return bool((values == values[0]).all())
+
+
 def stop_agreed(poll: int) -> bool:
     """True in every process at one and the same poll after a SIGTERM came to any of them.
 

@@ -4,6 +4,8 @@ Where they lie is a matter of the machine: `data.dir`, `archive` and `cache_dir`
 where they were when the run began, and any other place that holds the same data will do.
 """
 
+import hashlib
+import json
 import logging
 import pathlib
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import places
+from cifar_jax import distributed, places
 from cifar_jax import workdir as files
 from cifar_jax.checked import read_json
 from cifar_jax.data import archive, fingerprint, sources, splits
@@ -35,12 +37,19 @@ def load(config: ConfigDict, workdir: epath.Path) -> sources.Dataset:
 
     Raises:
       UserError: it cannot be had.
-      OtherData: what was found is not what the run was trained on so far; the line says what
-        differs.
+      OtherData: what was found is not what the run was trained on so far, and the line says what
+        differs; or the processes of the run have found different data.
     """
     known = _known(workdir)
     dataset = _find(config.data, known) if known else sources.load(config.data)
     check(config, workdir, dataset)
+    if distributed.several():
+        description = json.dumps(dataset.description).encode()
+        if not distributed.all_same(hashlib.sha256(description).digest()):
+            raise OtherData(
+                f"the processes of the run in {workdir} have different data, this one from "
+                f"{dataset.source}: bring the same to all of their machines"
+            )
     return dataset
 
 
@@ -116,7 +125,8 @@ def check(config: ConfigDict, workdir: epath.Path, dataset: sources.Dataset) -> 
     if texts:
         raise OtherData(
             f"the data of {dataset.source} are not those that the run in {workdir} was trained on:"
-            f" {'; '.join(texts)}; bring those back, or train in another --workdir"
+            f" {'; '.join(texts)}; name the place of those by --data_dir, in training by"
+            " --config.data.dir, or train in another --workdir"
         )
 
 

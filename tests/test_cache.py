@@ -2,7 +2,9 @@
 
 import errno
 import logging
+import os
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -82,6 +84,27 @@ def test_arrays_of_another_form_are_not_used(tmp_path, caplog, change):
     cache.write(path, arrays() | change)
     assert cache.read(path) is None
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("shape", ["(10**15,)", "(9" + "9" * 30 + ",)", "[", "(3,-1)", "x", "\t("])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_foreign_file_that_claims_anything_is_not_used(tmp_path, caplog, method, shape):
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    length = len(header).to_bytes(2, "little")
+    with zipfile.ZipFile(tmp_path / "set.npz", "w", method) as npz:
+        for field in cache.FIELDS:
+            npz.writestr(f"{field}.npy", b"\x93NUMPY\1\0" + length + header.encode() + b"abc")
+    assert cache.read(tmp_path / "set.npz") is None
+    assert len(caplog.records) == 1
+
+
+def test_what_is_no_file_is_no_cache(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "directory.npz").mkdir()
+    for name in ("pipe", "directory"):
+        assert cache.read(tmp_path / f"{name}.npz") is None
+        cache.write(tmp_path / f"{name}.npz", arrays())  # takes the place of the pipe
+    assert_same(cache.read(tmp_path / "pipe.npz"), arrays())
 
 
 def test_pickled_objects_are_not_loaded(tmp_path, caplog):

@@ -5,11 +5,12 @@ import json
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 import tiny
 from etils import epath
 
-from cifar_jax import evaluate, export, robustness, run_data, seeds, train, trained
+from cifar_jax import distributed, evaluate, export, robustness, run_data, seeds, train, trained
 from cifar_jax.data import fingerprint, sources
 from cifar_jax.demo import examples
 from cifar_jax.report import page
@@ -173,6 +174,24 @@ def test_a_finished_run_keeps_its_names_and_says_its_result(monkeypatch, workdir
     result = train.run(config(), workdir)
     assert list(result["class_counts"]["test"]) == list(NAMES)
     assert content(workdir) == before
+
+
+@pytest.mark.parametrize("changed", [0, 40])
+def test_processes_with_different_data_refuse_them(monkeypatch, tmp_path, changed):
+    def gather(value):  # with another process' value
+        other = value.copy()
+        other[:changed] += 1
+        return np.stack([value, other])
+
+    provide(monkeypatch, tiny.dataset())
+    monkeypatch.setattr(distributed, "several", lambda: True)
+    monkeypatch.setattr(distributed.multihost_utils, "process_allgather", gather)
+    workdir = epath.Path(tmp_path)
+    if changed:
+        with pytest.raises(run_data.OtherData, match="have different data, this one from fabricat"):
+            run_data.load(config(), workdir)
+    else:
+        assert run_data.load(config(), workdir).description == tiny.dataset().description
 
 
 # ---------------------------------------------------------------------------- runs from before

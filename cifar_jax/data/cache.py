@@ -13,6 +13,7 @@ import json
 import logging
 import lzma
 import os
+import tokenize
 import uuid
 import zipfile
 import zlib
@@ -40,6 +41,8 @@ _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
+    SyntaxError,  # of numpy's header, which is a Python literal
+    tokenize.TokenError,
 )
 
 _log = logging.getLogger(__name__)
@@ -68,12 +71,12 @@ def read(path: Path) -> dict[str, np.ndarray] | None:
     reported in one warning and never used.
     """
     try:
+        if not path.is_file():  # a pipe would wait
+            return None
         # Opened here since np.load would leave a file open that it finds damaged.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as npz:
             arrays = {field: npz[field] for field in FIELDS}
         _check(arrays)
-    except FileNotFoundError:
-        return None
     except _DAMAGE as error:
         _log.warning("ignoring the damaged cache %s (%s); it will be rebuilt", path, error)
         return None
