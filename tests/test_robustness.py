@@ -15,7 +15,7 @@ from etils import epath
 from fabricate import random_splits
 from test_report import read
 
-from cifar_jax import adversarial, modes, robustness, sharding, train, trained
+from cifar_jax import adversarial, modes, robustness, train, trained
 from cifar_jax.data import corruptions, sources, tfds_prepare, tfds_source
 from cifar_jax.errors import UserError
 from cifar_jax.report import page
@@ -49,7 +49,7 @@ def attacked(finished):
     data = sources.load(network.config.data)
     pixels = jnp.asarray(data.test_images[:64].astype(np.float32) / 255)
     labels = jnp.asarray(data.test_labels[:64])
-    step = adversarial.make_step(network.apply_pixels, network.variables, sharding.make_mesh())
+    step = adversarial.make_step(network.apply_pixels, network.variables)
     pgd = functools.partial(adversarial.pgd, key=jax.random.key(0))
     attacks = {"fgsm": adversarial.fgsm, "pgd": pgd}
 
@@ -154,7 +154,9 @@ def test_published_sets_are_read_from_tfds(workdir, tmp_path, monkeypatch):
     data = json.loads((workdir / "data.json").read_text())
     data["class_names"] = list(sources.archive.CLASS_NAMES)
     (workdir / "data.json").write_text(json.dumps(data))
-    named = dataclasses.replace(sources._digits(), class_names=sources.archive.CLASS_NAMES)
+    named = dataclasses.replace(
+        sources.load(command_line.tiny_config().data), class_names=sources.archive.CLASS_NAMES
+    )
     monkeypatch.setattr(sources, "load", lambda _: named)
     entry = robustness.run(workdir, "cifar10_1", 3)
     assert entry["images"] == {"v4": 3, "v6": 3} and "mean_accuracy" not in entry

@@ -1,12 +1,11 @@
 """Where the arrays come from: the cache, a TFDS directory, an archive, a download, or a package.
 
-Every source of a data set gives identical arrays in identical order (`_canonical`), so that a run
-is a function of its config and not of the place its data came from.
+Every source of a data set gives identical arrays in identical order (`fingerprint.canonical`), so
+that a run is a function of its config and not of the place its data came from.
 """
 
 import dataclasses
 import functools
-import hashlib
 import json
 import logging
 import os
@@ -17,11 +16,11 @@ from typing import Any
 import ml_collections
 import numpy as np
 from jaxtyping import Int32, UInt8
-from PIL import Image
 
 from cifar_jax import places
-from cifar_jax.data import archive, cache, fingerprint
+from cifar_jax.data import archive, cache, digits, fingerprint
 from cifar_jax.data.archive import Splits
+from cifar_jax.data.fingerprint import canonical as _canonical
 from cifar_jax.errors import UserError
 
 
@@ -79,7 +78,6 @@ _KNOWN = {
         },
     )
 }
-_DIGITS_TEST_PER_CLASS = 36
 
 _log = logging.getLogger(__name__)
 
@@ -107,14 +105,16 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
         if data[key] and key != "cache_dir" and not path.exists():
             raise UserError(f"config.data.{key}={data[key]} does not exist")
     if data.name == "digits":
-        return _digits()
+        train, test = digits.read().values()
+        return Dataset("digits", *train, *test, digits.CLASS_NAMES, "scikit-learn's load_digits")
 
     known = _KNOWN.get(data.name)
     state = None if known else _state(data)
-    wanted = known and known.description
+    wanted, origin = known and known.description, ""
     if state:
         wanted = cache.recall(data.cache_dir, data.name, state)
-    dataset = cached(data, wanted) if wanted else None
+        origin = f" of {tfds_directory(data)}"
+    dataset = cached(data, wanted, origin) if wanted else None
     if dataset is None:
         dataset = _read(data)
         _check(dataset, known)
@@ -126,14 +126,17 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
     return dataset
 
 
-def cached(data: ml_collections.ConfigDict, description: dict[str, Any]) -> Dataset | None:
+def cached(
+    data: ml_collections.ConfigDict, description: dict[str, Any], origin: str = ""
+) -> Dataset | None:
     """The data set of that description, if the cache holds it; a cache of other data is named."""
     path = _cache_path(data, description)
     arrays = cache.read(path)
     if arrays is None:
         return None
     class_names = tuple(arrays.pop("class_names").tolist())
-    dataset = Dataset(data.name, **arrays, class_names=class_names, source=f"cache {path}")
+    source = f"cache {path}{origin}"
+    dataset = Dataset(data.name, **arrays, class_names=class_names, source=source)
     texts = fingerprint.differences(description, dataset.description)
     if texts:
         _log.warning(
@@ -189,18 +192,6 @@ def tfds_directory(data: ml_collections.ConfigDict) -> Path:
     return places.local(root, name).absolute()
 
 
-def _canonical(
-    images: UInt8[np.ndarray, "n ..."], labels: Int32[np.ndarray, " n"]
-) -> tuple[UInt8[np.ndarray, "n ..."], Int32[np.ndarray, " n"]]:
-    """Sorts a split by the digests of its images, then by label.
-
-    An order that any source can compute from the content alone, and as good as shuffled.
-    """
-    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
-    order = sorted(range(len(images)), key=lambda i: (digests[i], labels[i]))
-    return images[order], labels[order]
-
-
 def _fingerprint(images: UInt8[np.ndarray, "n ..."], labels: Int32[np.ndarray, " n"]) -> str:
     """SHA-256 of a split's image bytes followed by its labels as little-endian int32."""
     return fingerprint.of_split(images, labels)["content"]
@@ -229,27 +220,3 @@ def _check(dataset: Dataset, known: _Known | None) -> None:
                 f"{source} is not the official data set: expected SHA-256"
                 f" {known.fingerprints[split]} for the {split} split, found {found}"
             )
-
-
-def _digits() -> Dataset:
-    """scikit-learn's 1,797 handwritten digits as `[N, 32, 32, 3]` images; no network needed.
-
-    The 8x8 images of 0..16 are scaled to 0..255, enlarged by Pillow's bicubic filter and repeated
-    over the channels. The test split is the first 36 of each class in canonical order: stratified,
-    and fixed by the content alone.
-    """
-    # Imported here since only this data set pays for it.
-    from sklearn.datasets import load_digits
-
-    small, labels = load_digits(return_X_y=True)
-    small = np.round(small * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-    small, labels = _canonical(small, labels.astype(np.int32))
-    bicubic = Image.Resampling.BICUBIC
-    images = np.stack([np.asarray(Image.fromarray(x).resize((32, 32), bicubic)) for x in small])
-    images = np.repeat(images[..., np.newaxis], 3, axis=-1)
-    is_test = np.zeros(len(labels), bool)
-    for label in range(10):
-        is_test[np.flatnonzero(labels == label)[:_DIGITS_TEST_PER_CLASS]] = True
-    # Left in the order of the small images, which does not hang on Pillow's rounding.
-    train, test = (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test])
-    return Dataset("digits", *train, *test, tuple("0123456789"), "scikit-learn's load_digits")
