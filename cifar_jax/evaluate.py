@@ -191,8 +191,7 @@ def final_test(
 def run(workdir: epath.Path, data_dir: str = "") -> dict[str, Any]:
     """`--mode=evaluate`: tests the finished run in `workdir` again, from the workdir alone.
 
-    Args:
-      data_dir: where this machine has the data, by `run_data.place`; "": where the config says.
+    `data_dir` is where this machine has the data, by `run_data.place`; "": where the config says.
 
     Returns:
       The content of `result.json`.
