@@ -1,6 +1,8 @@
 """What is saved can be restored: wherever it lies, and though the disk may give back other data."""
 
+import errno
 import logging
+import os
 import pathlib
 
 import command_line
@@ -142,6 +144,15 @@ def test_the_best_of_this_process_outlives_its_checkpoint(tmp_path, said, how):
         np.testing.assert_array_equal(found.state["weights"], state_of(10)["weights"])
 
 
+def test_a_fault_of_ours_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    def fault(*_, **__):
+        raise ValueError("shapes do not match")
+
+    monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_async", fault)
+    with pytest.raises(ValueError, match="shapes do not match"):
+        save_all(tmp_path, {10: 0.5})
+
+
 # ---------------------------------------------------------------------------- the seal
 @pytest.mark.parametrize("how", ["flipped", "missing", "truncated", "emptied", "null"])
 def test_no_damage_reaches_orbax(tmp_path, monkeypatch, said, how):
@@ -168,6 +179,23 @@ def test_a_seal_that_is_damaged_costs_nothing(tmp_path, how):
     save_all(tmp_path, {10: 0.5})
     damage(tmp_path / "10" / "crc32.txt", how)
     assert Reader(epath.Path(tmp_path)).restore(LIKE, 10) is not None
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+def test_a_file_that_the_system_does_not_read_is_damage(tmp_path, monkeypatch, said, code):
+    save_all(tmp_path, {10: 0.5, 20: 0.4})
+    path = data_file(tmp_path / "20")
+    kind = type(Reader(epath.Path(tmp_path)).directory)
+
+    def refuse(self):
+        if str(self) == str(path):
+            raise OSError(code, os.strerror(code), str(self))
+        return pathlib.Path(self).read_bytes()
+
+    monkeypatch.setattr(kind, "read_bytes", refuse)
+    restored = Reader(epath.Path(tmp_path)).restore_latest(LIKE)
+    assert restored is not None and restored.step == 10
+    assert f"{path}: {os.strerror(code)}" in said.text
 
 
 # ---------------------------------------------------------------------------- a run

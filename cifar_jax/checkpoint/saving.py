@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from cifar_jax.checkpoint.reading import Reader, Restored
 from cifar_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
-_FULL = (OSError, ValueError)  # a disk that takes no more, as Python and as tensorstore say it
+_STATUS = re.compile("[A-Z_]+: ")  # what tensorstore begins a ValueError with, where storage fails
 _ATTEMPTS = 3
 
 
@@ -78,7 +79,9 @@ class Checkpoints(Reader):
         """Around what may meet the end of a save: this one's, or of that before."""
         try:
             yield
-        except _FULL as error:
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) and not _STATUS.match(str(error)):
+                raise
             raise UserError(
                 f"cannot save a checkpoint in {self.directory} "
                 f"({' '.join(str(error).split())[:200]}): make room and run again, or choose "

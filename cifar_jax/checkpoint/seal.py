@@ -30,19 +30,20 @@ def write(directory: epath.Path) -> None:
 
 def broken(directory: epath.Path) -> str | None:
     """What is wrong with a checkpoint, by its seal; None: nothing, or it has none."""
-    path = directory / _NAME
-    if not path.exists():
-        return None
-    expected, _, listing = path.read_bytes().partition(b"\n")
-    if expected != b"%08x" % zlib.crc32(listing):
-        return None  # the seal itself is what is damaged
-    for name, crc in json.loads(listing).items():
-        file = directory / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if zlib.crc32(file.read_bytes()) != crc:
-            return f"{name} is not what was written"
+    try:
+        for name, crc in _sums(directory).items():
+            if zlib.crc32((directory / name).read_bytes()) != crc:
+                return f"{name} is not what was written"
+    except OSError as error:  # missing, of a bad sector, or without permission
+        return f"{error.filename}: {error.strerror}"
     return None
+
+
+def _sums(directory: epath.Path) -> dict[str, int]:
+    """Path -> CRC-32, by the seal; {} where it is not there, or is itself what is damaged."""
+    path = directory / _NAME
+    expected, _, listing = path.read_bytes().partition(b"\n") if path.exists() else (b"",) * 3
+    return json.loads(listing) if expected == b"%08x" % zlib.crc32(listing) else {}
 
 
 def _files(directory: epath.Path) -> Iterator[epath.Path]:
