@@ -1,11 +1,13 @@
 """Object stores and other addresses work or are refused: no local folder "gs:" is ever made."""
 
+import os
+
 import jax
 import pytest
 from test_sources import config
 
 import cifar_jax
-from cifar_jax import compilation, export, modes, places, predict
+from cifar_jax import compilation, export, image_paths, modes, places
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
 
@@ -38,10 +40,11 @@ def uses(tmp_path, monkeypatch):
         return use
 
     def compile_in(path):
+        monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # put back at the end
         before = jax.config.values["jax_compilation_cache_dir"]
         jax.config.update("jax_compilation_cache_dir", path)
         try:
-            compilation.keep()
+            compilation.set_up()
         finally:
             jax.config.update("jax_compilation_cache_dir", before)
 
@@ -56,7 +59,7 @@ def uses(tmp_path, monkeypatch):
         "JAX_COMPILATION_CACHE_DIR": compile_in,
         "--workdir": modes._directory,
         "--output": lambda path: export.run(modes._directory(str(tmp_path)), "stablehlo", path),
-        "predict": predict.find,
+        "predict": image_paths.find,
         "load": cifar_jax.load,
     }
 
