@@ -56,7 +56,7 @@ def exported(name: str, home: pathlib.Path) -> dict[str, str]:
     data = {"image_shape": _IMAGE_SHAPE, "class_names": _CLASSES, "mean": None, "std": None}
     files.write_json(workdir / files.CONFIG, config_tree.plain(config))
     files.write_json(workdir / files.DATA, data)
-    files.write_bytes(workdir / files.METRICS, json.dumps(row).encode())
+    files.write_bytes(workdir / files.METRICS, json.dumps(row, allow_nan=False).encode())
     files.write_bytes(workdir / files.WEIGHTS, weights.to_bytes(variables))
     network = trained.load(workdir)
     graph = onnx_format.to_model(network)

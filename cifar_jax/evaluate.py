@@ -160,6 +160,9 @@ def final_test(
         predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
         for images in (experiment.test[0], experiment.train[0][:_TRAINING_IMAGES])
     )
+    if not np.isfinite(logits).all():
+        remedy = "lower config.optimizer.learning_rate, in a new workdir"
+        raise UserError(f"epoch {epoch} in {workdir} gives logits that are not finite: {remedy}")
     labels, train_labels = experiment.test[1], experiment.train[1][:_TRAINING_IMAGES]
     loss = cross_entropy(logits, labels)
     result = {

@@ -8,8 +8,9 @@ import safetensors.numpy
 from etils import epath
 from flax import traverse_util
 
+from cifar_jax import checked
 from cifar_jax import workdir as files
-from cifar_jax.errors import UserError
+from cifar_jax.forms import Damaged
 
 
 def to_bytes(variables: dict[str, Any]) -> bytes:
@@ -25,15 +26,19 @@ def read(path: epath.Path, like: dict[str, Any]) -> dict[str, Any]:
       like: their shapes, dtypes and shardings.
 
     Raises:
-      UserError: the file is damaged, or holds another network.
+      UserError: the file cannot be read, is damaged, or holds another network.
     """
     wanted: dict[str, Any] = dict(traverse_util.flatten_dict(like, sep="/"))
-    try:
-        flat = safetensors.numpy.load(path.read_bytes())
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}): export it again") from error
-    if _shapes(flat) != _shapes(wanted):
-        raise UserError(f"{path} is not of the network in {files.CONFIG} beside it: export again")
+    with checked.reading(path, "export it again"):
+        data = path.read_bytes()
+        try:
+            flat = safetensors.numpy.load(data)
+        except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype NumPy lacks
+            raise Damaged(" ".join(str(error).split())) from error
+        if _shapes(flat) != _shapes(wanted):
+            raise Damaged(f"it is not of the network in {files.CONFIG} beside it")
+        if not all(np.isfinite(leaf).all() for leaf in flat.values()):
+            raise Damaged("it has parameters that are not finite")
     leaves = {name: jax.device_put(flat[name], leaf.sharding) for name, leaf in wanted.items()}
     # A collection without leaves has no name in the file.
     return {key: {} for key in like} | traverse_util.unflatten_dict(leaves, sep="/")

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import shutil
+import struct
 import zipfile
 from unittest import mock
 
@@ -452,6 +453,76 @@ def test_a_header_that_promises_more_than_there_is_is_refused(header, tmp_path):
         file.writestr("labels.npy", member)
     with pytest.raises(UserError, match="predictions.npz is damaged .no .npz"):
         evidence._predictions(path, None)
+
+
+# ---------------------------------------------------------------------------- exports, checkpoints
+@pytest.fixture(scope="module")
+def exported(finished, tmp_path_factory) -> epath.Path:
+    """The directory that `--format=safetensors` makes."""
+    path = epath.Path(tmp_path_factory.mktemp("exports") / "safetensors")
+    export.run(finished, "safetensors", str(path))
+    return path
+
+
+def bfloat16(data: bytes) -> bytes:
+    """Parameters that another program has rounded to a type that NumPy lacks."""
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + size])
+    start = 0
+    for entry in header.values():
+        length = (entry["data_offsets"][1] - entry["data_offsets"][0]) // 2
+        entry |= {"dtype": "BF16", "data_offsets": [start, start := start + length]}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(start)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:40],
+        lambda data: DIRECTORY,
+        lambda data: data[:-4] + struct.pack("<f", math.nan),
+        bfloat16,
+    ],
+)
+def test_exported_parameters_of_another_form_are_named(damage, exported, tmp_path):
+    copied = epath.Path(shutil.copytree(exported, tmp_path / "copy"))
+    assert trained.load(copied).epoch
+    path = copied / files.WEIGHTS
+    replace(path, damage(path.read_bytes()))
+    with pytest.raises(UserError, match=r"model.safetensors .*: export it again") as caught:
+        trained.load(copied)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [files.CONFIG, files.DATA, files.METRICS])
+@pytest.mark.parametrize("kind", ["null", "directory"])
+def test_what_is_exported_beside_them_is_checked_too(name, kind, exported, tmp_path):
+    copied = epath.Path(shutil.copytree(exported, tmp_path / "copy"))
+    replace(copied / name, CONTENTS[kind])
+    with pytest.raises(UserError) as caught:
+        trained.load(copied)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["resume", "evaluate", "suite", "load", "export"])
+def test_a_file_in_the_place_of_the_checkpoints_is_named(mode, finished, stand_ins, tmp_path):
+    copied = epath.Path(shutil.copytree(finished, tmp_path / "copy"))
+    (copied / files.CHECKPOINTS).rmtree()
+    (copied / files.CHECKPOINTS).write_text("a file")
+    assert "is a file, where a directory belongs" in str(refused(mode, copied, finished))
+
+
+def test_a_network_that_gives_no_numbers_writes_no_nan(workdir, finished, monkeypatch):
+    def make_eval_step(*_):
+        return lambda variables, images, batch: np.full((len(batch), 4), np.nan, np.float32)
+
+    monkeypatch.setattr(steps, "make_eval_step", make_eval_step)
+    with intact(workdir, finished):
+        before = (workdir / files.RESULT).read_bytes()
+        assert "not finite" in str(refused("evaluate", workdir, finished))
+        assert (workdir / files.RESULT).read_bytes() == before
 
 
 # ---------------------------------------------------------------------------- what is there

@@ -117,6 +117,8 @@ class Reader:
         absl_logging.get_absl_logger().addFilter(_is_wanted)
         directory = _absolute(directory)
         self.directory = directory if "://" in str(directory) else _Literal(directory)
+        if directory.exists() and not directory.is_dir():
+            raise UserError(f"{directory} is a file, where a directory belongs: restore it")
 
     def wait(self) -> None:
         """Waits for what is under way: here nothing."""

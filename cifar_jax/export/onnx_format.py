@@ -63,7 +63,9 @@ def to_model(network: Trained) -> onnx.ModelProto:
     model = onnx.shape_inference.infer_shapes(model)
     mean, std = (None if s is None else np.asarray(s).tolist() for s in network.statistics)
     properties = {"class_names": network.class_names, "scale": 1 / 255, "mean": mean, "std": std}
-    onnx.helper.set_model_props(model, {key: json.dumps(v) for key, v in properties.items()})
+    onnx.helper.set_model_props(
+        model, {key: json.dumps(v, allow_nan=False) for key, v in properties.items()}
+    )
     onnx.checker.check_model(model, full_check=True)
     return model
 
