@@ -1,6 +1,5 @@
 """docs/scaling.md's figures: what bounds a step on accelerators, and seeds side by side."""
 
-import json
 import math
 import pathlib
 import re
@@ -8,7 +7,7 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import machine, schema
 from cifar_jax.results import between
 
 # Of one chip, as published: bfloat16 FLOP/s, bytes/s of its memory, and bytes/s that it sends and
@@ -105,8 +104,6 @@ def table(report: dict[str, Any]) -> str:
 
 def updated(text: str, results: pathlib.Path) -> str:
     """docs/scaling.md with its tables made anew."""
-    report = json.loads((results / "roofline.json").read_text())
-    text = between(text, "roofline", table(report))
-    measured = results / "seeds.json"
-    words = sentence(json.loads(measured.read_text())) if measured.exists() else ""
-    return between(text, "seeds", words)
+    compiled, measured = (schema.read(results, f"{name}.json") for name in ("roofline", "seeds"))
+    text = between(text, "roofline", table(compiled) if compiled else "")
+    return between(text, "seeds", sentence(measured) if measured else "")

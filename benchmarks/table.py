@@ -1,13 +1,14 @@
 """The README's benchmark section, from the evidence under results/benchmarks: `make results`."""
 
 import itertools
-import json
 import pathlib
 import statistics
+import sys
 from typing import Any
 
-from benchmarks import chips, machine, session
+from benchmarks import chips, machine, schema, session
 from benchmarks.peers import PEERS, ROOT
+from cifar_jax.errors import UserError
 from cifar_jax.results import between
 
 _COME, _SAME = session.SETTINGS
@@ -99,13 +100,8 @@ def _exports(report: dict[str, Any]) -> list[str]:
 
 def section(results: pathlib.Path) -> str:
     """The section in Markdown; empty before the first measurement."""
-
-    def read(name: str) -> dict[str, Any] | None:
-        path = results / name
-        return json.loads(path.read_text()) if path.exists() else None
-
     names = ("step.json", "startup.json", "scaling.json", "predict.json", "export.json")
-    step, startup, scaling, predict, exports = map(read, names)
+    step, startup, scaling, predict, exports = (schema.read(results, name) for name in names)
     if step is None:
         return ""
     lines = [
@@ -174,7 +170,9 @@ def updated(readme: str, results: pathlib.Path) -> str:
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(updated(path.read_text(), ROOT / "results" / "benchmarks"))
-    path = ROOT / "docs" / "scaling.md"
-    path.write_text(chips.updated(path.read_text(), ROOT / "results" / "benchmarks"))
+    try:
+        for path, update in {"README.md": updated, "docs/scaling.md": chips.updated}.items():
+            text = update((ROOT / path).read_text(), ROOT / "results" / "benchmarks")
+            (ROOT / path).write_text(text)
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,5 +1,6 @@
 """The benchmark measures what it says, beside whom it can."""
 
+import copy
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import pytest
 
 from benchmarks import chips, machine, networks, peers, session, table
 from cifar_jax import models
+from cifar_jax.errors import UserError
 from cifar_jax.models import summary
 
 
@@ -99,6 +101,39 @@ def test_every_benchmark_begins_with_where_it_runs(path):
                  "_images_per_second(", "matmul_gflops()"):  # fmt: skip
         assert work not in body[:begins]
     assert (machine.RESULTS / f"{path.stem}.json").exists() or path.stem == "run"  # step.json
+
+
+# ---------------------------------------------------------------------------- damaged evidence
+def leaves(value, path=()):
+    yield path
+    for key, item in value.items() if isinstance(value, dict) else ():
+        yield from leaves(item, (*path, key))
+
+
+@pytest.mark.parametrize("path", EVIDENCE, ids=lambda path: path.stem)
+def test_evidence_of_another_form_is_named(path, tmp_path):
+    """Each value in turn is null, and each key in turn is missing: a line, or the same tables."""
+    for file in EVIDENCE:
+        shutil.copy(file, tmp_path)
+    whole = json.loads(path.read_text())
+    refused = 0
+    for place in list(leaves(whole))[1:300]:
+        for drop in (False, True):
+            value = copy.deepcopy(whole)
+            inner = value
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = None
+            if drop:
+                del inner[place[-1]]
+            (tmp_path / path.name).write_text(json.dumps(value))
+            try:
+                table.section(tmp_path)
+                chips.updated("", tmp_path)
+            except UserError as error:
+                refused += 1
+                assert path.name in str(error) and "\n" not in str(error)
+    assert refused > 10
 
 
 # ---------------------------------------------------------------------------- roofline
