@@ -11,7 +11,16 @@ from command_line import run
 from etils import epath
 
 import cifar_jax
-from cifar_jax import checkpoint, config_tree, experiment, export, train, trained, weights
+from cifar_jax import (
+    checkpoint,
+    config_tree,
+    experiment,
+    export,
+    train,
+    trained,
+    weights,
+    workdir_schema,
+)
 from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
 from configs import base
@@ -84,7 +93,7 @@ def workdir(request, tmp_path_factory) -> epath.Path:
     directory = epath.Path(tmp_path_factory.mktemp("networks"))
     files.write_json(directory / files.CONFIG, config_tree.plain(config))
     files.write_json(directory / files.DATA, exp.describe_data())
-    row = {"epoch": 1, "step": 1, "validation_accuracy": 0.5}
+    row = dict.fromkeys(workdir_schema.FIGURES, 0.5) | {"epoch": 1, "step": 1}
     (directory / files.METRICS).write_text(json.dumps(row) + "\n")
     with checkpoint.Checkpoints(directory / files.CHECKPOINTS) as checkpoints:
         checkpoints.save(1, exp.put(state), validation_accuracy=0.5)
