@@ -161,8 +161,7 @@ def final_test(
         for images in (experiment.test[0], experiment.train[0][:_TRAINING_IMAGES])
     )
     if not np.isfinite(logits).all():
-        remedy = "lower config.optimizer.learning_rate, in a new workdir"
-        raise UserError(f"epoch {epoch} in {workdir} gives logits that are not finite: {remedy}")
+        raise UserError(f"logits in {workdir} are not finite: lower config.optimizer.learning_rate")
     labels, train_labels = experiment.test[1], experiment.train[1][:_TRAINING_IMAGES]
     loss = cross_entropy(logits, labels)
     result = {
@@ -206,10 +205,8 @@ def run(workdir: epath.Path, data_dir: str = "") -> dict[str, Any]:
     run_data.place(config, data_dir)
     checkpoints = Reader(workdir / files.CHECKPOINTS)
     experiment = build(config, run_data.load(config, workdir))
-    known = read_if_sound(workdir / files.RESULT, RESULT)
-    if known:
-        epochs = known["epochs"]
-    else:
+    epochs = (read_if_sound(workdir / files.RESULT, RESULT) or {}).get("epochs")
+    if epochs is None:
         latest = checkpoints.restore_latest(experiment.abstract_state())
         if latest is None or not is_finished(experiment, latest.state):
             raise UserError(
