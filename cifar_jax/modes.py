@@ -45,6 +45,7 @@ _PORT = flags.DEFINE_integer(
     "port", 7860, "of demo: of 127.0.0.1; 0: any that is free", lower_bound=0, upper_bound=65535
 )
 _OUTPUT = flags.DEFINE_string("output", None, "of export: path; default: WORKDIR/export/...")
+_FORCE = flags.DEFINE_bool("force", False, "of export: replace what is there")
 SUITES = ["corruptions", "cifar10_corrupted", "cifar10_1", "adversarial"]
 _SUITE = flags.DEFINE_enum("suite", None, SUITES, "of evaluate: harder images to test on")
 _SUITE_IMAGES = flags.DEFINE_integer(
@@ -179,7 +180,8 @@ def _export(_: list[str]) -> int:
     from cifar_jax import export
 
     output_format = _FORMAT.value or MODES["export"].formats[0]
-    print(export.run(_directory(_WORKDIR.value), output_format, _OUTPUT.value, _data_dir()))
+    workdir = _directory(_WORKDIR.value)
+    print(export.run(workdir, output_format, _OUTPUT.value, _data_dir(), _FORCE.value))
     return 0
 
 
@@ -225,7 +227,7 @@ MODES = {
     ),
     "export": Mode(
         _export,
-        ("format", "output", "data_dir"),
+        ("format", "output", "data_dir", "force"),
         formats=("stablehlo", "onnx", "onnx-int8", "safetensors"),
     ),
     "report": Mode(_report, ("workdirs", "data_dir")),

@@ -38,8 +38,8 @@ WEIGHTS = "model.safetensors"  # of an export, in place of checkpoints
 
 
 @contextlib.contextmanager
-def writing(path: epath.PathLike) -> Iterator[None]:
-    """Around what writes `path`.
+def writing(path: epath.PathLike, option: str = "--workdir") -> Iterator[None]:
+    """Around what writes `path`, which `option` decides.
 
     Raises:
       UserError: the disk is full or may not be written.
@@ -49,7 +49,7 @@ def writing(path: epath.PathLike) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"cannot write {path} ({error.strerror or error}): make room and run again, or choose "
-            "another --workdir"
+            f"another {option}"
         ) from error
 
 
@@ -75,7 +75,7 @@ def beside(path: epath.Path) -> epath.Path:
     return path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
 
 
-def write_bytes(path: epath.Path, data: bytes) -> None:
+def write_bytes(path: epath.Path, data: bytes, option: str = "--workdir") -> None:
     """Writes a file whole or not at all, whatever happens to the process or the power.
 
     It is renamed once it is on the disk. Several processes may write at once.
@@ -84,7 +84,7 @@ def write_bytes(path: epath.Path, data: bytes) -> None:
       UserError: the disk is full or may not be written.
     """
     temporary = beside(path)
-    with writing(path):
+    with writing(path, option):
         try:
             temporary.write_bytes(data)
             sync(temporary)

@@ -1,6 +1,11 @@
 """Exports: other programs get the checkpoint's logits of them, and a false one is never left."""
 
+import importlib.util
 import json
+import os
+import pathlib
+import shutil
+import subprocess
 import sys
 
 import command_line
@@ -23,6 +28,7 @@ from cifar_jax import (
 )
 from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
+from cifar_jax.export import stablehlo_format
 from configs import base
 
 FILES = [format for format in export.FORMATS if format != "safetensors"]
@@ -144,6 +150,68 @@ def test_onnx_of_every_network_takes_any_batch(workdir):
     np.testing.assert_allclose(json.loads(notes["mean"]) or [], [] if mean is None else mean)
 
 
+def oldest_runtime(data: bytes) -> tuple[int, int]:
+    """Opset and IR version, by which a runtime says no to a file; and nothing of its own kinds."""
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    ((domain, opset),) = [(entry.domain, entry.version) for entry in model.opset_import]
+    assert domain == "" and not model.functions
+    assert {node.domain for node in model.graph.node} == {""}
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(notes["onnxruntime"]) == ">=1.17" and "class_names" in notes
+    return opset, model.ir_version
+
+
+def test_onnx_asks_for_the_oldest_runtime_that_knows_its_operations(workdir):
+    """ONNX Runtime 1.17 knows opset 20 and IR version 9 (tried: docs/log.md); GELU is of 20."""
+    needs("onnx-int8")
+    from cifar_jax.export import onnx_format, onnx_int8_format
+
+    network = onnx_format.in_float32(cifar_jax.load(str(workdir)))
+    gelu = network.config.model.name == "speedrun"
+    model = onnx_format.to_model(network)
+    small = onnx_int8_format.quantize(model, some_images(64))
+    for data in (model.SerializeToString(), small):
+        assert oldest_runtime(data) == ((20, 9) if gelu else (13, 7))
+
+
+# What README.md says that a StableHLO file needs: jax, flatbuffers, and what these need.
+NEEDED = ("jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum", "flatbuffers")
+
+
+def test_stablehlo_needs_what_the_readme_says_and_no_more(finished, tmp_path):
+    """Called by a process that finds these packages alone; one of them is missed."""
+    export.run(finished, "stablehlo", str(tmp_path / "model.stablehlo"))
+    images = some_images(3)
+    np.savez(tmp_path / "images.npz", **{"3": images})
+    (tmp_path / "packages").mkdir()
+    for name in NEEDED:
+        package = pathlib.Path(importlib.util.find_spec(name).origin).parent
+        for found in (
+            package,
+            *package.parent.glob(f"{name}.libs"),
+            *package.parent.glob(f"{name}-*"),
+        ):
+            (tmp_path / "packages" / found.name).symlink_to(found)
+
+    def call():
+        return subprocess.run(
+            [sys.executable, "-S", "-c", stablehlo_format._CALLER],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(tmp_path / "packages"), "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+        )
+
+    done = call()
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "logits.npz") as logits:
+        close(logits["3"], cifar_jax.load(str(finished)), images, 1e-4)
+    (tmp_path / "packages" / "flatbuffers").unlink()
+    assert "Please install 'flatbuffers'" in call().stderr
+
+
 def test_safetensors_load_like_a_workdir(finished, tmp_path):
     published = epath.Path(tmp_path) / "published"
     assert "bit by bit" in export.run(finished, "safetensors", str(published))
@@ -195,6 +263,79 @@ def _graph(path):
     import onnx
 
     return onnx.load(path).graph
+
+
+def contents(directory) -> dict[str, bytes | str]:
+    """All files below with what they hold; of a link where it leads."""
+    return {
+        str(path.relative_to(directory)): os.readlink(path)
+        if path.is_symlink()
+        else path.read_bytes()
+        for path in sorted(pathlib.Path(directory).rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
+
+
+@pytest.mark.parametrize("format", export.FORMATS)
+def test_what_a_user_has_is_replaced_by_force_alone(finished, tmp_path, format):
+    """Whatever it is: a file, a link, one that leads nowhere, a directory, the figures."""
+    needs(format)
+    run = epath.Path(tmp_path / "run")
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("export"))
+    default = run / "export" / export.FORMATS[format]
+    (tmp_path / "thesis").write_text("years of work")
+    for path in (default, tmp_path / "mine.onnx", tmp_path / "link", tmp_path / "broken"):
+        path.parent.mkdir(exist_ok=True)
+        output = None if path == default else str(path)
+        if path.name in ("link", "broken"):
+            path.symlink_to("thesis" if path.name == "link" else "nowhere")
+        else:
+            path.write_text("years of work")
+        before = contents(tmp_path)
+        with pytest.raises(UserError, match="is no directory|exists: choose another --output, or"):
+            export.run(run, format, output)
+        assert contents(tmp_path) == before
+        if format != "safetensors" and path.name == "link":
+            export.run(run, format, output, force=True)
+            assert not path.is_symlink() and path.stat().st_size > 1000
+            assert (tmp_path / "thesis").read_text() == "years of work"
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "config.json").write_text("years of work")
+    for force in [False] if format == "safetensors" else [False, True]:
+        with pytest.raises(UserError, match="is a directory|exists"):
+            export.run(run, format, str(tmp_path / "papers"), force=force)
+    assert contents(tmp_path / "papers") == {"config.json": b"years of work"}
+
+
+def test_the_figures_of_int8_replace_no_file_of_the_user(finished, tmp_path):
+    needs("onnx-int8")
+    (tmp_path / "small.json").write_text("years of work")
+    with pytest.raises(
+        UserError, match=r"small.json exists: choose another --output, or pass --fo"
+    ):
+        export.run(finished, "onnx-int8", str(tmp_path / "small.onnx"))
+    with pytest.raises(UserError, match=r"where the figures go: choose an --output that ends in"):
+        export.run(finished, "onnx-int8", str(tmp_path / "other.json"))
+    assert contents(tmp_path) == {"small.json": b"years of work"}
+
+
+@pytest.mark.parametrize("format", export.FORMATS)
+def test_its_own_export_is_replaced_until_the_user_changes_it(finished, tmp_path, format):
+    needs(format)
+    run = epath.Path(tmp_path / "run")
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("export"))
+    for other in (format, "safetensors", format):
+        export.run(run, other)
+    path = run / "export" / export.FORMATS[format]
+    if format == "safetensors":
+        path = path / "notes.txt"
+        path.write_text("mine")
+    else:
+        path.write_bytes(path.read_bytes() + b"tuned")
+    before = contents(run / "export")
+    with pytest.raises(UserError, match="holds other files|exists: choose another --output"):
+        export.run(run, format)
+    assert contents(run / "export") == before
 
 
 @pytest.mark.parametrize("format", FILES)

@@ -22,20 +22,27 @@ FORMATS = {
 
 
 @settings.pinned()
-def run(workdir: epath.Path, format: str, output: str | None = None, data_dir: str = "") -> str:
+def run(
+    workdir: epath.Path,
+    format: str,
+    output: str | None = None,
+    data_dir: str = "",
+    force: bool = False,
+) -> str:
     """Exports the run in `workdir`.
 
     Args:
       format: one of `FORMATS`.
       output: the file, of "safetensors" the directory; None: as `FORMATS` says.
       data_dir: where this machine has the data, by `run_data.place`; "": where the config says.
+      force: replace what is there, though no export of this run has left it so.
 
     Returns:
       What was written, for a person.
 
     Raises:
       UserError: there is no such format or run, a package is missing, the export is not the network
-        of the checkpoint, or it cannot be written.
+        of the checkpoint, it cannot be written, or something is there already.
     """
     if format not in FORMATS:
         raise UserError(f"--format={format} is no format of an export: use {', '.join(FORMATS)}")
@@ -49,6 +56,7 @@ def run(workdir: epath.Path, format: str, output: str | None = None, data_dir: s
     path = workdir / files.EXPORT / FORMATS[format]
     if output is not None:
         path = places.anywhere(output, "--output")
+    exporter.check(path, workdir, force)
     network = trained.load(workdir)
     run_data.place(network.config, data_dir)
     try:

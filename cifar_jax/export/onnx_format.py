@@ -14,12 +14,19 @@ import onnxruntime
 from etils import epath
 
 from cifar_jax import models
-from cifar_jax import workdir as files
-from cifar_jax.export import verification
+from cifar_jax.export import target, verification
 from cifar_jax.export.verification import Batches
 from cifar_jax.trained import Trained
 
 INPUT, OUTPUT = "images", "logits"
+
+# Of the first on, a squeeze takes its axes as jax2onnx writes them. GELU needs 20, the last that
+# ONNX Runtime 1.17 knows.
+_OPSETS = range(13, 21)
+_RUNTIME = ">=1.17"
+
+
+check = target.check
 
 
 def write(network: Trained, path: epath.Path) -> str:
@@ -27,8 +34,7 @@ def write(network: Trained, path: epath.Path) -> str:
     network = in_float32(network)
     data = to_model(network).SerializeToString()
     difference = verification.verify(network, lambda images: call(data, images))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(path, data)
+    target.write(network, path, data)
     return verification.describe(network, path, len(data), difference)
 
 
@@ -44,7 +50,8 @@ def to_model(network: Trained) -> onnx.ModelProto:
     """The network as a graph from `INPUT` to `OUTPUT`, any number of images.
 
     Its `metadata_props` are texts in JSON: `class_names`, and of the preprocessing, which is part
-    of the graph, `scale`, `mean` and `std` (null where images are not standardised).
+    of the graph, `scale`, `mean` and `std` (null where images are not standardised); and
+    `onnxruntime`, the oldest that it was tried on.
     """
     variables = jax.device_get(network.variables)
     images = jax.ShapeDtypeStruct(("batch", *network.image_shape), np.uint8)
@@ -55,19 +62,31 @@ def to_model(network: Trained) -> onnx.ModelProto:
             lambda images: network.apply(variables, images),
             [images],
             model_name="cifar_jax",
+            opset=_OPSETS[0],
             input_names=[INPUT],
             output_names=[OUTPUT],
         )
     # Shapes noted for arrays in between are of channels last where the graph has channels first.
     del model.graph.value_info[:]
+    _lower(model)
     model = onnx.shape_inference.infer_shapes(model)
     mean, std = (None if s is None else np.asarray(s).tolist() for s in network.statistics)
     properties = {"class_names": network.class_names, "scale": 1 / 255, "mean": mean, "std": std}
+    properties["onnxruntime"] = _RUNTIME
     onnx.helper.set_model_props(
         model, {key: json.dumps(v, allow_nan=False) for key, v in properties.items()}
     )
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _lower(model: onnx.ModelProto) -> None:
+    """Stamps `model` with the lowest opset, and IR version, that know all of its operations."""
+    for opset in _OPSETS:
+        model.opset_import[0].version = opset
+        model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
+        with contextlib.suppress(onnx.checker.ValidationError):
+            return onnx.checker.check_model(model)
 
 
 def call(data: bytes, images: Batches) -> Batches:

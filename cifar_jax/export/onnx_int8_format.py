@@ -4,6 +4,7 @@ Static, as ONNX Runtime advises for convolutional networks. The ranges of the ac
 training images; what it costs is measured on the test set and kept beside.
 """
 
+import json
 import logging
 import pathlib
 import tempfile
@@ -14,12 +15,12 @@ from etils import epath
 from onnxruntime import quantization
 
 from cifar_jax import evaluate, experiment, run_data
-from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
-from cifar_jax.export import onnx_format, verification
+from cifar_jax.export import onnx_format, target, verification
 from cifar_jax.trained import Trained
 
 _CALIBRATION_IMAGES = 512
+_FIGURES = ".json"
 
 # Least fraction of the test images that get the class which the checkpoint gives them.
 _AGREEMENT = 0.9
@@ -34,6 +35,14 @@ class _Calibration(quantization.CalibrationDataReader):
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._batches, None)
         return None if batch is None else {onnx_format.INPUT: batch}
+
+
+def check(path: epath.Path, workdir: epath.Path, force: bool) -> None:
+    """See `target.check`."""
+    if path.suffix == _FIGURES:
+        raise UserError(f"{path} is where the figures go: choose an --output that ends in .onnx")
+    target.check(path, workdir, force)
+    target.check(path.with_suffix(_FIGURES), workdir, force)
 
 
 def write(network: Trained, path: epath.Path) -> str:
@@ -56,9 +65,10 @@ def write(network: Trained, path: epath.Path) -> str:
             f"nothing written: in int8 only {figures['agreement']:.1%} of the test images get the "
             f"class that the network of {network.workdir} gives them; use --format=onnx"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(path.with_suffix(".json"), figures)
-    files.write_bytes(path, data)
+    target.write(
+        network, path.with_suffix(_FIGURES), (json.dumps(figures, indent=2) + "\n").encode()
+    )
+    target.write(network, path, data)
     return (
         f"{path}: {len(data) / 1e6:.1f} MB, epoch {network.epoch}; test accuracy "
         f"{figures['test_accuracy']:.4f} on {len(labels):,} images, the checkpoint's "

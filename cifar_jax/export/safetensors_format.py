@@ -11,7 +11,14 @@ from etils import epath
 from cifar_jax import metrics_writer, trained, weights
 from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
+from cifar_jax.export import target
 from cifar_jax.trained import Trained
+
+
+def check(path: epath.Path, workdir: epath.Path, force: bool) -> None:
+    """See `target.check_directory`."""
+    names = {files.CONFIG, files.DATA, files.METRICS, files.WEIGHTS}
+    target.check_directory(path, names, force)
 
 
 def write(network: Trained, path: epath.Path) -> str:
@@ -24,18 +31,19 @@ def write(network: Trained, path: epath.Path) -> str:
         files.METRICS: (json.dumps(row, allow_nan=False) + "\n").encode(),
         files.WEIGHTS: weights.to_bytes(network.variables),
     }
-    if path.exists() and {file.name for file in path.iterdir()} - set(contents):
-        raise UserError(f"{path} holds other files: choose another --output")
     temporary = files.beside(path)
     temporary.mkdir(parents=True, exist_ok=True)
     try:
         for name, data in contents.items():
-            files.write_bytes(temporary / name, data)
+            files.write_bytes(temporary / name, data, "--output")
         _verify(network, trained.load(temporary))
+        former = files.beside(path)
         if path.exists():
-            path.rmtree()
+            path.rename(former)  # a kill from here on leaves both, each whole
         temporary.rename(path)
         files.sync(path.parent)
+        if former.exists():
+            former.rmtree()
     finally:
         if temporary.exists():
             temporary.rmtree()

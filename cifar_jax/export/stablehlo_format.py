@@ -14,9 +14,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
-from cifar_jax.export import verification
+from cifar_jax.export import target, verification
 from cifar_jax.export.verification import Batches
 from cifar_jax.trained import Trained
 
@@ -33,12 +32,14 @@ np.savez("logits.npz", **{name: network.call(images[name]) for name in images})
 """
 
 
+check = target.check
+
+
 def write(network: Trained, path: epath.Path) -> str:
     """See `cifar_jax.export.run`."""
     data = to_bytes(network)
     difference = verification.verify(network, lambda images: call_elsewhere(data, images))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(path, data)
+    target.write(network, path, data)
     line = verification.describe(network, path, len(data), difference)
     return f"{line}; for {', '.join(_PLATFORMS)}"
 
