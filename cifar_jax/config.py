@@ -7,108 +7,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cifar_jax.config_tree import complete, flat, from_plain, misplaced, plain
+from cifar_jax.config_values import BLOCK_CHECKS, CHECKS, missed
 from cifar_jax.errors import UserError
-from cifar_jax.forms import (
-    BETWEEN,
-    FLAG,
-    FRACTION,
-    POSITIVE,
-    TEXT,
-    Check,
-    Damaged,
-    all_of,
-    number,
-    one_of,
-    whole,
-)
-
-# Of layers and evaluation batches: what is larger is a slip, and would end in a lack of memory.
-_SIZE = whole(1, 2**16)
-
-_CHECKS: dict[str, Check] = {
-    "seed": whole(0, 2**32 - 1),
-    "seeds": whole(1),
-    "epochs": whole(1),
-    "batch_size": whole(1),
-    "dtype": one_of("float32", "bfloat16"),
-    "label_smoothing": FRACTION,
-    "steps_per_dispatch": whole(0),
-    "profile": FLAG,
-    "data.name": TEXT,
-    "data.dir": TEXT,
-    "data.archive": TEXT,
-    "data.cache_dir": TEXT,
-    "data.download": FLAG,
-    "data.validation_fraction": FRACTION,
-    "data.stratified": FLAG,
-    "data.standardize": FLAG,
-    "augment.flip": FLAG,
-    "augment.alternate_flips": FLAG,
-    "augment.crop_padding": whole(0),
-    "augment.crop_fill": one_of("zero", "reflect"),
-    "augment.cutout": whole(0),
-    "augment.mixup": number(0),
-    "model.name": one_of("cnn", "speedrun"),
-    "model.widths": all_of("a tuple of filters", _SIZE),
-    "model.residual": FLAG,
-    "model.norm_momentum": FRACTION,
-    "model.logit_scale": POSITIVE,
-    "model.head_std": number(0),
-    "model.dense": all_of("a tuple of widths", _SIZE),
-    "model.dense_dropout": FRACTION,
-    "model.dense_l2": number(0),
-    "model.dirac": FLAG,
-    "model.whitening.enabled": FLAG,
-    "model.whitening.images": whole(1),
-    "model.whitening.epsilon": POSITIVE,
-    "model.whitening.bias_rate": number(0),
-    "optimizer.name": one_of("adam", "adamw", "sgd", "muon"),
-    "optimizer.learning_rate": POSITIVE,
-    "optimizer.b1": FRACTION,
-    "optimizer.b2": FRACTION,
-    "optimizer.epsilon": POSITIVE,
-    "optimizer.momentum": FRACTION,
-    "optimizer.nesterov": FLAG,
-    "optimizer.l2": number(0),
-    "optimizer.norm_bias_rate": POSITIVE,
-    "optimizer.muon_momentum": FRACTION,
-    "optimizer.head_rate": POSITIVE,
-    "optimizer.lookahead_every": whole(0),
-    "optimizer.lookahead_decay": FRACTION,
-    "optimizer.weight_decay": number(0),
-    "optimizer.gradient_clip": number(0),
-    "optimizer.ema_decay": FRACTION,
-    "schedule.name": one_of("constant", "linear", "cosine", "one_cycle", "piecewise"),
-    "schedule.warmup_epochs": number(0),
-    "schedule.initial_fraction": number(0, 1),
-    "schedule.boundaries": all_of("a tuple of fractions of config.epochs", BETWEEN),
-    "schedule.factor": POSITIVE,
-    "schedule.final_fraction": number(0, 1),
-    "plateau.enabled": FLAG,
-    "plateau.factor": BETWEEN,
-    "plateau.patience": whole(1),
-    "plateau.min_delta": POSITIVE,  # optax refuses 0
-    "plateau.cooldown": whole(0),
-    "plateau.min_scale": number(0, 1),
-    "early_stopping.enabled": FLAG,
-    "early_stopping.metric": one_of("validation_loss", "validation_accuracy"),
-    "early_stopping.patience": whole(1),
-    "early_stopping.min_delta": number(0),
-    "early_stopping.restore_best": FLAG,
-    "eval.batch_size": _SIZE,
-    "eval.tta": one_of("none", "flip", "multicrop"),
-    "checkpoint.every_steps": whole(0),
-}
-
-_BLOCK_CHECKS: dict[str, Check] = {
-    "filters": _SIZE,
-    "kernel": _SIZE,
-    "padding": one_of("SAME", "VALID"),
-    "batch_norm": FLAG,
-    "pool": _SIZE,
-    "dropout": FRACTION,
-    "l2": number(0),
-}
+from cifar_jax.forms import Damaged
 
 
 def _shown(value: Any) -> str:
@@ -124,11 +25,11 @@ def _block_faults(blocks: Any) -> Iterator[str]:
         if not isinstance(block, ConfigDict):
             yield f"{name} must be a base.conv_block(...): it is {_shown(block)}"
             continue
-        for key in sorted(set(block) ^ set(_BLOCK_CHECKS)):
+        for key in sorted(set(block) ^ set(BLOCK_CHECKS)):
             fault = "is not a key of a block" if key in block else "is missing"
-            yield f"{name}.{key} {fault}: a block has {', '.join(_BLOCK_CHECKS)}"
-        for key, (text, test) in _BLOCK_CHECKS.items():
-            if key in block and not test(block[key]):
+            yield f"{name}.{key} {fault}: a block has {', '.join(BLOCK_CHECKS)}"
+        for key, check in BLOCK_CHECKS.items():
+            if key in block and (text := missed(check, block[key])):
                 yield f"{name}.{key} must be {text}: it is {_shown(block[key])}"
 
 
@@ -151,6 +52,11 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
         yield (
             "config.model.dirac hands channels on by the middle of a kernel: set "
             f"config.model.blocks[{even[0]}].kernel to an odd number"
+        )
+    if config.seed + config.seeds > 2**32:
+        yield (
+            f"config.seeds={config.seeds} from config.seed={config.seed} on go beyond 4294967295: "
+            f"set config.seed to at most {2**32 - config.seeds}"
         )
     for key in ("profile", "checkpoint.every_steps"):
         if config.seeds > 1 and flat(config)[key]:
@@ -188,8 +94,29 @@ def explain_text(key: str, text: str) -> str | None:
     None for what is no single value of the config.
     """
     block_key = re.fullmatch(r"model\.blocks\[\d+\]\.(\w+)", key)
-    check = _BLOCK_CHECKS.get(block_key[1]) if block_key else _CHECKS.get(key)
-    return check and f"config.{key} must be {check[0]}: it is {text!r}"
+    check = BLOCK_CHECKS.get(block_key[1]) if block_key else CHECKS.get(key)
+    return check and f"config.{key} must be {check.expected}: it is {text!r}"
+
+
+# What multiplies gradients, updates or logits; all of them are about 1 or less in use.
+_FACTORS = (
+    "model.logit_scale", "model.head_std", "model.dense_l2", "model.whitening.bias_rate",
+    "optimizer.l2", "optimizer.norm_bias_rate", "optimizer.head_rate", "optimizer.weight_decay",
+    "schedule.factor",
+)  # fmt: skip
+_LARGE = 100.0
+
+
+def blame(config: ConfigDict, step: int) -> str:
+    """What to change where loss or gradient of a step, counted from 1, are not finite."""
+    factors = {key: flat(config)[key] for key in _FACTORS}
+    factors |= {f"model.blocks[{i}].l2": block.l2 for i, block in enumerate(config.model.blocks)}
+    large = [f"config.{key} ({value:g})" for key, value in factors.items() if value > _LARGE]
+    if large:
+        return f"lower {', '.join(large)} or config.optimizer.learning_rate"
+    if step == 1:
+        return "no update had been made, so change config.model, config.augment or config.dtype"
+    return "lower config.optimizer.learning_rate or set config.optimizer.gradient_clip"
 
 
 def validate(config: ConfigDict) -> None:
@@ -199,7 +126,7 @@ def validate(config: ConfigDict) -> None:
       UserError: at least one fault; the message has a line for each, with key and remedy.
     """
     values = flat(config)
-    known = {*_CHECKS, "model.blocks"}
+    known = {*CHECKS, "model.blocks"}
     unknown = sorted(values.keys() - known)
     faults = [f"config.{key} is no key: see configs/base.py" for key in unknown]
     missing = sorted(known - values.keys())
@@ -208,8 +135,8 @@ def validate(config: ConfigDict) -> None:
         faults.append(f"config.{missing[0]} is missing{others}: begin with base.get_config()")
     faults += [
         f"config.{key} must be {text}: it is {_shown(values[key])}"
-        for key, (text, test) in _CHECKS.items()
-        if key in values and not test(values[key])
+        for key, check in CHECKS.items()
+        if key in values and (text := missed(check, values[key]))
     ]
     if "model.blocks" in values:
         faults += _block_faults(values["model.blocks"])

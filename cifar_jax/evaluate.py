@@ -14,10 +14,12 @@ from cifar_jax import best, distributed, metrics_writer, optim, run_data, settin
 from cifar_jax import workdir as files
 from cifar_jax.checked import read_if_sound
 from cifar_jax.checkpoint import Reader
+from cifar_jax.classification import report as report_by_class
 from cifar_jax.data import batches
 from cifar_jax.errors import UserError
 from cifar_jax.experiment import Experiment, build
 from cifar_jax.models import summary
+from cifar_jax.names import label
 from cifar_jax.state import TrainState
 from cifar_jax.workdir_schema import RESULT
 
@@ -96,19 +98,9 @@ def classification_figures(
     from sklearn import metrics
 
     predicted, classes = logits.argmax(1), range(len(class_names))
-    report = metrics.classification_report(
-        labels,
-        predicted,
-        labels=classes,
-        target_names=class_names,
-        output_dict=True,
-        zero_division=0.0,
-    )
-    # Over all classes scikit-learn adds their accuracy, which has a place of its own.
-    rows = {name: row for name, row in report.items() if isinstance(row, dict)}
     return {
         "confusion_matrix": metrics.confusion_matrix(labels, predicted, labels=classes).tolist(),
-        "classification_report": rows,
+        "classification_report": report_by_class(labels, predicted, class_names),
         "expected_calibration_error": calibration(logits, labels).expected_error,
     }
 
@@ -241,10 +233,11 @@ def describe(result: dict[str, Any]) -> str:
             f"without augmentation and dropout: accuracy {result['train_accuracy_clean']:.4f} on "
             f"{result['train_examples_clean']:,} training images"
         )
-    rows = result["classification_report"]
-    width = max(map(len, rows))
+    report = result["classification_report"]
+    rows = [(label(name), row) for name, row in report.items()]
+    width = max(len(name) for name, _ in rows)
     table = [f"{'':{width}}  precision  recall  f1-score  support"]
-    for name, row in rows.items():
+    for name, row in rows:
         figures = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1-score']:8.4f}"
         table.append(f"{name:{width}}  {figures}  {row['support']:7.0f}")
     return "\n".join(

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cifar_jax import compilation, models, optim, sharding, state, steps
+from cifar_jax import compilation, models, names, optim, sharding, state, steps
 from cifar_jax.data import augment, batches, sources, splits
 from cifar_jax.errors import UserError
 from cifar_jax.models import initializers, summary
@@ -82,10 +82,10 @@ class Experiment:
         """What is trained on what, and from where on, in some lines for a person."""
         shape = self.dataset.train_images.shape[1:]
         variables = {"params": train_state.params, "batch_stats": train_state.batch_stats}
-        rows, names = summary.layers(self.model, shape), augment.names(self.config)
-        lines = [summary.table(rows, variables, train_state.opt_state, names, shape)]
+        rows, added = summary.layers(self.model, shape), augment.names(self.config)
+        lines = [summary.table(rows, variables, train_state.opt_state, added, shape)]
         for part, counts in self.class_counts().items():
-            each = ", ".join(f"{name} {n:,}" for name, n in counts.items())
+            each = ", ".join(f"{names.label(name)} {n:,}" for name, n in counts.items())
             lines.append(f"{part}: {sum(counts.values()):,} images ({each})")
         kind = self.mesh.devices.flat[0].device_kind
         lines.append(f"{self.mesh.size} x {kind}, {self.steps_per_epoch} steps an epoch")
@@ -107,8 +107,8 @@ class Experiment:
     def class_counts(self) -> dict[str, dict[str, int]]:
         """Split -> class name -> number of images."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        names = self.dataset.class_names
-        return {part: splits.class_counts(labels, names) for part, (_, labels) in parts.items()}
+        classes = self.dataset.class_names
+        return {part: splits.class_counts(labels, classes) for part, (_, labels) in parts.items()}
 
 
 def build(config: ConfigDict, dataset: sources.Dataset | None = None) -> Experiment:
@@ -134,7 +134,7 @@ def build(config: ConfigDict, dataset: sources.Dataset | None = None) -> Experim
         )
     statistics: steps.Statistics = (None, None)
     if config.data.standardize:
-        statistics = splits.channel_statistics(images[train])
+        statistics = splits.standardization(images[train])
     model, l2 = network(config, images.shape[1:], len(dataset.class_names))
     stem = None
     whitening = config.model.whitening

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from cifar_jax import callbacks, compilation, evaluate, optim, sharding, steps
+from cifar_jax import config as config_lib
 from cifar_jax import workdir as files
 from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.errors import UserError
@@ -183,8 +184,8 @@ class Loop:
         last = f"the last good checkpoint is that of step {good[-1]}" if good else "no checkpoint"
         raise UserError(
             f"loss or gradient is not finite at step {step}; {last} in "
-            f"{self.workdir / files.CHECKPOINTS}: lower config.optimizer.learning_rate or set "
-            "config.optimizer.gradient_clip, in a new workdir"
+            f"{self.workdir / files.CHECKPOINTS}: {config_lib.blame(self.config, step)}, in a new "
+            "workdir"
         )
 
     def _leave(self, step: int) -> None:

@@ -12,7 +12,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from cifar_jax import published, readme_tables, reference
+from cifar_jax import names, published, readme_tables, reference
 from cifar_jax.errors import BAD_INPUT, UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -51,7 +51,7 @@ def classification_reports(results: pathlib.Path) -> str:
                 statistics.mean(report[label][key] for report in reports)
                 for key in ("precision", "recall", "f1-score")
             )
-            cells = [label, *(f"{mean:.4f}" for mean in means)]
+            cells = [names.cell(label), *(f"{mean:.4f}" for mean in means)]
             cells.append(f"{reports[0][label]['support']:,.0f}")
             if reported:
                 cells += [f"{v:.2f}" for v in reported[i]] if i < len(reported) else [""] * 3

@@ -78,6 +78,24 @@ BAD_VALUES = [
     ("early_stopping.min_delta", -1.0, "a number, at least 0"),
     ("eval.batch_size", 0, f"{WHOLE} 1"),
     ("checkpoint.every_steps", -1, f"{WHOLE} 0"),
+    # What float32 makes 0, infinite or 1: each gives NaN, and not by the learning rate.
+    ("augment.mixup", 1e-38, "a number, at least 0 in float32"),
+    ("augment.mixup", 1e-320, "a number, at least 0 in float32"),
+    ("augment.mixup", 1e39, "a number, at least 0 in float32"),
+    ("optimizer.epsilon", 1e-50, f"{POSITIVE} in float32"),
+    ("optimizer.learning_rate", 1e39, POSITIVE),
+    ("optimizer.b1", 1 - 1e-9, f"{NUMBER_BELOW_1} in float32"),
+    ("optimizer.b2", 1 - 1e-12, NUMBER_BELOW_1),
+    ("optimizer.ema_decay", 1 - 1e-9, NUMBER_BELOW_1),
+    ("label_smoothing", 1 - 1e-9, NUMBER_BELOW_1),
+    ("model.dense_dropout", 1 - 1e-9, NUMBER_BELOW_1),
+    ("model.norm_momentum", 1 - 1e-9, NUMBER_BELOW_1),
+    ("model.whitening.epsilon", 0.0, "a number, at least 1e-08"),
+    ("model.whitening.epsilon", 1e-300, "a number, at least 1e-08"),
+    ("model.logit_scale", 1e300, POSITIVE),
+    ("optimizer.l2", 1e300, "a number, at least 0"),
+    ("plateau.factor", 1 - 1e-9, "a number between 0 and 1, both excluded"),
+    ("seeds", 2**31 - 1, f"{WHOLE} 1 to 65536"),
     ("augment.flip", 1, "True or False"),
     ("data.stratified", "yes", "True or False"),
     ("early_stopping.restore_best", None, "True or False"),
@@ -96,6 +114,11 @@ BAD_BLOCK_VALUES = [
 ]
 
 CONTRADICTIONS = [
+    (
+        {"seed": 2**32 - 2, "seeds": 3},
+        "config.seeds=3 from config.seed=4294967294 on go beyond 4294967295: set config.seed to at"
+        " most 4294967293",
+    ),
     ({"optimizer.weight_decay": 1e-4}, "config.optimizer.weight_decay is decoupled"),
     (
         {"optimizer.weight_decay": 1e-4, "optimizer.name": "sgd"},
@@ -174,6 +197,35 @@ def test_values_at_the_bounds_are_allowed():
         }
     )
     config_lib.validate(config)
+
+
+def test_the_last_seeds_there_are_will_do():
+    config = base.get_config()
+    config.update_from_flattened_dict({"seed": 2**32 - 3, "seeds": 3})
+    config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "step", "named", "spared"),
+    [
+        ({}, 7, "lower config.optimizer.learning_rate or set config.optimizer.gradient_clip", "l2"),
+        ({}, 1, "no update had been made", "learning_rate"),
+        ({"optimizer.head_rate": 1e9}, 2, "lower config.optimizer.head_rate (1e+09)", "norm_bias"),
+        ({"schedule.factor": 1e30}, 99, "lower config.schedule.factor (1e+30)", "gradient_clip"),
+        ({"model.logit_scale": 1e30}, 1, "lower config.model.logit_scale (1e+30)", "augment"),
+        (
+            {"model.dense_l2": 1e20, "optimizer.l2": 1e9},
+            1,
+            "config.model.dense_l2 (1e+20), co",
+            "?",
+        ),
+    ],
+)
+def test_what_is_not_finite_is_blamed_on_what_is_large(overrides, step, named, spared):
+    config = base.get_config()
+    config.update_from_flattened_dict(overrides)
+    reason = config_lib.blame(config, step)
+    assert named in reason and spared not in reason
 
 
 def test_each_fault_has_its_line():

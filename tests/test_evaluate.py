@@ -166,6 +166,28 @@ def test_report_has_the_figures_of_each_class():
     assert report["weighted avg"]["recall"] == pytest.approx(3 / 4)
 
 
+@pytest.mark.parametrize(
+    "name", ["accuracy", "macro avg", "weighted avg", "micro avg", "samples avg"]
+)
+def test_a_class_may_be_called_like_a_row_of_scikit_learn(name):
+    logits = np.array([[2, 1, 0], [2, 0, 1], [0, 2, 1], [1, 2, 0]], np.float32)
+    labels = np.array([0, 0, 0, 1], np.int32)
+    found = evaluate.classification_figures(logits, labels, (name, "dog", "owl"))
+    report, usual = found["classification_report"], figures()["classification_report"]
+    assert list(report)[:3] == [name, "dog", "owl"] and report[name] == usual["cat"]
+    assert list(report.values()) == list(usual.values())  # the averages are there as well
+
+
+def test_the_averages_are_those_of_scikit_learn():
+    logits, labels = random_logits(100, classes=4)
+    report = evaluate.classification_figures(logits, labels, tiny.CLASS_NAMES)
+    expected = metrics.classification_report(
+        labels, logits.argmax(1), target_names=tiny.CLASS_NAMES, output_dict=True
+    )
+    for name, row in report["classification_report"].items():
+        assert row == pytest.approx(expected[name])
+
+
 def test_report_is_that_of_scikit_learn_with_a_class_absent():
     logits, labels = random_logits(100, classes=4)
     labels[labels == 2] = 3

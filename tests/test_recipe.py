@@ -40,6 +40,13 @@ def test_epsilon_holds_back_what_hardly_varies():
     np.testing.assert_allclose(norms[1:12], 2, rtol=1e-5)
 
 
+@pytest.mark.parametrize("value", [0, 59, 100, 255])
+def test_directions_without_variance_leave_the_kernel_finite(value):
+    images = np.full((64, 8, 8, 3), value, np.uint8)
+    for epsilon in (1e-8, 1e-12, 1e-18):  # rounding makes eigenvalues of -1e-15
+        assert np.isfinite(initializers.whitening(images, None, None, epsilon)).all()
+
+
 WHITENING = {
     "model.whitening.enabled": True,
     "model.whitening.bias_rate": 0.0,

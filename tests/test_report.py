@@ -4,14 +4,16 @@ import html.parser
 import json
 import re
 import shutil
+import warnings
 
 import command_line
+import markupsafe
 import numpy as np
 import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import config_tree, evaluate, train
+from cifar_jax import config_tree, evaluate, names, train
 from cifar_jax.errors import UserError
 from cifar_jax.report import evidence, figures, page, pictures
 
@@ -189,6 +191,47 @@ def run_of(rates, **overrides) -> evidence.Run:
     ]
     config = ConfigDict({"plateau": {"enabled": True}, "schedule": {"name": "constant"}})
     return evidence.Run(epath.Path("runs/final/seed-3"), config, {}, rows, None, None)
+
+
+NAMES = (
+    *("a $ b $ c", "$x^2$", "under_score", "back\\slash", "a < b & c", '"quoted"', "#010101"),
+    *("two\nlines", "red \x1b[31m", "nul\0", "", "  ", "שלום", "\N{RIGHT-TO-LEFT OVERRIDE}abc"),
+    *("犬", "long " * 200, "1", "1.0", "nan", "macro avg", "accuracy", "_hidden", ' id="a_1"'),
+)
+
+
+def test_classes_of_any_name_have_their_rows(workdir):
+    rng = np.random.default_rng(0)
+    labels = np.arange(10 * len(NAMES)) % len(NAMES)
+    logits = (rng.normal(size=(len(labels), len(NAMES))) + 3 * np.eye(len(NAMES))[labels]).astype(
+        np.float32
+    )
+    counts = {split: dict.fromkeys(NAMES, 10) for split in ("train", "validation", "test")}
+    drawn = evaluate.classification_figures(logits, labels, NAMES)
+    edit(workdir / "result.json", lambda r: r.update(drawn, class_counts=counts))
+    (workdir / "predictions.npz").unlink()
+    edit(workdir / "config.json", lambda c: c["data"].update(name="not_on_this_machine"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as of a glyph that is missing
+        text, reader = read(page.run(workdir))
+    (classes,) = re.findall(r"<h2>Classes</h2>.*?</table>", text, re.DOTALL)
+    shown = re.findall(r"<tr><td>(.*?)</td><td>", classes, re.DOTALL)
+    assert len(shown) == len(NAMES) + 2
+    assert [markupsafe.escape(names.label(name)) for name in NAMES] == shown[:-2]
+    assert all(c.isprintable() or c == "\n" for c in text)
+    (confusion,) = re.findall(r'<svg role="img" aria-label="Confusion matrix.*?</svg>', text, re.S)
+    for name in NAMES:
+        inside = str(markupsafe.escape(names.label(name))).replace("&#34;", '"')
+        assert confusion.count(f">{inside}</text>") >= 2, name  # on both axes
+    result = json.loads((workdir / "result.json").read_text())
+    table = evaluate.describe(result)
+    assert len(table.splitlines()) == len(NAMES) + 2 + 4 and "\x1b" not in table
+
+
+def test_a_run_whose_name_begins_with_an_underscore_is_in_the_legend(finished, workdir):
+    other = workdir.rename(workdir.parent / "_hidden")
+    text, _ = read(page.compare([finished, other], workdir.parent))
+    assert text.count("_hidden</text>") == 2  # in each figure
 
 
 def test_learning_rate_drops_are_the_epochs_of_the_lower_rate():

@@ -69,6 +69,18 @@ def test_a_changed_result_changes_the_table(tmp_path):
     assert results.updated(readme, tmp_path / "results") == made
 
 
+def test_a_class_of_any_name_is_one_cell_of_the_table(tmp_path):
+    shutil.copytree(ROOT / "results/model1", tmp_path / "results/model1")
+    for path in (tmp_path / "results/model1").glob("seed-*/result.json"):
+        report = json.loads(path.read_text())["classification_report"]
+        renamed = zip(["a|b", "two\nlines", "<b>", "accuracy"], list(report)[:4], strict=True)
+        edit(path, classification_report={new: report[old] for new, old in renamed})
+    rows = results.classification_reports(tmp_path / "results").split("|---\n")[-1].splitlines()
+    assert [row.split(" | ")[0] for row in rows] == [
+        *("| a\\|b", r"| two\\nlines", "| \\<b\\>", "| accuracy")
+    ]
+
+
 def test_the_table_of_longer_training_has_the_best_so_far(tmp_path):
     for name, accuracies in {
         "final": [0.2] * 10 + [0.4, 0.3] * 15,

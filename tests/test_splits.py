@@ -1,9 +1,10 @@
 """The split is seeded, complete, and has the class distribution of the whole."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cifar_jax.data import splits
+from cifar_jax.data import augment, splits
 from cifar_jax.errors import UserError
 
 
@@ -96,6 +97,17 @@ def test_a_channel_of_one_value_has_no_deviation(value):
     mean, std = splits.channel_statistics(np.full((3, 5, 5, 1), value, np.uint8))
     np.testing.assert_allclose(mean, value / 255, rtol=1e-6)
     np.testing.assert_allclose(std, 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("value", [0, 59, 171, 255])
+def test_a_constant_channel_is_standardized_to_zero(value):
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 3)).astype(np.uint8)
+    images[..., 1] = value
+    mean, std = splits.standardization(images)
+    assert std[1] == 1 and std.dtype == np.float32
+    pixels = np.asarray(augment.normalize(jnp.asarray(images), mean, std))
+    np.testing.assert_allclose(pixels[..., 1], 0, atol=1e-6)
+    np.testing.assert_allclose(pixels[..., [0, 2]].std((0, 1, 2)), 1, rtol=1e-5)
 
 
 def test_a_fraction_of_zero_trains_on_everything():

@@ -62,4 +62,16 @@ def channel_statistics(
     mean = histograms @ values / histograms.sum(1)
     squares = np.square(values - mean[:, None])
     variance = (histograms * squares).sum(1) / histograms.sum(1)
-    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
+    constant = (histograms > 0).sum(1) == 1  # whose variance would be that of rounding
+    return mean.astype(np.float32), np.sqrt(np.where(constant, 0, variance)).astype(np.float32)
+
+
+def standardization(
+    images: UInt8[np.ndarray, "n h w c"],
+) -> tuple[Float32[np.ndarray, " c"], Float32[np.ndarray, " c"]]:
+    """What to take from each channel and to divide it by then, in units of pixels / 255.
+
+    Mean and standard deviation; of a constant channel 1 in place of the deviation, which is 0.
+    """
+    mean, std = channel_statistics(images)
+    return mean, np.where(std == 0, np.float32(1), std)

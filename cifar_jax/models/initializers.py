@@ -67,6 +67,7 @@ def whitening(
     channels = images.shape[-1]
     patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, STEM_SIDE**2 * channels)
     values, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
-    filters = (vectors / np.sqrt(values + epsilon))[:, ::-1]
+    # No eigenvalue is below 0 but by rounding.
+    filters = (vectors / np.sqrt(np.maximum(values, 0) + epsilon))[:, ::-1]
     kernel = np.concatenate([filters, -filters], axis=1)
     return kernel.reshape(STEM_SIDE, STEM_SIDE, channels, -1).astype(np.float32)

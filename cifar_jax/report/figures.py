@@ -1,67 +1,24 @@
-"""Figures as inline SVG. Colours are CSS variables of the page, so that they follow its theme."""
+"""The figures of a page, as inline SVG."""
 
-import io
 import itertools
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cifar_jax.evaluate import CalibrationBins
+from cifar_jax.names import label as shown
+from cifar_jax.report import svg
 from cifar_jax.report.evidence import Run
 
-# What matplotlib draws in these colours the page draws in its own.
-_TEXT, _GRID = "#010101", "#020202"
-_SERIES = tuple(f"#0301{i:02}" for i in range(7))
-_VARIABLES = {_TEXT: "currentColor", _GRID: "var(--line)"} | {
-    colour: f"var(--series-{i})" for i, colour in enumerate(_SERIES)
-}
 _DASHES = ("-", "--", "-.", ":")
 _SHADE = (0, 114 / 255, 178 / 255)  # of a matrix; its opacity is the value, on either theme
 _MANY_CLASSES = 20
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _TEXT,
-    "axes.labelcolor": _TEXT,
-    "axes.titlesize": 11,
-    "text.color": _TEXT,
-    "xtick.color": _TEXT,
-    "ytick.color": _TEXT,
-    "grid.color": _GRID,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-}
-
-
-def _svg(figure: Figure, description: str) -> Markup:
-    """The figure for a page: no size of its own, the description as its text alternative."""
-    figure.patch.set_visible(False)
-    for axes in figure.axes:
-        axes.patch.set_visible(False)
-    buffer = io.StringIO()
-    # Ids come of a hash with this salt: the same page again, and no two figures with one id.
-    with matplotlib.rc_context({"svg.hashsalt": description}):
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata=nothing)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r' id="[^"]*_\d+"', "", text)  # names of groups: nothing refers to them
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, variable)
-    head, _, body = text.partition(">")
-    box = re.search(r'viewBox="[^"]+"', head)
-    assert box
-    title = escape(description)
-    return Markup(f'<svg role="img" aria-label="{title}" {box[0]}><title>{title}</title>{body}')
 
 
 def _axes(width: float, height: float, *grid: int) -> tuple[Figure, Any]:
@@ -76,7 +33,7 @@ def _epochs(axes: Axes, label: str) -> None:
     axes.grid(axis="y", linewidth=0.6)
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(svg.STYLE)
 def curves(run: Run, quantity: str, label: str) -> Markup:
     """Training and validation over the epochs, with what happened on the way.
 
@@ -89,10 +46,10 @@ def curves(run: Run, quantity: str, label: str) -> Markup:
     for i, split in enumerate(splits):
         values = [row[f"{split}_{quantity}"] for row in run.rows]
         name = "training" if split == "train" else split
-        axes.plot(epochs, values, _DASHES[1 - i], marker=".", color=_SERIES[i], label=name)
+        axes.plot(epochs, values, _DASHES[1 - i], marker=".", color=svg.SERIES[i], label=name)
     for i, epoch in enumerate(run.rate_drops):
         name = "learning rate drops" if i == 0 else None
-        axes.axvline(epoch - 0.5, color=_TEXT, linewidth=0.8, linestyle=":", label=name)
+        axes.axvline(epoch - 0.5, color=svg.TEXT, linewidth=0.8, linestyle=":", label=name)
     best, last = run.best_row, run.rows[-1]
     description = f"{label} by epoch: after epoch {last['epoch']}" + ",".join(
         f" {split} {last[f'{split}_{quantity}']:.3f}" for split in splits
@@ -100,55 +57,58 @@ def curves(run: Run, quantity: str, label: str) -> Markup:
     if run.validates:
         height = best[f"validation_{quantity}"]
         name = f"best epoch, {best['epoch']}"
-        axes.plot([best["epoch"]], [height], "o", ms=9, mfc="none", color=_SERIES[1], label=name)
+        axes.plot([best["epoch"]], [height], "o", ms=9, mfc="none", color=svg.SERIES[1], label=name)
         description += f"; at best, epoch {best['epoch']}, validation {height:.3f}"
     if run.result and run.result["stopped_early"]:
         name = f"early stop, {epochs[-1]}"
-        axes.axvline(epochs[-1], color=_SERIES[2], linewidth=1.2, label=name)
+        axes.axvline(epochs[-1], color=svg.SERIES[2], linewidth=1.2, label=name)
     _epochs(axes, label)
     axes.legend(fontsize=9)
-    return _svg(figure, description)
+    return svg.draw(figure, description)
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(svg.STYLE)
 def learning_rate(run: Run) -> Markup:
     figure, axes = _axes(5, 1.8)
     rates = [row["learning_rate"] for row in run.rows]
-    axes.step([row["epoch"] for row in run.rows], rates, where="mid", color=_SERIES[0])
+    axes.step([row["epoch"] for row in run.rows], rates, where="mid", color=svg.SERIES[0])
     if min(rates) > 0:
         axes.set_yscale("log")
         axes.minorticks_off()
     _epochs(axes, "learning rate")
-    return _svg(figure, f"Learning rate by epoch, from {rates[0]:.2g} to {rates[-1]:.2g}")
+    return svg.draw(figure, f"Learning rate by epoch, from {rates[0]:.2g} to {rates[-1]:.2g}")
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(svg.STYLE)
 def overlay(runs: Sequence[Run], quantity: str, label: str) -> Markup:
     """Validation of several runs, each in its colour and dash; training in the same, faint."""
     figure, axes = _axes(6.4, 4)
-    styles = zip(itertools.cycle(_SERIES), itertools.cycle(_DASHES), strict=False)
+    styles = zip(itertools.cycle(svg.SERIES), itertools.cycle(_DASHES), strict=False)
     for run, (colour, dash) in zip(runs, styles, strict=False):
         epochs = [row["epoch"] for row in run.rows]
         for split, alpha in (("train", 0.35), ("validation", 1.0)):
             if split == "validation" and not run.validates:
                 continue
             values = [row[f"{split}_{quantity}"] for row in run.rows]
-            name = run.name if split == "validation" or not run.validates else None
+            # matplotlib leaves out what begins with an underscore: not behind a word joiner.
+            own = f"\N{WORD JOINER}{shown(run.name)}"
+            name = own if split == "validation" or not run.validates else None
             axes.plot(epochs, values, dash, color=colour, alpha=alpha, label=name)
     _epochs(axes, label)
     axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3)
-    names = ", ".join(run.name for run in runs)
-    return _svg(figure, f"{label} by epoch of {names}: validation, and training fainter")
+    names = ", ".join(shown(run.name) for run in runs)
+    return svg.draw(figure, f"{label} by epoch of {names}: validation, and training fainter")
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(svg.STYLE)
 def class_distribution(counts: dict[str, dict[str, int]]) -> Markup:
     """Args: counts: split -> class -> number of images."""
-    names = list(next(iter(counts.values())))
+    names = [shown(name) for name in next(iter(counts.values()))]
     many = len(names) > _MANY_CLASSES
     figure, grid = _axes(6.4, 0.12 * len(names) + 1 if many else 3, 1, len(counts))
     for i, (axes, (split, row)) in enumerate(zip(grid, counts.items(), strict=True)):
-        axes.barh(names, list(row.values()), color=_SERIES[i])
+        axes.barh(range(len(names)), list(row.values()), color=svg.SERIES[i])
+        axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.margins(y=0.01)
         axes.set_title(f"{split}, {sum(row.values()):,}")
@@ -158,14 +118,15 @@ def class_distribution(counts: dict[str, dict[str, int]]) -> Markup:
         f"{split} from {min(row.values()):,} to {max(row.values()):,}"
         for split, row in counts.items()
     )
-    return _svg(figure, f"Images of each class: {', '.join(sizes)}")
+    return svg.draw(figure, f"Images of each class: {', '.join(sizes)}")
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(svg.STYLE)
 def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
     """Rows: true class. Shaded by the fraction of the row."""
     values = np.asarray(matrix)
     share = values / np.maximum(values.sum(1, keepdims=True), 1)
+    names = [shown(name) for name in names]
     many = len(names) > _MANY_CLASSES
     figure, axes = _axes(6, 5.6)
     shade = np.broadcast_to(_SHADE, (*share.shape, 3))
@@ -173,9 +134,9 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
     size = 4 if many else 9
     axes.set_xticks(range(len(names)), names, rotation=90 if many else 45, fontsize=size)
     if not many:
-        for label in axes.get_xticklabels():
-            label.set_horizontalalignment("right")
-            label.set_rotation_mode("anchor")
+        for tick in axes.get_xticklabels():
+            tick.set_horizontalalignment("right")
+            tick.set_rotation_mode("anchor")
         for (row, column), value in np.ndenumerate(values):
             if value:
                 axes.text(column, row, str(value), ha="center", va="center", fontsize=8)
@@ -183,14 +144,14 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     right = int(values.trace())
-    return _svg(
+    return svg.draw(
         figure,
         f"Confusion matrix: {right:,} of {values.sum():,} images on the diagonal; the table "
         "below names the most frequent confusions",
     )
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(svg.STYLE)
 def reliability(bins: CalibrationBins) -> Markup:
     """Accuracy against confidence, and how many images have it."""
     count = len(bins.number)
@@ -202,8 +163,8 @@ def reliability(bins: CalibrationBins) -> Markup:
         bins.accuracy[some],
         1 / count,
         align="edge",
-        color=_SERIES[0],
-        edgecolor=_TEXT,
+        color=svg.SERIES[0],
+        edgecolor=svg.TEXT,
         linewidth=0.4,
         label="accuracy",
     )
@@ -212,34 +173,34 @@ def reliability(bins: CalibrationBins) -> Markup:
         bins.confidence[some],
         "o-",
         ms=4,
-        color=_SERIES[1],
+        color=svg.SERIES[1],
         label="confidence: perfectly calibrated",
     )
     upper.set_ylabel("accuracy")
     upper.legend(fontsize=9, loc="upper left")
-    lower.bar(edges, bins.number / bins.number.sum(), 1 / count, align="edge", color=_SERIES[2])
+    lower.bar(edges, bins.number / bins.number.sum(), 1 / count, align="edge", color=svg.SERIES[2])
     lower.set_ylabel("share of images")
     lower.set_xlabel("confidence")
     for axes in (upper, lower):
         axes.set_xlim(0, 1)
-    return _svg(
+    return svg.draw(
         figure,
         "Reliability diagram: accuracy by confidence; expected calibration error "
         f"{bins.expected_error:.4f}",
     )
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(svg.STYLE)
 def robustness(entry: dict[str, Any]) -> Markup:
     """Accuracy on each row of a suite's entry in `robustness.json`, a mark for each column."""
     rows = entry["accuracy"]
     figure, axes = _axes(5, 1.4 + 0.25 * len(rows))
-    styles = zip("osD^v", (*_SERIES[:4], _SERIES[6]), strict=True)
+    styles = zip("osD^v", (*svg.SERIES[:4], svg.SERIES[6]), strict=True)
     for column, (mark, colour) in zip(next(iter(rows.values())), styles, strict=False):
         values = [row[column] for row in rows.values()]
         axes.plot(values, list(rows), mark, ms=5, color=colour, label=column, clip_on=False)
     clean = entry["clean_accuracy"]
-    axes.axvline(clean, color=_TEXT, linewidth=1, linestyle="--", label="clean")
+    axes.axvline(clean, color=svg.TEXT, linewidth=1, linestyle="--", label="clean")
     axes.invert_yaxis()
     axes.margins(y=0.5 / len(rows))
     axes.set_xlim(0, 1)
@@ -247,7 +208,7 @@ def robustness(entry: dict[str, Any]) -> Markup:
     axes.grid(linewidth=0.6)
     figure.legend(fontsize=9, loc="outside lower center", ncols=6, handletextpad=0.1)
     least, name = min((min(row.values()), name) for name, row in rows.items())
-    return _svg(
+    return svg.draw(
         figure,
         f"{entry['title']}: accuracy by {', '.join(rows)}; clean {clean:.3f}, least {least:.3f} on "
         f"{name}; the table has every figure",

@@ -10,7 +10,16 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import config_tree, evaluate, experiment, reference, robustness, run_data
+from cifar_jax import (
+    config_tree,
+    evaluate,
+    experiment,
+    names,
+    reference,
+    robustness,
+    run_data,
+    terminal,
+)
 from cifar_jax import workdir as files
 from cifar_jax.data import augment
 from cifar_jax.errors import UserError
@@ -27,9 +36,11 @@ _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
+    finalize=lambda value: terminal.printable(value) if type(value) is str else value,
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_TEMPLATES.filters["label"] = names.label
 
 
 def run(workdir: epath.Path, data_dir: str = "") -> epath.Path:
@@ -96,14 +107,14 @@ def _write(run: Run, exp: Experiment | None, reason: str) -> epath.Path:
     if exp:
         context["layers"] = summary.layers(exp.model, exp.dataset.train_images.shape[1:])
     if result:
-        names = _class_names(result)
-        context["confusion"] = figures.confusion(result["confusion_matrix"], names)
-        context["confusions"] = _confusions(result["confusion_matrix"], names)
+        classes = _class_names(result)
+        context["confusion"] = figures.confusion(result["confusion_matrix"], classes)
+        context["confusions"] = _confusions(result["confusion_matrix"], classes)
     if result and run.predictions:
         context["reliability"] = figures.reliability(evaluate.calibration(*run.predictions))
-        (_, labels), names = run.predictions, _class_names(result)
-        if exp and exp.dataset.class_names == names and np.array_equal(exp.test[1], labels):
-            context["gallery"] = Gallery(exp.test[0], *run.predictions, names)
+        (_, labels), classes = run.predictions, _class_names(result)
+        if exp and exp.dataset.class_names == classes and np.array_equal(exp.test[1], labels):
+            context["gallery"] = Gallery(exp.test[0], *run.predictions, classes)
     return _render("run.html", run.workdir / files.REPORT, run=run, **context)
 
 
@@ -159,13 +170,13 @@ def _class_names(result: dict[str, Any]) -> tuple[str, ...]:
     return tuple(result["class_counts"]["test"])
 
 
-def _confusions(matrix: list[list[int]], names: Sequence[str]) -> list[tuple[str, str, int]]:
+def _confusions(matrix: list[list[int]], classes: Sequence[str]) -> list[tuple[str, str, int]]:
     """True class, predicted class, number of images: of the wrong answers, most frequent first."""
     wrong = np.array(matrix)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]
     pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
-    return [(names[int(i)], names[int(j)], int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
+    return [(classes[int(i)], classes[int(j)], int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
 
 
 def _render(template: str, path: epath.Path, **context: Any) -> epath.Path:
