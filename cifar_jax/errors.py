@@ -9,6 +9,17 @@ class UserError(Exception):
     """
 
 
+def missing(error: ModuleNotFoundError, what: str, requirements: str) -> UserError:
+    """The error that `what` needs a package which `requirements` has.
+
+    Raises:
+      ModuleNotFoundError: the module is one of ours: a fault that no installation mends.
+    """
+    if (error.name or "").partition(".")[0] in ("cifar_jax", "configs"):
+        raise error
+    return UserError(f"{what} needs {error.name}: pip install -r {requirements}")
+
+
 # Exit statuses of main.py.
 BAD_INPUT = 2  # after one line that says what to mend
 SOME_FAILED = 65  # sysexits.h's EX_DATAERR: images that could not be read; the rest are predicted

@@ -5,6 +5,7 @@ writes past its memory where they do not: a lossless one is never shrunk, whatev
 expects. So its header is read here first, as libjpeg reads it.
 """
 
+import contextlib
 import io
 import re
 import struct
@@ -33,15 +34,41 @@ _RUN_LENGTH = (1, 2)  # compressions of BMP, by 8 bits and by 4
 _BITS = {"1": 1, "L": 8}  # of a pixel, as Pillow reads a BMP that it takes for black and white
 
 
+# What Pillow raises on damaged files. Those of the second line it makes a SyntaxError while it
+# opens a file, but lets through afterwards; the last is for a palette that is missing.
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError),
+    *(IndexError, TypeError, KeyError, EOFError, struct.error),
+    AssertionError,
+)
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Around what Pillow reads of a file, and nothing else: what it raises there is damage.
+
+    Raises:
+      UserError: the message is the reason alone.
+    """
+    try:
+        yield
+    except Image.UnidentifiedImageError as error:
+        raise UserError("not a PNG, JPEG, WebP, GIF or BMP image") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller") from error
+    except _DAMAGE as error:
+        raise UserError(f"damaged ({' '.join(str(error).split())})") from error
+
+
 def open_image(data: bytes) -> Image.Image:
     """The image in a file's content, not loaded yet; its `draft` is safe.
 
     Raises:
       UserError: Pillow does not decode it, or decodes it wrongly; the message is the reason alone.
-      what `PIL.Image.open` raises.
     """
     size = _jpeg_size(data) if data.startswith(b"\xff\xd8\xff") else None
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    with reading():
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     if size not in (None, image.size):
         raise UserError("damaged (a JPEG of two sizes)")
     if image.format == "BMP":

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import struct
 import warnings
 from typing import Any
 
@@ -32,14 +31,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-# What Pillow raises on damaged files. Those of the second line it makes a SyntaxError while it
-# opens a file, but lets through afterwards; the last is for a palette that is missing.
-_DAMAGE = (
-    *(OSError, SyntaxError, ValueError),
-    *(IndexError, TypeError, KeyError, EOFError, struct.error),
-    AssertionError,
-)
-
 # Pillow only warns of an image of up to twice `Image.MAX_IMAGE_PIXELS`.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
@@ -75,20 +66,14 @@ def decode(
         raise UserError("empty")
     if len(data) > MAX_BYTES:
         raise UserError(f"more than {MAX_BYTES >> 20} MiB: make it smaller")
-    try:
-        image = image_formats.open_image(data)
-        least = _GAP * max(height, width)
+    image = image_formats.open_image(data)
+    least = _GAP * max(height, width)
+    with image_formats.reading():
         drafted = image.draft(None, (least, least))
         image.load()
-        right, below = drafted[1][2:] if drafted else image.size  # fractions of pixels count
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-        image = _with_colours(image)
-    except Image.UnidentifiedImageError as error:
-        raise UserError("not a PNG, JPEG, WebP, GIF or BMP image") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller") from error
-    except _DAMAGE as error:
-        raise UserError(f"damaged ({' '.join(str(error).split())})") from error
+    right, below = drafted[1][2:] if drafted else image.size  # fractions of pixels count
+    image = _with_colours(image)
     # The small image is turned, since that is cheap and the middle remains the middle.
     size = (height, width) if orientation in _SIDEWAYS else (width, height)
     left, top = 0.0, 0.0
@@ -146,4 +131,5 @@ def _with_colours(image: Image.Image) -> Image.Image:
         image = Image.fromarray(((levels.astype(np.uint32) + 128) // 257).astype(np.uint8))
         if transparent is not None:
             image.putalpha(Image.fromarray(levels != transparent).convert("L"))
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    with image_formats.reading():
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")

@@ -13,7 +13,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from cifar_jax import config_file, places
-from cifar_jax.errors import BAD_INPUT, SOME_FAILED, TRY_AGAIN, UserError
+from cifar_jax.errors import BAD_INPUT, SOME_FAILED, TRY_AGAIN, UserError, missing
 
 _BEGAN = time.monotonic()
 # The command line with its flag files read, which main.py fills in before it parses: absl looks at
@@ -204,9 +204,7 @@ def _demo(_: list[str]) -> int:
     try:
         from cifar_jax.demo import server
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"--mode=demo needs {error.name}: pip install -r requirements-demo.txt"
-        ) from error
+        raise missing(error, "--mode=demo", "requirements-demo.txt") from error
     runs = [_directory(path) for path in _WORKDIRS.value or [_WORKDIR.value]]
     server.run(runs, _PORT.value, _data_dir())
     return 0

@@ -71,12 +71,18 @@ def test_a_changed_result_changes_the_table(tmp_path):
 
 def test_a_class_of_any_name_is_one_cell_of_the_table(tmp_path):
     shutil.copytree(ROOT / "results/model1", tmp_path / "results/model1")
+    classes = ["a|b", "two\nlines", "<b>", "accuracy", *map(str, range(6))]
     for path in (tmp_path / "results/model1").glob("seed-*/result.json"):
-        report = json.loads(path.read_text())["classification_report"]
-        renamed = zip(["a|b", "two\nlines", "<b>", "accuracy"], list(report)[:4], strict=True)
-        edit(path, classification_report={new: report[old] for new, old in renamed})
-    rows = results.classification_reports(tmp_path / "results").split("|---\n")[-1].splitlines()
-    assert [row.split(" | ")[0] for row in rows] == [
+        result = json.loads(path.read_text())
+        report = result["classification_report"].values()
+        edit(
+            path,
+            classification_report=dict(zip([*classes, "macro avg", "-"], report, strict=True)),
+            class_counts={part: dict.fromkeys(classes, 1) for part in result["class_counts"]},
+        )
+    lines = results.classification_reports(tmp_path / "results").splitlines()
+    rows = lines[max(i for i, line in enumerate(lines) if line.startswith("|---")) + 1 :]
+    assert [row.split(" | ")[0] for row in rows[:4]] == [
         *("| a\\|b", r"| two\\nlines", "| \\<b\\>", "| accuracy")
     ]
 

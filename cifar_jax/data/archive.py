@@ -89,7 +89,7 @@ def read(path: Path) -> Splits:
     for name in _names(flavour):
         try:
             parsed.append(parse(batches[name]))
-        except _UNPICKLING_ERRORS as error:
+        except _Malformed as error:
             raise UserError(f"{name} in config.data.archive={path} is damaged: {error}") from error
     *train, test = parsed
     train_images = np.concatenate([images for images, _ in train])
@@ -140,28 +140,42 @@ def _damaged(path: Path, error: Exception) -> str:
     )
 
 
+class _Malformed(Exception):
+    """A batch is not what the official ones are."""
+
+
 def _parse_binary(batch: bytes) -> tuple[Images, Labels]:
-    """Raises ValueError."""
+    """Raises _Malformed."""
     count, rest = divmod(len(batch), 1 + _PIXELS)
     if rest:
-        raise ValueError(f"expected a multiple of {1 + _PIXELS} bytes, found {len(batch):,}")
+        raise _Malformed(f"expected a multiple of {1 + _PIXELS} bytes, found {len(batch):,}")
     records = np.frombuffer(batch, np.uint8).reshape(count, 1 + _PIXELS)
     return _to_images(records[:, 1:]), records[:, 0].astype(np.int32)
 
 
 def _parse_python(batch: bytes) -> tuple[Images, Labels]:
-    """Raises one of `_UNPICKLING_ERRORS`."""
-    content = _NumpyUnpickler(io.BytesIO(batch), encoding="latin1").load()
+    """Raises _Malformed."""
+    try:
+        content = _NumpyUnpickler(io.BytesIO(batch), encoding="latin1").load()
+    except _UNPICKLING_ERRORS as error:
+        raise _Malformed(str(error)) from error
     if not isinstance(content, dict):
-        raise ValueError(f"expected a dict, found {type(content).__name__}")
+        raise _Malformed(f"expected a dict, found {type(content).__name__}")
     # A batch pickled anew by Python 3 may carry bytes keys.
-    content = {k.decode() if isinstance(k, bytes) else k: v for k, v in content.items()}
-    data, labels = np.asarray(content["data"]), np.asarray(content["labels"])
-    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _PIXELS:
-        raise ValueError(f"expected data [N, {_PIXELS}] uint8, found {data.shape} {data.dtype}")
-    if labels.shape != data.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(f"expected {len(data)} labels, found {labels.shape} {labels.dtype}")
+    data, labels = (content.get(key, content.get(key.encode())) for key in ("data", "labels"))
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_PIXELS,):
+        raise _Malformed(f"expected data [N, {_PIXELS}] uint8, found {_form(data)}")
+    if isinstance(labels, list) and all(isinstance(label, int | float) for label in labels):
+        labels = np.array(labels)
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+        raise _Malformed(f"expected labels that are whole numbers, found {_form(labels)}")
+    if labels.shape != data.shape[:1]:
+        raise _Malformed(f"expected {len(data)} labels, found {_form(labels)}")
     return _to_images(data), labels.astype(np.int32)
+
+
+def _form(value: Any) -> str:
+    return f"{value.shape} {value.dtype}" if isinstance(value, np.ndarray) else repr(type(value))
 
 
 def _to_images(pixels: UInt8[np.ndarray, "n 3072"]) -> UInt8[np.ndarray, "n 32 32 3"]:
@@ -187,7 +201,7 @@ class _NumpyUnpickler(pickle.Unpickler):
         return super().find_class(module_name, global_name)
 
 
-# What `pickle` documents that damaged bytes can raise, and what the checks above do.
+# What `pickle` documents that damaged bytes can raise.
 _UNPICKLING_ERRORS = (
     pickle.UnpicklingError,
     AttributeError,

@@ -76,24 +76,28 @@ def read(path: Path) -> dict[str, np.ndarray] | None:
         # Opened here since np.load would leave a file open that it finds damaged.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as npz:
             arrays = {field: npz[field] for field in FIELDS}
-        _check(arrays)
     except _DAMAGE as error:
-        _log.warning("ignoring the damaged cache %s (%s); it will be rebuilt", path, error)
-        return None
-    return arrays
+        fault: object = error
+    else:
+        fault = _fault(arrays)
+        if not fault:
+            return arrays
+    _log.warning("ignoring the damaged cache %s (%s); it will be rebuilt", path, fault)
+    return None
 
 
-def _check(arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises ValueError unless the arrays have the form that `write` gave them."""
+def _fault(arrays: Mapping[str, np.ndarray]) -> str | None:
+    """In what the arrays have not the form that `write` gave them."""
     for split in ("train", "test"):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         if images.dtype != np.uint8 or images.ndim != 4 or labels.dtype != np.int32:
-            raise ValueError(f"unexpected form of the {split} arrays")
+            return f"unexpected form of the {split} arrays"
         if labels.shape != images.shape[:1]:
-            raise ValueError(f"{len(images)} {split} images, {len(labels)} labels")
+            return f"{len(images)} {split} images, {len(labels)} labels"
     names = arrays["class_names"]
     if names.dtype.kind != "U" or names.ndim != 1:
-        raise ValueError("unexpected form of the class names")
+        return "unexpected form of the class names"
+    return None
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

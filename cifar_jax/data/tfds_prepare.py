@@ -72,7 +72,7 @@ def prepare(name: str, builder: Any) -> None:
             f"cannot prepare {name} in {builder.data_path}: {brief(error)}; if the disk is full,"
             f" set TFDS_DATA_DIR to another place; else {alternatives(name)}"
         ) from error
-    except (AttributeError, ImportError, TypeError) as error:
+    except (_NeedsTensorFlow, ImportError) as error:
         raise UserError(
             f"{name} cannot be prepared without TensorFlow ({brief(error)}): prepare it where"
             f" TensorFlow is installed, by `tfds build {name} --file_format=array_record`"
@@ -87,16 +87,25 @@ def _png(image: np.ndarray) -> io.BytesIO:
     return file
 
 
+class _NeedsTensorFlow(Exception):
+    """Something of TensorFlow was asked for that the stand-in has not."""
+
+
+class _StandIn(types.SimpleNamespace):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # Python asks whether there is one
+            raise AttributeError(name)
+        raise _NeedsTensorFlow(f"it uses {name} of TensorFlow")
+
+
 @contextlib.contextmanager
 def _without_tensorflow(builder: Any) -> Iterator[None]:
     """Gives what prepares the set a stand-in for TensorFlow, which only opens files."""
-    gfile = types.SimpleNamespace(
-        GFile=open, exists=os.path.exists, listdir=os.listdir, remove=os.remove
-    )
-    tensorflow = types.SimpleNamespace(
-        io=types.SimpleNamespace(gfile=gfile),
-        compat=types.SimpleNamespace(as_text=os.fsdecode),
-        errors=types.SimpleNamespace(ResourceExhaustedError=()),  # plain files never raise it
+    gfile = _StandIn(GFile=open, exists=os.path.exists, listdir=os.listdir, remove=os.remove)
+    tensorflow = _StandIn(
+        io=_StandIn(gfile=gfile),
+        compat=_StandIn(as_text=os.fsdecode),
+        errors=_StandIn(ResourceExhaustedError=()),  # plain files never raise it
     )
     core = "tensorflow_datasets.core."
     own = {sys.modules[cls.__module__] for cls in type(builder).__mro__}

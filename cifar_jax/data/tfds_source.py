@@ -136,31 +136,46 @@ def _check_fitness(name: str, info: Any) -> None:
         raise UserError(f"config.data.name={name} does not fit: {fault}")
 
 
+# What TFDS and its readers raise on a damaged set; array_record makes it a RuntimeError.
+_UNREADABLE = (RuntimeError, OSError, ValueError, IndexError, KeyError, DecodeError)
+
+
 def _decode(builder: Any, split: str) -> tuple[Images, Labels]:
     """A split in the directory's order."""
     image_key, label_key = builder.info.supervised_keys
     shape = builder.info.features[image_key].shape
+
+    def damaged(error: Exception) -> UserError:
+        return UserError(
+            f"the {split} split in {builder.data_path} is damaged ({brief(error)}): remove that"
+            " directory to have it prepared anew"
+        )
+
     try:
         # Skipping TFDS' own decoding of images halves the time. Threads do not help: Pillow
         # holds the interpreter for images this small.
         records = builder.as_data_source(
             split=split, decoders={image_key: tfds.decode.SkipDecoding()}
         )
-        images = np.empty((len(records), *shape), np.uint8)
-        labels = np.empty(len(records), np.int32)
-        for start in range(0, len(records), _CHUNK):
-            indices = range(start, min(start + _CHUNK, len(records)))
-            for i, record in zip(indices, records.__getitems__(list(indices)), strict=True):
-                with image_formats.open_image(record[image_key]) as image:
-                    images[i] = np.asarray(image).reshape(shape)
-                labels[i] = record[label_key]
-    # array_record reports damage as RuntimeError, Pillow as OSError, `open_image` as UserError.
-    except (
-        *(RuntimeError, OSError, ValueError, IndexError, KeyError),
-        *(DecodeError, UserError),
-    ) as error:
-        raise UserError(
-            f"the {split} split in {builder.data_path} is damaged ({brief(error)}): remove that"
-            " directory to have it prepared anew"
-        ) from error
+        size = len(records)
+    except _UNREADABLE as error:
+        raise damaged(error) from error
+    images = np.empty((size, *shape), np.uint8)
+    labels = np.empty(size, np.int32)
+    for start in range(0, size, _CHUNK):
+        indices = range(start, min(start + _CHUNK, size))
+        try:
+            chunk = records.__getitems__(list(indices))
+        except _UNREADABLE as error:
+            raise damaged(error) from error
+        for i, record in zip(indices, chunk, strict=True):
+            try:
+                image = image_formats.open_image(record[image_key])
+                with image_formats.reading(), image:
+                    pixels = np.asarray(image)
+            except UserError as error:
+                raise damaged(error) from error
+            if pixels.size != images[i].size:
+                raise damaged(ValueError(f"an image of {pixels.shape} in a set of {shape}"))
+            images[i], labels[i] = pixels.reshape(shape), record[label_key]
     return images, labels

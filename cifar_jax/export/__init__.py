@@ -10,7 +10,7 @@ from etils import epath
 
 from cifar_jax import places, run_data, settings, trained
 from cifar_jax import workdir as files
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, missing
 
 # Format -> what it is called inside the workdir's export/.
 FORMATS = {
@@ -50,9 +50,7 @@ def run(
     try:
         exporter = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"--format={format} needs {error.name}: pip install -r requirements-onnx.txt"
-        ) from error
+        raise missing(error, f"--format={format}", "requirements-onnx.txt") from error
     path = workdir / files.EXPORT / FORMATS[format]
     if output is not None:
         path = places.anywhere(output, "--output")

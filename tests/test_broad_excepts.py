@@ -1,0 +1,191 @@
+"""A fault of ours is a traceback: nothing catches what our mistakes raise and calls it input."""
+
+import ast
+import pathlib
+import pickle
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_jax import config_file, errors, image_formats, images
+from cifar_jax.data import archive, cache, tfds_prepare
+from cifar_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+SOURCES = sorted(
+    [ROOT / "main.py", *(ROOT / "cifar_jax").rglob("*.py"), *(ROOT / "configs").rglob("*.py")]
+)
+# What a slip in our own code raises. A failed system call (OSError) is none.
+BROAD = {
+    *("BaseException", "Exception", "ArithmeticError", "AssertionError", "AttributeError"),
+    *("IndexError", "KeyError", "LookupError", "NameError", "RuntimeError", "TypeError"),
+    "ValueError",
+}
+# The places where that is what a library raises, and only its call stands in the `try`.
+ALLOWED = {
+    "main.py:_parse": "ValueError: absl's flags, as documented",
+    "cifar_jax/checked.py:_arrays": "KeyError, RuntimeError, ValueError: zipfile and numpy",
+    "cifar_jax/checkpoint/reading.py:_restore": "KeyError, ValueError: orbax and tensorstore",
+    "cifar_jax/checkpoint/saving.py:_writing": "ValueError: tensorstore on a full disk",
+    "cifar_jax/checkpoint/saving.py:_set_aside_damaged": "ValueError: json, orbax",
+    "cifar_jax/checkpoint/saving.py:_read_back": "KeyError, ValueError: orbax and tensorstore",
+    "cifar_jax/config_file.py:load": "Exception: the user's own code",
+    "cifar_jax/config_file.py:_check_key": "ValueError: the path's parser of ml_collections",
+    "cifar_jax/data/archive.py:_parse_python": "as `pickle` documents of damaged bytes",
+    "cifar_jax/data/cache.py:read": "KeyError, RuntimeError, ValueError: zipfile and numpy",
+    "cifar_jax/data/cache.py:recall": "ValueError: json",
+    "cifar_jax/data/splits.py:split": "ValueError: scikit-learn's split",
+    "cifar_jax/data/tfds_prepare.py:prepare": "AssertionError, ValueError: TFDS",
+    "cifar_jax/data/tfds_source.py:_open": "AssertionError, KeyError, ValueError: TFDS",
+    "cifar_jax/data/tfds_source.py:_decode": "TFDS, array_record",
+    "cifar_jax/distributed.py:device_count": "AssertionError, RuntimeError: jax.device_count",
+    "cifar_jax/forms.py:parse": "ValueError: json",
+    "cifar_jax/image_formats.py:reading": "Pillow on damaged files",
+    "cifar_jax/images.py:_read_file": "ValueError: a path with a NUL",
+    "cifar_jax/trained.py:_checked": "ValueError: numpy on a list of several shapes",
+    "cifar_jax/weights.py:read": "KeyError: safetensors on a dtype that NumPy lacks",
+}
+
+
+def names(node: ast.expr | None, constants: dict[str, ast.expr]) -> Iterator[str]:
+    """The classes that an `except` names, through tuples that have a name."""
+    if node is None:
+        yield "BaseException"
+    elif isinstance(node, ast.Tuple):
+        for element in node.elts:
+            yield from names(element, constants)
+    elif isinstance(node, ast.Starred):
+        yield from names(node.value, constants)
+    else:
+        name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "?")
+        yield from names(constants[name], constants) if name in constants else (name,)
+
+
+def catches() -> Iterator[tuple[str, set[str]]]:
+    """Each place that catches exceptions, and which."""
+    trees = {path: ast.parse(path.read_text()) for path in SOURCES}
+    constants = {
+        target.id: node.value
+        for tree in trees.values()
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for path, tree in trees.items():
+        functions = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
+        for node in ast.walk(tree):
+            caught: list[ast.expr | None] = []
+            if isinstance(node, ast.ExceptHandler):
+                caught = [node.type]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+                caught = [*node.args]
+            for expression in caught:
+                around = [f for f in functions if f.lineno <= node.lineno <= (f.end_lineno or 0)]
+                function = max(around, key=lambda f: f.lineno).name if around else "at its top"
+                yield f"{path.relative_to(ROOT)}:{function}", set(names(expression, constants))
+
+
+def test_broad_classes_are_caught_where_a_library_raises_them_only():
+    broad = {place: sorted(classes & BROAD) for place, classes in catches() if classes & BROAD}
+    assert {place: classes for place, classes in broad.items() if place not in ALLOWED} == {}
+    assert set(ALLOWED) <= set(broad)  # nor is more allowed than there is
+
+
+def test_the_search_sees_through_names_and_nesting():
+    found = dict(catches())
+    assert "TypeError" in found["cifar_jax/image_formats.py:reading"]
+    assert "OSError" in found["cifar_jax/data/tfds_prepare.py:lock"]  # of contextlib.suppress
+
+
+# ---------------------------------------------------------------------------- bugs of ours
+def bug(*_, **__):
+    raise TypeError("a bug")
+
+
+@pytest.fixture
+def png(tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(images, "_with_colours"), (image_formats, "_check_bmp")]
+)
+def test_a_bug_in_reading_pictures_is_no_damage(monkeypatch, png, module, name):
+    Image.open(png).save(png.with_suffix(".bmp"))
+    monkeypatch.setattr(module, name, bug)
+    with pytest.raises(TypeError, match="a bug"):
+        images.decode(png.with_suffix(".bmp"), (8, 8, 3))
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError, RuntimeError])
+def test_a_bug_in_checking_the_cache_is_no_damage(monkeypatch, tmp_path, kind):
+    arrays = {field: np.zeros((1, 2, 2, 3), np.uint8) for field in cache.FIELDS}
+    np.savez(tmp_path / "set.npz", allow_pickle=False, **arrays)
+
+    def fault(_):
+        raise kind("a bug")
+
+    monkeypatch.setattr(cache, "_fault", fault)
+    with pytest.raises(kind, match="a bug"):
+        cache.read(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("kind", [TypeError, ValueError, AttributeError])
+@pytest.mark.parametrize("suffix", ["", ".bin"])
+def test_a_bug_in_reading_the_archive_is_no_damage(monkeypatch, tmp_path, kind, suffix):
+    rows = np.zeros((2, 3072), np.uint8)
+    content = pickle.dumps({"data": rows, "labels": [0, 1]}, protocol=2)
+    for name in (*archive._TRAIN, archive._TEST):
+        (tmp_path / f"{name}{suffix}").write_bytes(bytes(2 * 3073) if suffix else content)
+
+    def to_images(_):
+        raise kind("a bug")
+
+    assert archive.read(tmp_path)["train"][0].shape == (10, 32, 32, 3)
+    monkeypatch.setattr(archive, "_to_images", to_images)
+    with pytest.raises(kind, match="a bug"):
+        archive.read(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [TypeError, AttributeError])
+def test_a_bug_in_preparing_does_not_ask_for_tensorflow(monkeypatch, kind):
+    class Builder:
+        MANUAL_DOWNLOAD_INSTRUCTIONS, url_infos, name, data_path = "", (), "set", "there"
+        info = type("Info", (), {"supervised_keys": ("image", "label")})
+        _generate_examples = None
+
+        def download_and_prepare(self, **_):
+            raise kind("a bug")
+
+    with pytest.raises(kind, match="a bug"):
+        tfds_prepare.prepare("set", Builder())
+
+
+def test_a_module_of_ours_that_is_missing_needs_no_installation():
+    theirs = ModuleNotFoundError("No module", name="gradio.blocks")
+    assert "needs gradio.blocks: pip" in str(errors.missing(theirs, "--mode=demo", "r.txt"))
+    ours = ModuleNotFoundError("No module", name="cifar_jax.demo.nosuch")
+    with pytest.raises(ModuleNotFoundError):
+        errors.missing(ours, "--mode=demo", "r.txt")
+
+
+def test_a_bug_in_reading_a_config_is_not_the_users(monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text("from configs import base\nget_config = base.get_config\n")
+    monkeypatch.setattr(config_file, "_split", bug)
+    with pytest.raises(TypeError, match="a bug"):
+        config_file.load(str(tmp_path / "mine.py"))
+
+
+def test_what_no_library_raised_is_not_renamed():
+    with pytest.raises(UserError, match="damaged"), image_formats.reading():
+        raise SyntaxError("broken PNG file")
+    with pytest.raises(ZeroDivisionError), image_formats.reading():
+        raise ZeroDivisionError
