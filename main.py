@@ -65,6 +65,7 @@ def _log_to_stderr() -> None:
     package.setLevel(logging.INFO)
     package.propagate = False
     logging.getLogger("jax").setLevel(logging.WARNING)  # jax.distributed tells each step it takes
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it finds no home
 
 
 def _run() -> int:

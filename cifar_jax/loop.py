@@ -160,6 +160,7 @@ class Loop:
         state = state.replace(callbacks=updated)
         # The row first: a kill between the two costs a row that is cut and redone on resume; the
         # other way round, the row would be lost.
+        files.check_there(self.workdir)  # before its place is made anew, without its past
         writer.append(row)
         self.checkpoints.save(step, state, validation_accuracy=accuracy)
         return row, state

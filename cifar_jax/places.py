@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from etils import epath
@@ -54,7 +55,17 @@ def anywhere(path: epath.PathLike, name: str) -> epath.Path:
 def user_cache() -> Path:
     """Where this project keeps what it can make again.
 
+    A user who has no home, such as a number without a name in a container, gets a directory of
+    their own among the temporary files.
+
     Raises:
-      UserError: XDG_CACHE_HOME is no path of this machine.
+      UserError: XDG_CACHE_HOME is no path of this machine, or that directory is another user's.
     """
-    return local(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "XDG_CACHE_HOME") / "cifar_jax"
+    named = os.environ.get("XDG_CACHE_HOME")
+    if named or os.path.expanduser("~") != "~":
+        return local(named or "~/.cache", "XDG_CACHE_HOME") / "cifar_jax"
+    directory = Path(tempfile.gettempdir(), f"cifar_jax-{os.getuid()}")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if directory.stat().st_uid != os.getuid():  # who could hand us programs to run
+        raise UserError(f"{directory} is another user's: set XDG_CACHE_HOME to a place of your own")
+    return directory

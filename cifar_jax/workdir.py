@@ -168,13 +168,26 @@ def claimed(workdir: epath.Path, config: ConfigDict) -> Iterator[None]:
     """Makes `workdir` the home of a run of `config`, and keeps other processes from training there.
 
     Raises:
-      UserError: it cannot be written, another process trains there, or it holds a run of another
-        config by now.
+      UserError: it cannot be written, another process trains there, it holds a run of another
+        config by now, or it is renamed or deleted in between.
     """
     with locked(workdir):
         check_config(workdir, config)
         claim(workdir, config)
-        yield
+        try:
+            yield
+        except UserError:
+            check_there(workdir)  # or a write that failed would ask for room on the disk
+            raise
+
+
+def check_there(workdir: epath.Path) -> None:
+    """Raises UserError where a run's workdir has been renamed or deleted under it."""
+    if not (workdir / CONFIG).exists():
+        raise UserError(
+            f"{workdir} is gone, renamed or deleted while it was trained in: the run goes on from "
+            "its last checkpoint with --workdir=PLACE, where it is now"
+        )
 
 
 def claim(workdir: epath.Path, config: ConfigDict) -> None:

@@ -1,8 +1,10 @@
 """A whole run: what it writes, when it stops, what it refuses."""
 
 import dataclasses
+import itertools
 import json
 import os
+import shutil
 import signal
 
 import command_line
@@ -16,6 +18,7 @@ from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
 from cifar_jax.interrupt import Interrupted
+from cifar_jax.metrics_writer import MetricsWriter
 from configs import model1
 
 ROW_KEYS = {
@@ -250,3 +253,26 @@ def test_a_run_on_all_images_tests_its_last_epoch_and_test_time_augmentation_bes
     text = (tmp_path / "report.html").read_text()
     assert "all images train" in text and "with flip test-time augmentation" in text
     assert evaluate.run(workdir) == result
+
+
+@pytest.mark.parametrize(("how", "when"), [("renamed", "save"), ("deleted", "row")])
+def test_a_workdir_that_goes_is_told_and_stays_whole(config, tmp_path, monkeypatch, how, when):
+    """Before the row of an epoch, and between that and its checkpoint."""
+    config.epochs = 2
+    workdir, place = epath.Path(tmp_path) / "run", epath.Path(tmp_path) / "moved"
+    module, name = {"row": (evaluate, "cross_entropy"), "save": (MetricsWriter, "append")}[when]
+    called, calls = getattr(module, name), itertools.count()
+
+    def go(*args):
+        result = called(*args)
+        if next(calls) == 0:
+            workdir.rename(place) if how == "renamed" else shutil.rmtree(workdir)
+        return result
+
+    monkeypatch.setattr(module, name, go)
+    with pytest.raises(UserError, match=r"run is gone, renamed or deleted .* --workdir=PLACE"):
+        train.run(config, workdir)
+    assert not (workdir / "metrics.jsonl").exists()
+    monkeypatch.undo()
+    if how == "renamed":
+        assert train.run(config, place)["epochs"] == 2

@@ -1,0 +1,44 @@
+"""Where caches lie for a user without a home: a number without a name, as in containers."""
+
+import os
+import pathlib
+import pwd
+import stat
+import tempfile
+
+import pytest
+
+from cifar_jax import places
+from cifar_jax.errors import UserError
+
+
+@pytest.fixture
+def homeless(tmp_path, monkeypatch):
+    def nobody(_):
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / f"cifar_jax-{os.getuid()}"
+
+
+def test_a_user_without_a_home_has_a_private_place(homeless):
+    assert places.user_cache() == homeless == places.user_cache()
+    assert stat.S_IMODE(homeless.stat().st_mode) == 0o700
+    assert not pathlib.Path("~").exists()
+
+
+def test_what_was_named_comes_first(homeless, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/named")
+    assert places.user_cache() == pathlib.Path("/named/cifar_jax")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a directory away")
+def test_the_place_of_another_is_not_trusted(homeless):
+    homeless.mkdir()
+    os.chown(homeless, 12345, 12345)
+    with pytest.raises(UserError, match="is another user's: set XDG_CACHE_HOME"):
+        places.user_cache()
