@@ -7,7 +7,10 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 from benchmarks import peers
@@ -23,30 +26,41 @@ class WorkerFailed(Exception):
 
 
 class Worker:
-    """A process that makes steps of one network with one library. Use as a context manager."""
+    """A process that makes steps of one network with one library. Use as a context manager.
 
-    def __init__(self, peer: peers.Peer, job: Figures, tuned: bool):
+    It is killed `limit` seconds after its start.
+    """
+
+    def __init__(self, peer: peers.Peer, job: Figures, tuned: bool, limit: float | None = None):
         environment = {**os.environ, **dict(peer.variables)}
         environment.pop("GLIBC_TUNABLES", None)
         if tuned:
             environment["GLIBC_TUNABLES"] = memory.tunables("")
         self.batch_size = job["batch_size"]
+        self._errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would fill up
         self._process = subprocess.Popen(
             [peer.python(), str(peers.WORKERS / peer.worker), *peer.arguments],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
         )
-        self.build_seconds = self._ask(job)["build_seconds"]
+        self._end = threading.Timer(limit or threading.TIMEOUT_MAX, self._process.kill)
+        self._end.daemon = True
+        if limit:
+            self._end.start()
+        built = self._ask(job)
+        self.build_seconds, self.first_seconds = built["build_seconds"], built["first_seconds"]
 
     def __enter__(self) -> "Worker":
         return self
 
     def __exit__(self, *_) -> None:
+        self._end.cancel()
         self._process.kill()
         self._process.communicate()
+        self._errors.close()
 
     def _ask(self, question: Figures) -> Figures:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -56,8 +70,13 @@ class Worker:
             self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            _, errors = self._process.communicate()
-            raise WorkerFailed((errors.strip().splitlines() or ["no message"])[-1])
+            self._process.communicate()
+            self._end.cancel()
+            self._errors.seek(0)
+            errors = self._errors.read()
+            self._errors.close()
+            killed = "killed: " * (self._process.returncode == -signal.SIGKILL)
+            raise WorkerFailed(killed + (errors.strip().splitlines() or ["no message"])[-1])
         # Until it is asked again it must not disturb: some libraries' idle threads spin.
         self._process.send_signal(signal.SIGSTOP)
         return json.loads(line)
@@ -71,7 +90,8 @@ class Worker:
             setattr(self, f"_{what}_steps", steps)
         answer = self._ask({"do": what, "steps": steps})
         rate = steps * self.batch_size / answer["seconds"]
-        return {"images_per_second": rate, "peak_bytes": answer["peak_bytes"]}
+        peaks = {key: answer[key] for key in ("peak_bytes", "peak_device_bytes")}
+        return {"images_per_second": rate, **peaks}
 
     def latencies(self, what: str, steps: int) -> list[float]:
         """Seconds that each of so many steps takes, one after the other."""
@@ -83,45 +103,58 @@ def alternate(
     whats: Sequence[str],
     rounds: int,
     seconds: float,
+    limit: float | None = None,
+    starts: int = 1,
 ) -> tuple[dict[str, Figures], dict[str, str]]:
     """Measures every job in turn, `rounds` times, each time in another order.
 
     Args:
       jobs: name -> peer, job, whether with this project's memory settings.
+      limit: seconds until workers are killed; None: never.
+      starts: workers that may start at the same time.
 
     Returns:
-      For each name `build_seconds`, `peak_bytes` and, of each of `whats`, the rates of the rounds;
-      and, of those that failed, why.
+      For each name `build_seconds`, `first_seconds` (of two steps, with compilation), the peaks of
+      the host's and the device's memory and, of each of `whats`, the rates of the rounds; and, of
+      those that failed, why.
     """
     with contextlib.ExitStack() as stack:
-        workers, failures = start(stack, jobs, whats)
+        workers, failures = start(stack, jobs, whats, limit, starts)
         figures: dict[str, Figures] = {
-            name: {"build_seconds": worker.build_seconds} | {what: [] for what in whats}
+            name: {"build_seconds": worker.build_seconds, "first_seconds": worker.first_seconds}
+            | {what: [] for what in whats}
             for name, worker in workers.items()
         }
         for i in range(rounds):
             for name in rotated(list(workers), i):
                 for what in whats:
                     answer = workers[name].rate(what, seconds)
-                    figures[name][what].append(answer["images_per_second"])
-                    figures[name]["peak_bytes"] = answer["peak_bytes"]
+                    figures[name][what].append(answer.pop("images_per_second"))
+                    figures[name] |= answer
             print(f"  round {i + 1} of {rounds}", file=sys.stderr)
     return figures, failures
 
 
 def start(
-    stack: contextlib.ExitStack, jobs: Jobs, whats: Sequence[str]
+    stack: contextlib.ExitStack,
+    jobs: Jobs,
+    whats: Sequence[str],
+    limit: float | None = None,
+    starts: int = 1,
 ) -> tuple[dict[str, Worker], dict[str, str]]:
     """The jobs' workers, which live as long as `stack`; and, of those that failed, why."""
-    workers: dict[str, Worker] = {}
-    failures: dict[str, str] = {}
-    for name, (peer, job, tuned) in jobs.items():
+
+    def begin(name: str) -> Worker | str:
+        peer, job, tuned = jobs[name]
         try:
-            worker = Worker(peer, {**job, "kinds": list(whats)}, tuned)
-            workers[name] = stack.enter_context(worker)
+            return stack.enter_context(Worker(peer, {**job, "kinds": list(whats)}, tuned, limit))
         except (WorkerFailed, FileNotFoundError) as error:
-            failures[name] = str(error)
-    return workers, failures
+            return str(error)
+
+    with futures.ThreadPoolExecutor(starts) as pool:
+        begun = dict(zip(jobs, pool.map(begin, jobs), strict=True))
+    workers = {name: found for name, found in begun.items() if isinstance(found, Worker)}
+    return workers, {name: found for name, found in begun.items() if isinstance(found, str)}
 
 
 def rotated(names: list[str], by: int) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """JAX: this project's train step as the training loop calls it, or plain Flax as its examples do.
 
 Ours includes what the loop needs besides: the batch gathered from the data set on the device, its
-augmentation, the epoch's sums. Plain Flax gets one ready batch, as the other libraries do.
+augmentation, the epoch's sums; of "train" a step is a dispatch of as many as the job says. Plain
+Flax gets one ready batch, as the other libraries do.
 """
 
 import pathlib
@@ -24,6 +25,8 @@ _SHAPE, _CLASSES, _STEPS_PER_EPOCH = (32, 32, 3), 10, 20
 
 def _ours(job: dict) -> dict:
     config = networks.scaled(job["network"], job["width"])
+    config.dtype = job.get("dtype", "float32")
+    at_once = job.get("steps_per_dispatch", 1)
     batch_size = config.batch_size = job["batch_size"]
     images_number = job.get("images", _STEPS_PER_EPOCH * batch_size)
     mesh = sharding.make_mesh()
@@ -43,17 +46,18 @@ def _ours(job: dict) -> dict:
     order = rng.permutation(images_number)[: images_number // batch_size * batch_size]
     order = order.reshape(-1, batch_size).astype(np.int32)
     arrays, order = jax.device_put(((images, labels), order), sharding.replicated(mesh))
+    ready = list(order[:_STEPS_PER_EPOCH])
     current = create()
 
     def train(n: int) -> None:
         nonlocal current
         for _ in range(n):
-            current, sums = train_steps(current, arrays, order, 1)
+            current, sums = train_steps(current, arrays, order, at_once)
         jax.block_until_ready(sums)
 
     def infer(n: int) -> None:
         variables = current.variables()
-        logits = [eval_step(variables, arrays[0], order[i % len(order)]) for i in range(n)]
+        logits = [eval_step(variables, arrays[0], ready[i % len(ready)]) for i in range(n)]
         jax.block_until_ready(logits)
 
     def batch_of(arrays, order, step):
@@ -68,7 +72,10 @@ def _ours(job: dict) -> dict:
     def get(n: int) -> None:
         jax.block_until_ready([get_batch(arrays, order, i) for i in range(n)])
 
-    return {"train": train, "infer": infer, "batch": get}
+    def peak() -> int | None:
+        return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+    return {"train": train, "infer": infer, "batch": get, "peak_device_bytes": peak}
 
 
 class _Plain(nn.Module):

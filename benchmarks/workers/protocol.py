@@ -10,13 +10,15 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 
-def serve(build: Callable[[dict], dict[str, Callable[[int], None]]]) -> None:
+def serve(build: Callable[[dict], dict[str, Callable[..., Any]]]) -> None:
     """Builds the job's network, then times `n` steps of one kind at a time: "train", "infer".
 
     `build(job)` returns the kinds as functions that make n steps and return when they are done. Of
     "serve" a step takes a batch from numpy and gives logits back to numpy, one after the other.
+    "peak_device_bytes", where it is among them, tells what the device's memory held at most.
     """
     # What libraries print must not be taken for answers.
     answers = os.fdopen(os.dup(1), "w")
@@ -28,9 +30,13 @@ def serve(build: Callable[[dict], dict[str, Callable[[int], None]]]) -> None:
     job = json.loads(sys.stdin.readline())
     began = time.perf_counter()
     run = build(job)
+    peak_device_bytes = run.pop("peak_device_bytes", lambda: None)
+    first = {}  # kind -> seconds
     for kind in job.get("kinds", run):
+        start = time.perf_counter()
         run[kind](2)  # compiles
-    answer({"build_seconds": time.perf_counter() - began})
+        first[kind] = time.perf_counter() - start
+    answer({"build_seconds": time.perf_counter() - began, "first_seconds": first})
     for line in sys.stdin:
         command = json.loads(line)
         run[command["do"]](1)  # it slept while others ran: caches and clock are theirs
@@ -41,4 +47,5 @@ def serve(build: Callable[[dict], dict[str, Callable[[int], None]]]) -> None:
             ends.append(time.perf_counter())
         each = [end - start for start, end in zip([began, *ends], ends, strict=False)]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        answer({"seconds": sum(each), "each": each, "peak_bytes": peak})
+        figures = {"seconds": sum(each), "each": each, "peak_bytes": peak}
+        answer({**figures, "peak_device_bytes": peak_device_bytes()})
