@@ -132,6 +132,8 @@ def _resume(part: Part) -> None:
             }
 
     settings = {"as it comes": "", "deterministic": "--xla_gpu_deterministic_ops=true"}
+    if part.small:
+        del settings["deterministic"]  # of GPUs alone
     with futures.ThreadPoolExecutor(len(settings)) as pool:  # no times are taken
         work = [lambda limit, option=option: compare(option, limit) for option in settings.values()]
         list(pool.map(part.measure, settings, work))
@@ -154,9 +156,10 @@ def _seeds(part: Part) -> None:
     def rate(number: int, limit: float) -> Figures:
         config = _TINY if part.small else "configs/model1.py"
         last = 3 if part.small else 8
+        overrides = ["--config.epochs=40", "--config.checkpoint.every_steps=0"]
         with tempfile.TemporaryDirectory() as home:
             arguments = [f"--config={config}", f"--workdir={home}", f"--config.seeds={number}"]
-            seconds = parts.train([*arguments, "--config.epochs=40"], limit, stop=f"epoch {last}/")
+            seconds = parts.train([*arguments, *overrides], limit, stop=f"epoch {last}/")
             rows = parts.rows(pathlib.Path(home, "seed-0" if number > 1 else "."))
         each = statistics.median(row["images_per_second"] for row in rows[1:])
         return {"seeds": number, "images_per_second": number * each, "seconds": seconds}
