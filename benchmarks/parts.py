@@ -63,25 +63,25 @@ def run(
       Exit status, lines of both its outputs, and the seconds to the first step and to the end.
     """
     began, lines, seconds = time.monotonic(), [], {}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-u", *command],
         cwd=peers.ROOT,
         env={**os.environ, **(variables or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    timer = threading.Timer(limit, process.kill)
-    timer.start()
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line.rstrip())
-        if "first step done" in line:
-            seconds["to_first_step"] = time.monotonic() - began
-        if stop and stop in line:
-            process.send_signal(signal.SIGTERM)
-    status = process.wait()
-    timer.cancel()
+    ) as process:
+        timer = threading.Timer(limit, process.kill)
+        timer.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if "first step done" in line:
+                seconds["to_first_step"] = time.monotonic() - began
+            if stop and stop in line:
+                process.send_signal(signal.SIGTERM)
+        status = process.wait()
+        timer.cancel()
     return status, lines, seconds | {"whole_command": time.monotonic() - began}
 
 
