@@ -76,7 +76,7 @@ def _run() -> int:
         assert isinstance(leaving.code, int | None), leaving.code
         return leaving.code or 0
     except UserError as error:
-        print(f"error: {terminal.printable(error)}", file=sys.stderr)
+        terminal.say(f"error: {terminal.printable(error)}", sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED

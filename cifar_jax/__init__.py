@@ -11,10 +11,12 @@ model.predict(images)  # uint8 [N, 32, 32, 3] -> float32 [N, 10], in the order o
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from etils import epath
+
     from cifar_jax.trained import Trained
 
 
-def load(workdir: str) -> "Trained":
+def load(workdir: "epath.PathLike") -> "Trained":
     """The trained network of a run; see `cifar_jax.trained.load`."""
     from cifar_jax import trained  # here, so that a part of the package needs not all of it
 

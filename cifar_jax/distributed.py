@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from cifar_jax.errors import TRY_AGAIN, UserError
+from cifar_jax.terminal import printable, say
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _SHUTDOWN_SECONDS = 20
@@ -76,11 +77,10 @@ def start(timeout: float) -> None:
 
     def give_up() -> None:
         whom = found.get("coordinator_address", "the other processes")
-        print(
-            f"error: no answer from {whom} within {timeout:g} s: start all processes of the run at "
-            "once, let them reach each other, or raise --join_timeout",
-            file=sys.stderr,
-            flush=True,
+        say(
+            f"error: no answer from {printable(whom)} within {timeout:g} s: start all processes of "
+            "the run at once, let them reach each other, or raise --join_timeout",
+            sys.stderr,
         )
         os._exit(TRY_AGAIN)
 

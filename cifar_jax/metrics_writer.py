@@ -16,6 +16,7 @@ from tqdm import tqdm
 from cifar_jax import checked, distributed, workdir_schema
 from cifar_jax import workdir as files
 from cifar_jax.forms import Damaged
+from cifar_jax.terminal import printable
 
 _log = logging.getLogger(__name__)
 
@@ -196,7 +197,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Prints a line that stays, above the live one."""
         if distributed.is_writer():
-            tqdm.write(line, file=sys.stdout)
+            tqdm.write(printable(line), file=sys.stdout)
             sys.stdout.flush()
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from cifar_jax import config_file, places
 from cifar_jax.errors import BAD_INPUT, SOME_FAILED, TRY_AGAIN, UserError, missing
+from cifar_jax.terminal import printable, say
 
 _BEGAN = time.monotonic()
 # The command line with its flag files read, which main.py fills in before it parses: absl looks at
@@ -142,7 +143,7 @@ def _train(_: list[str]) -> int:
     try:
         run(config, _directory(_WORKDIR.value or f"runs/{name}"), _BEGAN)
     except Interrupted as interruption:
-        print(interruption, file=sys.stderr)
+        say(printable(interruption), sys.stderr)
         return TRY_AGAIN
     return 0
 
@@ -160,7 +161,7 @@ def _evaluate(_: list[str]) -> int:
 
         text = evaluate.describe(evaluate.run(workdir, data))
     if distributed.is_writer():
-        print(text)
+        say(text)
     return 0
 
 
@@ -181,7 +182,8 @@ def _export(_: list[str]) -> int:
 
     output_format = _FORMAT.value or MODES["export"].formats[0]
     workdir = _directory(_WORKDIR.value)
-    print(export.run(workdir, output_format, _OUTPUT.value, _data_dir(), _FORCE.value))
+    line = export.run(workdir, output_format, _OUTPUT.value, _data_dir(), _FORCE.value)
+    say(printable(line))
     return 0
 
 
@@ -190,9 +192,10 @@ def _report(_: list[str]) -> int:
 
     runs = [_directory(path) for path in _WORKDIRS.value]
     if runs:
-        print(page.compare(runs, _directory(_WORKDIR.value or runs[0].parent)))
+        path = page.compare(runs, _directory(_WORKDIR.value or runs[0].parent))
     else:
-        print(page.run(_directory(_WORKDIR.value), _data_dir()))
+        path = page.run(_directory(_WORKDIR.value), _data_dir())
+    say(printable(path))
     return 0
 
 

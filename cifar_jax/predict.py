@@ -18,7 +18,7 @@ from tqdm import tqdm
 from cifar_jax import images, trained
 from cifar_jax.errors import UserError
 from cifar_jax.image_paths import find
-from cifar_jax.terminal import printable
+from cifar_jax.terminal import printable, say
 
 FORMATS = ("table", "json", "csv")
 _DECODERS = 4  # threads; each holds a picture within the limits of `images.decode`
@@ -61,7 +61,7 @@ def run(
         try:
             paths += find(argument)
         except UserError as error:
-            print(f"error: {printable(error)}", file=sys.stderr)
+            say(f"error: {printable(error)}", sys.stderr)
             failures += 1
     if not paths:
         return 0, failures

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from cifar_jax import names, published, readme_tables, reference
 from cifar_jax.errors import BAD_INPUT, UserError
+from cifar_jax.terminal import printable, say
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -89,10 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, results, readme = parser.parse_args(arguments), ROOT / "results", ROOT / "README.md"
     try:
         if options.add:
-            print(published.add(options.add, results))
+            say(printable(published.add(options.add, results)))
         text, reports = updated(readme.read_text(), results), classification_reports(results)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {printable(error)}", sys.stderr)
         return BAD_INPUT
     readme.write_text(text)
     (results / "README.md").write_text(reports)

@@ -41,6 +41,7 @@ from cifar_jax.interrupt import Interrupted, StopRequest
 from cifar_jax.loop import Loop
 from cifar_jax.metrics_writer import MetricsWriter, Progress, whole_epochs
 from cifar_jax.state import TrainState
+from cifar_jax.terminal import printable, say
 from cifar_jax.workdir_schema import SEEDS, SUMMARIZED
 
 
@@ -90,7 +91,7 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
         raise UserError("config.seeds is for one process: start a run of its own for each seed")
     summary = read_or_set_aside(workdir / files.SEEDS, SEEDS)
     if summary:
-        print(f"{workdir} holds the finished runs of this config", describe(summary), sep="\n")
+        say(f"{printable(workdir)} holds the finished runs of this config\n{describe(summary)}")
         return summary
 
     with StopRequest() as stop, contextlib.ExitStack() as resources:
@@ -100,7 +101,7 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
         experiments = [experiment.build(member, dataset) for member in _configs(config)]
         resources.enter_context(files.claimed(workdir, config))
         members = [resources.enter_context(_member(exp, workdir, stop)) for exp in experiments]
-        print(members[0].exp.describe(members[0].state), flush=True)
+        say(members[0].exp.describe(members[0].state))
         _train(members, stop)
         results = [evaluate.final_test(m.exp, m.checkpoints, m.workdir, m.epochs) for m in members]
 
@@ -111,8 +112,9 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
         environment.record_end(member.workdir, time.monotonic() - began)
         page.write(member.workdir, member.exp)
     files.write_json(workdir / files.SEEDS, summary)
-    print(describe(summary))
-    print(f"everything is in {page.compare([m.workdir for m in members], workdir)}")
+    say(describe(summary))
+    path = page.compare([m.workdir for m in members], workdir)
+    say(f"everything is in {printable(path)}")
     return summary
 
 

@@ -12,6 +12,7 @@ import sys
 from typing import TextIO, cast
 
 from cifar_jax.errors import CUT_OFF
+from cifar_jax.terminal import say
 
 
 class CutOff(Exception):
@@ -71,7 +72,7 @@ def close(status: int) -> int:
     if fault is None:
         return status
     if not (_output().needed and isinstance(fault, BrokenPipeError)):  # `head` has seen enough
-        print(f"error: cannot write standard output ({fault.strerror})", file=sys.stderr)
+        say(f"error: cannot write standard output ({fault.strerror})", sys.stderr)
     return status or CUT_OFF
 
 

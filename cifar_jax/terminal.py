@@ -2,12 +2,24 @@
 
 import logging
 import re
+import sys
+from typing import TextIO
 
 # Control characters (escape sequences begin with one), ends of lines, what turns the direction of
 # text around, and bytes that are no UTF-8.
 _UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Prints lines, at once. A name in them that could hold a line's end goes through `printable`.
+
+    Args:
+      file: None: standard output.
+    """
+    lines = map(printable, str(text).split("\n"))
+    print("\n".join(lines), file=file or sys.stdout, flush=True)
 
 
 def printable(text: object) -> str:

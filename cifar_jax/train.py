@@ -17,6 +17,7 @@ from cifar_jax.experiment import Experiment
 from cifar_jax.interrupt import StopRequest
 from cifar_jax.loop import Loop
 from cifar_jax.metrics_writer import whole_epochs
+from cifar_jax.terminal import printable, say
 from cifar_jax.workdir_schema import RESULT
 
 
@@ -43,8 +44,8 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
     if (workdir / files.RESULT).exists():
         result = read_json(workdir / files.RESULT, RESULT)
         if writes:
-            print(f"{workdir} holds the finished run of this config")
-            print(evaluate.describe(result))
+            say(f"{printable(workdir)} holds the finished run of this config")
+            say(evaluate.describe(result))
             if not (workdir / files.REPORT).exists():
                 _report(workdir, experiment.build(config, run_data.load(config, workdir)))
         return result
@@ -66,7 +67,7 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
             checkpoints.forget_after(step)
             if writes:
                 environment.record(workdir, " ".join(sys.argv), step)
-                print(exp.describe(state), flush=True)
+                say(exp.describe(state))
 
             # -------------------------------------------------------- the loop
             loop = Loop(exp, checkpoints, stop, workdir)
@@ -78,7 +79,7 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
 
     # ---------------------------------------------------------------- the report
     if writes:
-        print(evaluate.describe(result))
+        say(evaluate.describe(result))
         environment.record_end(workdir, time.monotonic() - began)
         _report(workdir, exp)
     distributed.wait("all written")
@@ -88,4 +89,5 @@ def run(config: ConfigDict, workdir: epath.Path, began: float | None = None) -> 
 def _report(workdir: epath.Path, exp: Experiment) -> None:
     from cifar_jax.report import page  # draws with a library that nothing else needs
 
-    print(f"everything is in {workdir}, for reading in {page.write(workdir, exp).name}")
+    page_name = page.write(workdir, exp).name
+    say(f"everything is in {printable(workdir)}, for reading in {page_name}")

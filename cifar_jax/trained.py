@@ -8,7 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, UInt8
@@ -64,7 +63,7 @@ class Trained:
         return logits
 
     @settings.pinned()
-    def logits(self, images: npt.ArrayLike) -> Float32[np.ndarray, "n k"]:
+    def logits(self, images: Any) -> Float32[np.ndarray, "n k"]:
         """The logits of any number of images.
 
         Args:
@@ -91,7 +90,7 @@ class Trained:
             raise UserError(f"the network of {self.workdir} gives NaN or infinity: train it again")
         return logits
 
-    def predict(self, images: npt.ArrayLike) -> Float32[np.ndarray, "n k"]:
+    def predict(self, images: Any) -> Float32[np.ndarray, "n k"]:
         """The probabilities of the classes, in the order of `class_names`; rows add up to 1.
 
         Args:
@@ -99,7 +98,7 @@ class Trained:
         """
         return softmax(self.logits(images), axis=1)
 
-    def _checked(self, images: npt.ArrayLike) -> UInt8[np.ndarray, "n h w c"]:
+    def _checked(self, images: Any) -> UInt8[np.ndarray, "n h w c"]:
         wanted = f"images uint8 [N, {', '.join(map(str, self.image_shape))}]"
         try:
             array = np.asarray(images)

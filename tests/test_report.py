@@ -265,6 +265,20 @@ def test_the_confusion_figure_has_every_number_and_a_description():
 
 
 # ---------------------------------------------------------------------------- several
+def test_a_comparison_replaces_no_page_of_the_user(finished, tmp_path):
+    """It lies beside the runs, where anything may lie; its own is replaced, old ones, too."""
+    path = page.compare([finished], epath.Path(tmp_path))
+    assert page.compare([finished], epath.Path(tmp_path)) == path
+    (tmp_path / "comparison.html").write_text(
+        "<title>Comparison of runs</title>, of an old version"
+    )
+    page.compare([finished], epath.Path(tmp_path))
+    (tmp_path / "comparison.html").write_text("<title>My comparison</title>")
+    with pytest.raises(UserError, match=r"comparison.html is no comparison of runs: move it, or"):
+        page.compare([finished], epath.Path(tmp_path))
+    assert (tmp_path / "comparison.html").read_text() == "<title>My comparison</title>"
+
+
 def test_a_comparison_overlays_runs_and_names_what_differs(finished, workdir):
     edit(workdir / "config.json", lambda c: c["optimizer"].update(learning_rate=0.02))
     edit(workdir / "result.json", lambda r: r["classification_report"]["3"].update(recall=0.125))

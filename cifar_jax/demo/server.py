@@ -16,6 +16,7 @@ from cifar_jax import images, run_data, trained
 from cifar_jax.demo import examples, page
 from cifar_jax.demo.gate import Gate
 from cifar_jax.errors import UserError
+from cifar_jax.terminal import say
 
 HOST = "127.0.0.1"
 
@@ -52,7 +53,7 @@ def run(workdirs: Sequence[epath.Path], port: int, data_dir: str = "") -> None:
             timeout_graceful_shutdown=1,
             proxy_headers=False,
         )
-        print(f"http://{HOST}:{listening.getsockname()[1]}/ is ready; Ctrl-C ends it", flush=True)
+        say(f"http://{HOST}:{listening.getsockname()[1]}/ is ready; Ctrl-C ends it")
         uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -30,6 +30,9 @@ from cifar_jax.report.evidence import Run
 from cifar_jax.report.pictures import Gallery
 
 _log = logging.getLogger(__name__)
+# What tells a page that may be replaced from one that a user has put in its place.
+_GENERATOR = b'<meta name="generator" content="cifar-jax">'
+_TITLE = b"<title>Comparison of runs</title>"
 _CONFUSIONS = 20  # rows of the table of the most frequent ones
 
 _TEMPLATES = jinja2.Environment(
@@ -122,8 +125,13 @@ def compare(workdirs: Sequence[epath.Path], directory: epath.Path) -> epath.Path
     """Writes `comparison.html` of several runs into `directory`.
 
     Raises:
-      UserError: a workdir has no run or no epoch of it, or the runs know different classes.
+      UserError: a workdir has no run or no epoch of it, the runs know different classes, or the
+        directory has another page of this name.
     """
+    path = directory / files.COMPARISON
+    # The second is of pages from before the first.
+    if path.is_file() and not any(mark in path.read_bytes() for mark in (_GENERATOR, _TITLE)):
+        raise UserError(f"{path} is no comparison of runs: move it, or choose another --workdir")
     runs = [evidence.load(workdir) for workdir in workdirs]
     finished = [run for run in runs if run.result]
     classes = {_class_names(run.result): run.name for run in finished if run.result}
@@ -136,7 +144,7 @@ def compare(workdirs: Sequence[epath.Path], directory: epath.Path) -> epath.Path
     }
     return _render(
         "comparison.html",
-        directory / files.COMPARISON,
+        path,
         title="Comparison of runs",
         runs=runs,
         finished=finished,

@@ -1,0 +1,183 @@
+"""What `load`, `images.decode` and `Trained.predict` take as their docstrings say, or refuse."""
+
+import contextlib
+import gzip
+import io
+import pathlib
+import tempfile
+import zipfile
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from etils import epath
+from PIL import Image
+
+import cifar_jax
+from cifar_jax import images, train
+from cifar_jax.data import sources
+from cifar_jax.errors import UserError
+
+PIXELS, _ = tiny.images_and_labels(3, seed=5)
+SHAPE = PIXELS.shape[1:]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("library")
+    with mock.patch.object(sources, "load", return_value=tiny.dataset()):
+        train.run(tiny.config({"epochs": 1}), epath.Path(directory))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+    return cifar_jax.load(str(workdir))
+
+
+def one_line(caught) -> str:
+    text = str(caught.value)
+    assert text and "\n" not in text
+    return text
+
+
+# ---------------------------------------------------------------------------- decode
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "picture.png"
+    Image.fromarray(PIXELS[0]).save(path)
+    with gzip.open(path.with_suffix(".gz"), "wb") as packed:
+        packed.write(path.read_bytes())
+    with zipfile.ZipFile(path.with_suffix(".zip"), "w") as archive:
+        archive.write(path, "picture.png")
+    return path
+
+
+class Dribble:
+    """A stream that gives less than it is asked for, as a socket does, and is of no class of io."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def read(self, _):
+        part, self.data = self.data[:7], self.data[7:]
+        return part
+
+
+def temporary(path):
+    stream = tempfile.NamedTemporaryFile()
+    stream.write(path.read_bytes())
+    stream.seek(0)
+    return stream
+
+
+SOURCES = {
+    "str": str,
+    "Path": pathlib.Path,
+    "epath": epath.Path,
+    "bytes": lambda path: path.read_bytes(),
+    "bytearray": lambda path: bytearray(path.read_bytes()),
+    "memoryview": lambda path: memoryview(path.read_bytes()),
+    "slice of a memoryview": lambda path: memoryview(b"x" + path.read_bytes())[1:],
+    "BytesIO": lambda path: io.BytesIO(path.read_bytes()),
+    "open": lambda path: open(path, "rb"),
+    "unbuffered": lambda path: open(path, "rb", buffering=0),
+    "gzip": lambda path: gzip.open(path.with_suffix(".gz")),
+    "zip": lambda path: zipfile.ZipFile(path.with_suffix(".zip")).open("picture.png"),
+    "temporary": temporary,
+    "dribble": lambda path: Dribble(path.read_bytes()),
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_decode_takes_a_path_the_content_or_a_stream(file, kind):
+    with contextlib.ExitStack() as stack:
+        source = SOURCES[kind](file)
+        if hasattr(source, "close"):
+            stack.callback(source.close)
+        np.testing.assert_array_equal(images.decode(source, SHAPE), PIXELS[0])
+
+
+@pytest.mark.parametrize(("source", "reason"), [
+    (lambda: Image.fromarray(PIXELS[0]), "Image is no image file: give its path, its bytes or a"),
+    (lambda: PIXELS[0], "ndarray is no image file"),
+    (lambda: None, "NoneType is no image file"),
+    (lambda: 3, "int is no image file"),
+    (lambda: [b"x"], "list is no image file"),
+    (lambda: io.StringIO("x"), "a stream of text is no image file: open it in binary mode"),
+    (lambda: io.BytesIO(), "empty"),
+    (lambda: bytearray(), "empty"),
+    (lambda: "", "cannot be read"),
+    (lambda: "/", "cannot be read (Is a directory)"),
+    (lambda: "nowhere.png", "cannot be read (No such file or directory)"),
+    (lambda: "a\0b", "no path of a file"),
+    (lambda: "/dev/zero", "a pipe, socket or device"),
+])  # fmt: skip
+def test_decode_refuses_what_it_does_not_take(source, reason):
+    with pytest.raises(UserError) as caught:
+        images.decode(source(), SHAPE)
+    assert one_line(caught).startswith(reason)
+
+
+def test_an_unknown_fit_is_refused(file):
+    with pytest.raises(UserError, match="fit='stretch' is none of crop, whole"):
+        images.decode(file, SHAPE, "stretch")
+
+
+# ---------------------------------------------------------------------------- predict
+READ_ONLY = PIXELS.copy()
+READ_ONLY.flags.writeable = False
+
+
+@pytest.mark.parametrize("given", [
+    list(PIXELS), tuple(PIXELS), jax.numpy.asarray(PIXELS), READ_ONLY,
+    np.asfortranarray(PIXELS), np.repeat(PIXELS, 2, axis=2)[:, :, ::2], PIXELS[::-1][::-1],
+], ids=["list", "tuple", "jax", "read-only", "fortran", "strided", "reversed"])  # fmt: skip
+def test_predict_takes_an_array_or_a_list_of_images(model, given):
+    np.testing.assert_allclose(model.predict(given), model.predict(PIXELS), atol=1e-6)
+
+
+@pytest.mark.parametrize(("given", "reason"), [
+    (PIXELS[0], "uint8 [8, 8, 3]; put a single image into a list"),
+    (PIXELS / 255, "float64 [3, 8, 8, 3]; convert them to whole numbers from 0 to 255"),
+    (PIXELS.astype(np.float32) * np.nan, "float32 [3, 8, 8, 3]; convert them"),
+    (PIXELS.astype(np.int64), "int64 [3, 8, 8, 3]; convert them"),
+    (PIXELS > 99, "bool [3, 8, 8, 3]; convert them"),
+    (PIXELS.transpose(0, 3, 1, 2), "uint8 [3, 3, 8, 8]"),
+    (PIXELS[..., :1], "uint8 [3, 8, 8, 1]"),
+    (PIXELS[None], "uint8 [1, 3, 8, 8, 3]"),
+    (PIXELS.tobytes(), "|S"),
+    (["cat.png"], "<U7 [1]"),
+    ([], "float64 [0]"),
+    (3, "int64 []"),
+    ([PIXELS[0], PIXELS[0, 1:]], "setting an array element with a sequence"),
+])  # fmt: skip
+def test_predict_refuses_what_it_does_not_take(model, given, reason):
+    for call in (model.predict, model.logits):
+        with pytest.raises(UserError) as caught:
+            call(given)
+        text = one_line(caught)
+        assert "takes images uint8 [N, 8, 8, 3]: " in text and reason in text
+
+
+def test_no_image_has_no_answer(model):
+    assert model.predict(PIXELS[:0]).shape == (0, 4)
+
+
+# ---------------------------------------------------------------------------- load
+def test_load_takes_a_path_of_any_kind(workdir, model, monkeypatch):
+    monkeypatch.setenv("HOME", str(workdir.parent))
+    for path in (workdir, epath.Path(workdir), f"{workdir}/", f"~/{workdir.name}"):
+        assert cifar_jax.load(path).epoch == model.epoch
+    monkeypatch.chdir(workdir)
+    assert cifar_jax.load(".").class_names == model.class_names
+
+
+def test_load_refuses_what_is_no_run(workdir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path, tmp_path / "nowhere", workdir / "config.json", "", "~nobody-here/run"):
+        with pytest.raises(UserError, match="no run in .* train one there first"):
+            cifar_jax.load(path)
+    assert list(tmp_path.iterdir()) == []
