@@ -266,10 +266,10 @@ def test_a_workdir_that_goes_is_told_and_stays_whole(config, tmp_path, monkeypat
     def go(*args):
         result = called(*args)
         if next(calls) == 0:
-            # A save may be in flight, which puts files where others are just deleted.
-            workdir.rename(place) if how == "renamed" else shutil.rmtree(
-                workdir, ignore_errors=True
-            )
+            if how == "renamed":
+                workdir.rename(place)
+            else:  # beside a save in flight, which may put files where others are just deleted
+                shutil.rmtree(workdir, ignore_errors=True)
         return result
 
     monkeypatch.setattr(module, name, go)
