@@ -101,7 +101,8 @@ def _read(source: Any) -> bytes:
         raise UserError(f"{kind} is no image file: give its path, its bytes or a binary stream")
     data = bytearray()
     try:
-        while len(data) <= MAX_BYTES and (part := source.read(_PART)):
+        # One byte more than is allowed tells that there are too many.
+        while (left := MAX_BYTES + 1 - len(data)) and (part := source.read(min(left, _PART))):
             if not isinstance(part, bytes):
                 raise UserError("a stream of text is no image file: open it in binary mode, 'rb'")
             data += part

@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from typing import TextIO
+from typing import Any
 
 # Control characters (escape sequences begin with one), ends of lines, what turns the direction of
 # text around, and bytes that are no UTF-8.
@@ -12,11 +12,11 @@ _UNSAFE = re.compile(
 )
 
 
-def say(text: object, file: TextIO | None = None) -> None:
+def say(text: object, file: Any = None) -> None:
     """Prints lines, at once. A name in them that could hold a line's end goes through `printable`.
 
     Args:
-      file: None: standard output.
+      file: a text stream, or what stands in for one; None: standard output.
     """
     lines = map(printable, str(text).split("\n"))
     print("\n".join(lines), file=file or sys.stdout, flush=True)

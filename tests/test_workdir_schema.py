@@ -40,7 +40,7 @@ from cifar_jax import (
 from cifar_jax import workdir as files
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
-from cifar_jax.report import evidence, figures, page
+from cifar_jax.report import evidence, figures, page, svg
 
 NEEDED = {  # by mode: the files that it cannot do without; all others only inform it
     "train": {files.CONFIG, files.RESULT},
@@ -85,7 +85,7 @@ def stand_ins():
     with (
         mock.patch.object(sources, "load", lambda _: tiny.dataset()),
         mock.patch.object(steps, "make_eval_step", make_eval_step),
-        mock.patch.object(figures, "_svg", lambda figure, text: Markup(text)),
+        mock.patch.object(svg, "draw", lambda figure, text: Markup(text)),
         mock.patch.dict(robustness.SUITES, {"corruptions": SUITE}),
         mock.patch.object(page.summary, "layers", lambda *_: []),
     ):
