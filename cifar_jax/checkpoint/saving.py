@@ -19,7 +19,9 @@ from cifar_jax.checkpoint.reading import Reader, Restored
 from cifar_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
-_STATUS = re.compile("[A-Z_]+: ")  # what tensorstore begins a ValueError with, where storage fails
+# What a ValueError begins with where storage fails: tensorstore's statuses, and orbax' word for a
+# directory that is gone.
+_STORAGE = re.compile("[A-Z_]+: |Checkpoint directory does not exist")
 _ATTEMPTS = 3
 
 
@@ -80,7 +82,7 @@ class Checkpoints(Reader):
         try:
             yield
         except (OSError, ValueError) as error:
-            if isinstance(error, ValueError) and not _STATUS.match(str(error)):
+            if isinstance(error, ValueError) and not _STORAGE.match(str(error)):
                 raise
             raise UserError(
                 f"cannot save a checkpoint in {self.directory} "
