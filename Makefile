@@ -42,7 +42,7 @@ lint: install-dev
 	@$(BIN)/python -m basedpyright
 
 results: install-run
-	@$(BIN)/python -m cifar_jax.results
+	@$(BIN)/python -m tools.results
 	@$(BIN)/python -m benchmarks.table
 
 # Half an hour on two cores that do nothing else.

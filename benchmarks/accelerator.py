@@ -28,7 +28,7 @@ from absl import app, flags
 
 from benchmarks import machine, networks, parts, peers, session
 from benchmarks.parts import Figures, Part
-from cifar_jax import workdir as files
+from cifar_jax.runtime import workdir as files
 
 _STEPS = 50  # of a dispatch, as the training loop has it on an accelerator
 _TINY = "tests/configs/tiny.py"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import machine, schema
-from cifar_jax.results import between
+from tools.results import between
 
 # Of one chip, as published: bfloat16 FLOP/s, bytes/s of its memory, and bytes/s that it sends and
 # receives over all its links of one dimension.

@@ -22,9 +22,13 @@ from absl import app, flags
 from etils import epath
 
 from benchmarks import machine, networks, peers, session
-from cifar_jax import config_tree, models, state, trained, weights, workdir_schema
-from cifar_jax import workdir as files
+from cifar_jax import models
+from cifar_jax.config import tree as config_tree
+from cifar_jax.evaluation import trained
 from cifar_jax.export import onnx_format, onnx_int8_format, stablehlo_format
+from cifar_jax.runtime import weights, workdir_schema
+from cifar_jax.runtime import workdir as files
+from cifar_jax.training import state
 
 _NETWORKS = flags.DEFINE_list("networks", ["model1", "final", "speedrun"], "which networks")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each", lower_bound=1)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from benchmarks.peers import ROOT
-from cifar_jax import environment, workdir
+from cifar_jax.runtime import environment, workdir
 
 RESULTS = ROOT / "results" / "benchmarks"
 

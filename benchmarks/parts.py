@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import machine, peers, session
-from cifar_jax import workdir as files
 from cifar_jax.errors import TRY_AGAIN
+from cifar_jax.runtime import workdir as files
 
 Figures = dict[str, Any]
 _LEAST = 10.0  # seconds under which nothing is begun

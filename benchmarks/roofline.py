@@ -15,7 +15,9 @@ from absl import app, flags
 from jax.sharding import AxisType
 
 from benchmarks import chips, machine
-from cifar_jax import experiment, optim, sharding, state, steps
+from cifar_jax.optim import chain as optim
+from cifar_jax.runtime import sharding
+from cifar_jax.training import experiment, state, steps
 from configs import final, model1, speedrun94, speedrun96
 
 _OUTPUT = flags.DEFINE_string("output", str(machine.RESULTS / "roofline.json"), "where to write")

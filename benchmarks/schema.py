@@ -7,7 +7,6 @@ from typing import Any
 from etils import epath
 
 from benchmarks import session
-from cifar_jax import checked
 from cifar_jax.forms import (
     FLAG,
     POSITIVE,
@@ -21,6 +20,7 @@ from cifar_jax.forms import (
     or_null,
     whole,
 )
+from cifar_jax.runtime import checked
 
 _REMEDY = "restore it, or measure again with `make bench`"
 _COUNT = whole(1, 2**62)

@@ -14,7 +14,7 @@ from concurrent import futures
 from typing import Any
 
 from benchmarks import peers
-from cifar_jax import memory
+from cifar_jax.runtime import memory
 
 Figures = dict[str, Any]
 Jobs = dict[str, tuple[peers.Peer, Figures, bool]]

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks import chips, machine, schema, session
 from benchmarks.peers import PEERS, ROOT
 from cifar_jax.errors import UserError
-from cifar_jax.results import between
+from tools.results import between
 
 _COME, _SAME = session.SETTINGS
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from etils import epath
 
-    from cifar_jax.trained import Trained
+    from cifar_jax.evaluation.trained import Trained
 
 
 def load(workdir: "epath.PathLike") -> "Trained":
-    """The trained network of a run; see `cifar_jax.trained.load`."""
-    from cifar_jax import trained  # here, so that a part of the package needs not all of it
+    """The trained network of a run; see `cifar_jax.evaluation.trained.load`."""
+    from cifar_jax.evaluation import trained
 
     return trained.load(workdir)

@@ -6,15 +6,19 @@ What a mode needs is imported when it runs, so that a wrong flag is answered at 
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
-from cifar_jax import config_file, places
+from cifar_jax import places
+from cifar_jax.config import files as config_file
 from cifar_jax.errors import BAD_INPUT, SOME_FAILED, TRY_AGAIN, UserError, missing
 from cifar_jax.terminal import printable, say
+
+if TYPE_CHECKING:
+    from cifar_jax.training.experiment import Experiment
 
 _BEGAN = time.monotonic()
 # The command line with its flag files read, which main.py fills in before it parses: absl looks at
@@ -132,32 +136,49 @@ def check(name: str, arguments: list[str]) -> None:
 
 
 def _train(_: list[str]) -> int:
-    from cifar_jax import seeds, train
-    from cifar_jax.interrupt import Interrupted
+    from cifar_jax.runtime.interrupt import Interrupted
+    from cifar_jax.training import run as train
+    from cifar_jax.training import seeds
 
     config = CONFIG.value
     if config is None:
         raise UserError("no config: pass --config=configs/final.py")
     name = config_file.run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
-    run = train.run if config.get("seeds", 1) == 1 else seeds.run
+    workdir = _directory(_WORKDIR.value or f"runs/{name}")
     try:
-        run(config, _directory(_WORKDIR.value or f"runs/{name}"), _BEGAN)
+        if config.get("seeds", 1) == 1:
+            train.run(config, workdir, _BEGAN, _write_report)
+        else:
+            summary = seeds.run(config, workdir, _BEGAN, _write_report)
+            _compare([workdir / f"seed-{seed}" for seed in summary["seeds"]], workdir)
     except Interrupted as interruption:
         say(printable(interruption), sys.stderr)
         return TRY_AGAIN
     return 0
 
 
+def _write_report(workdir: epath.Path, exp: "Experiment") -> epath.Path:
+    from cifar_jax.report import page  # draws with a library that nothing else needs
+
+    return page.write(workdir, exp)
+
+
+def _compare(workdirs: list[epath.Path], home: epath.Path) -> None:
+    from cifar_jax.report import page
+
+    say(f"everything is in {printable(page.compare(workdirs, home))}")
+
+
 def _evaluate(_: list[str]) -> int:
-    from cifar_jax import distributed
+    from cifar_jax.runtime import distributed
 
     workdir, data = _directory(_WORKDIR.value), _data_dir()
     if _SUITE.value:
-        from cifar_jax import robustness
+        from cifar_jax.evaluation import suites as robustness
 
         text = robustness.describe(robustness.run(workdir, _SUITE.value, _SUITE_IMAGES.value, data))
     else:
-        from cifar_jax import evaluate
+        from cifar_jax.training import test as evaluate
 
         text = evaluate.describe(evaluate.run(workdir, data))
     if distributed.is_writer():
@@ -234,6 +255,9 @@ MODES = {
     "report": Mode(_report, ("workdirs", "data_dir")),
     "demo": Mode(_demo, ("workdirs", "port", "data_dir")),
 }
+
+
+MODE = flags.DEFINE_enum("mode", "train", list(MODES), "what to do with the workdir")
 
 
 def _data_dir() -> str:

@@ -15,9 +15,10 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from cifar_jax import images, trained
+from cifar_jax.data import images
+from cifar_jax.data.image_paths import find
 from cifar_jax.errors import UserError
-from cifar_jax.image_paths import find
+from cifar_jax.evaluation import trained
 from cifar_jax.terminal import printable, say
 
 FORMATS = ("table", "json", "csv")

@@ -10,6 +10,7 @@ from typing import Any
 _UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+_MOST = 40  # characters of a label
 
 
 def say(text: object, file: Any = None) -> None:
@@ -25,6 +26,21 @@ def say(text: object, file: Any = None) -> None:
 def printable(text: object) -> str:
     r"""`text` in one line, unsafe characters as Python writes them: "\x1b", "\n", "\u202e"."""
     return _UNSAFE.sub(_escaped, str(text))
+
+
+def label(name: str) -> str:
+    """A name that comes with the data, short and in one line, for people.
+
+    In files that programs read a name stands as it is.
+    """
+    text = printable(name)
+    text = text if len(text) <= _MOST else f"{text[: _MOST - 1]}…"
+    return text if text.strip() else "(no name)"
+
+
+def cell(name: str) -> str:
+    """`label(name)` for a table in Markdown, where some characters mean something."""
+    return "".join(f"\\{c}" if c in r"\`*_[]<>|$~" else c for c in label(name))
 
 
 class Formatter(logging.Formatter):

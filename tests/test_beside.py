@@ -8,11 +8,16 @@ import command_line
 import pytest
 from etils import epath
 
-from cifar_jax import evaluate, experiment, export, robustness, seeds, train, trained
-from cifar_jax import workdir as files
-from cifar_jax.checkpoint import Checkpoints
+from cifar_jax import export
 from cifar_jax.errors import UserError
+from cifar_jax.evaluation import suites as robustness
+from cifar_jax.evaluation import trained
 from cifar_jax.report import page
+from cifar_jax.runtime import workdir as files
+from cifar_jax.runtime.checkpoint import Checkpoints
+from cifar_jax.training import experiment, seeds
+from cifar_jax.training import run as train
+from cifar_jax.training import test as evaluate
 
 
 @pytest.fixture(scope="module")

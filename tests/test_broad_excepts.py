@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_jax import config_file, errors, image_formats, images
-from cifar_jax.data import archive, cache, tfds_prepare
+from cifar_jax import errors
+from cifar_jax.config import files as config_file
+from cifar_jax.data import archive, cache, image_formats, images, tfds_prepare
 from cifar_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -25,14 +26,14 @@ BROAD = {
 }
 # The places where that is what a library raises, and only its call stands in the `try`.
 ALLOWED = {
-    "main.py:_parse": "ValueError: absl's flags, as documented",
-    "cifar_jax/checked.py:_arrays": "KeyError, RuntimeError, ValueError: zipfile and numpy",
-    "cifar_jax/checkpoint/reading.py:_restore": "KeyError, ValueError: orbax and tensorstore",
-    "cifar_jax/checkpoint/saving.py:_writing": "ValueError: tensorstore on a full disk",
-    "cifar_jax/checkpoint/saving.py:_set_aside_damaged": "ValueError: json, orbax",
-    "cifar_jax/checkpoint/saving.py:_read_back": "KeyError, ValueError: orbax and tensorstore",
-    "cifar_jax/config_file.py:load": "Exception: the user's own code",
-    "cifar_jax/config_file.py:_check_key": "ValueError: the path's parser of ml_collections",
+    "cifar_jax/cli.py:parse": "ValueError: absl's flags, as documented",
+    "cifar_jax/runtime/checked.py:_arrays": "KeyError, RuntimeError, ValueError: zipfile, numpy",
+    "cifar_jax/runtime/checkpoint/reading.py:_restore": "KeyError, ValueError: orbax, tensorstore",
+    "cifar_jax/runtime/checkpoint/saving.py:_writing": "ValueError: tensorstore on a full disk",
+    "cifar_jax/runtime/checkpoint/saving.py:_set_aside_damaged": "ValueError: json, orbax",
+    "cifar_jax/runtime/checkpoint/saving.py:_read_back": "KeyError, ValueError: orbax, tensorstore",
+    "cifar_jax/config/files.py:load": "Exception: the user's own code",
+    "cifar_jax/config/files.py:_check_key": "ValueError: the path's parser of ml_collections",
     "cifar_jax/data/archive.py:_parse_python": "as `pickle` documents of damaged bytes",
     "cifar_jax/data/cache.py:read": "KeyError, RuntimeError, ValueError: zipfile and numpy",
     "cifar_jax/data/cache.py:recall": "ValueError: json",
@@ -40,12 +41,12 @@ ALLOWED = {
     "cifar_jax/data/tfds_prepare.py:prepare": "AssertionError, ValueError: TFDS",
     "cifar_jax/data/tfds_source.py:_open": "AssertionError, KeyError, ValueError: TFDS",
     "cifar_jax/data/tfds_source.py:_decode": "TFDS, array_record",
-    "cifar_jax/distributed.py:device_count": "AssertionError, RuntimeError: jax.device_count",
+    "cifar_jax/runtime/distributed.py:device_count": "AssertionError, RuntimeError: JAX",
     "cifar_jax/forms.py:parse": "ValueError: json",
-    "cifar_jax/image_formats.py:reading": "Pillow on damaged files",
-    "cifar_jax/images.py:_read_file": "ValueError: a path with a NUL",
-    "cifar_jax/trained.py:_checked": "ValueError: numpy on a list of several shapes",
-    "cifar_jax/weights.py:read": "KeyError: safetensors on a dtype that NumPy lacks",
+    "cifar_jax/data/image_formats.py:reading": "Pillow on damaged files",
+    "cifar_jax/data/images.py:_read_file": "ValueError: a path with a NUL",
+    "cifar_jax/evaluation/trained.py:_checked": "ValueError: numpy on a list of several shapes",
+    "cifar_jax/runtime/weights.py:read": "KeyError: safetensors on a dtype that NumPy lacks",
 }
 
 
@@ -100,7 +101,7 @@ def test_broad_classes_are_caught_where_a_library_raises_them_only():
 
 def test_the_search_sees_through_names_and_nesting():
     found = dict(catches())
-    assert "TypeError" in found["cifar_jax/image_formats.py:reading"]
+    assert "TypeError" in found["cifar_jax/data/image_formats.py:reading"]
     assert "OSError" in found["cifar_jax/data/tfds_prepare.py:lock"]  # of contextlib.suppress
 
 

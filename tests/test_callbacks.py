@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny
 
-from cifar_jax import callbacks
+from cifar_jax.optim import callbacks
 
 
 def run(overrides, losses, accuracies=None):

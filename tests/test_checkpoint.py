@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from cifar_jax import sharding
-from cifar_jax.checkpoint import Checkpoints
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import sharding
+from cifar_jax.runtime.checkpoint import Checkpoints
 
 
 def state_of(step: int) -> dict:

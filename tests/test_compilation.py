@@ -16,8 +16,10 @@ import optax
 import pytest
 from jax import lax
 
-from cifar_jax import compilation, models, state
+from cifar_jax import models
 from cifar_jax.models import cnn, layers, speedrun
+from cifar_jax.runtime import compilation
+from cifar_jax.training import state
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem[0] != "_")

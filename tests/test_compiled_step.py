@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
-from cifar_jax import compilation, evaluate, steps
+from cifar_jax.runtime import compilation
+from cifar_jax.training import steps
+from cifar_jax.training import test as evaluate
 from configs import base
 
 # S(5) is memory of the host.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cifar_jax import config as config_lib
-from cifar_jax import config_tree
+from cifar_jax.config import tree as config_tree
+from cifar_jax.config import validation as config_lib
 from cifar_jax.errors import UserError
 from configs import base
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from cifar_jax import compilation, sharding
-from cifar_jax.models.convolution import conv_general_dilated
-from cifar_jax.models.layers import max_pool
+from cifar_jax.kernels.convolution import conv_general_dilated
+from cifar_jax.kernels.pooling import max_pool
+from cifar_jax.runtime import compilation, sharding
 
 # (batch, height, width, channels in, channels out, kernel, stride, padding)
 SHAPES = [

@@ -21,12 +21,14 @@ from etils import epath
 from PIL import Image
 from test_report_browser import browser  # noqa: F401 (fixture)
 
-from cifar_jax import images, train, trained
-from cifar_jax.data import sources
+from cifar_jax.data import images, sources
+from cifar_jax.evaluation import trained
+from cifar_jax.training import run as train
 
 pytest.importorskip("gradio", reason="requirements-demo.txt is not installed")
 
-from cifar_jax.demo import examples, pictures  # noqa: E402
+from cifar_jax.demo import drawing as pictures
+from cifar_jax.demo import examples
 
 
 @pytest.fixture(scope="module")

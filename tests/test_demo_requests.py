@@ -30,9 +30,10 @@ pytest.importorskip("gradio", reason="requirements-demo.txt is not installed")
 
 from PIL import Image  # noqa: E402
 
-from cifar_jax import images, train  # noqa: E402
-from cifar_jax.demo import uploads  # noqa: E402
-from cifar_jax.errors import UserError  # noqa: E402
+from cifar_jax.data import images
+from cifar_jax.demo import uploads
+from cifar_jax.errors import UserError
+from cifar_jax.training import run as train
 
 PICTURE = encoded(Image.fromarray(PIXELS), "PNG")
 UPLOAD, CLEAR, SELECT = range(3)  # the page's functions

@@ -14,11 +14,12 @@ import pytest
 import test_checkpoint
 from etils import epath
 
-from cifar_jax import export, train
-from cifar_jax import workdir as files
-from cifar_jax.checkpoint import Checkpoints
+from cifar_jax import export
 from cifar_jax.errors import UserError
-from cifar_jax.metrics_writer import MetricsWriter
+from cifar_jax.runtime import workdir as files
+from cifar_jax.runtime.checkpoint import Checkpoints
+from cifar_jax.runtime.metrics_writer import MetricsWriter
+from cifar_jax.training import run as train
 
 # What nothing hangs on: figures that are elsewhere as well, and the lock, which has no content.
 UNIMPORTANT = ("tensorboard", ".lock")

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from sklearn import metrics
+from sklearn import metrics as sklearn_metrics
 
-from cifar_jax import evaluate, steps
+from cifar_jax import metrics
+from cifar_jax.training import steps
+from cifar_jax.training import test as evaluate
 
 
 def random_logits(size, classes=10, seed=0, scale=3.0):
@@ -70,18 +72,18 @@ def test_cross_entropy_is_that_of_scikit_learn():
     logits, labels = random_logits(200)
     probabilities = np.exp(logits.astype(np.float64))
     probabilities /= probabilities.sum(1, keepdims=True)
-    expected = metrics.log_loss(labels, probabilities, labels=range(10))
-    assert evaluate.cross_entropy(logits, labels) == pytest.approx(expected, rel=1e-12)
+    expected = sklearn_metrics.log_loss(labels, probabilities, labels=range(10))
+    assert metrics.cross_entropy(logits, labels) == pytest.approx(expected, rel=1e-12)
 
 
 def test_cross_entropy_of_large_logits_does_not_overflow():
     logits = np.array([[1000.0, 0.0], [0.0, 1000.0]], np.float32)
-    assert evaluate.cross_entropy(logits, np.array([1, 1])) == pytest.approx(500.0)
+    assert metrics.cross_entropy(logits, np.array([1, 1])) == pytest.approx(500.0)
 
 
 def test_accuracy_counts_the_largest_logit():
     logits = np.array([[1, 2, 0], [3, 2, 0], [0, 1, 5], [-3, -1, -2]], np.float32)
-    assert evaluate.accuracy(logits, np.array([1, 1, 2, 1])) == 0.75
+    assert metrics.accuracy(logits, np.array([1, 1, 2, 1])) == 0.75
 
 
 # ---------------------------------------------------------------------------- calibration
@@ -104,38 +106,38 @@ def slow_calibration_error(logits, labels, bins):
 @pytest.mark.parametrize("scale", [0.3, 3.0, 30.0])
 def test_calibration_error_is_that_of_the_paper(bins, scale):
     logits, labels = random_logits(200, scale=scale)
-    found = evaluate.calibration(logits, labels, bins).expected_error
+    found = metrics.calibration(logits, labels, bins).expected_error
     assert found == pytest.approx(slow_calibration_error(logits, labels, bins), abs=1e-9)
 
 
 def test_15_bins_unless_told():
     logits, labels = random_logits(200)
     expected = slow_calibration_error(logits, labels, 15)
-    assert evaluate.calibration(logits, labels).expected_error == pytest.approx(expected, abs=1e-9)
+    assert metrics.calibration(logits, labels).expected_error == pytest.approx(expected, abs=1e-9)
 
 
 def test_perfectly_calibrated_is_zero():
     logits = logits_of([[0.75, 0.25]] * 4)
     labels = np.array([0, 0, 0, 1])  # three of four are right, as promised
-    assert evaluate.calibration(logits, labels).expected_error == pytest.approx(0, abs=1e-7)
+    assert metrics.calibration(logits, labels).expected_error == pytest.approx(0, abs=1e-7)
 
 
 def test_overconfident_by_a_quarter():
     logits = logits_of([[0.75, 0.25]] * 4)
     labels = np.array([0, 1, 0, 1])
-    assert evaluate.calibration(logits, labels).expected_error == pytest.approx(0.25, abs=1e-6)
+    assert metrics.calibration(logits, labels).expected_error == pytest.approx(0.25, abs=1e-6)
 
 
 def test_bins_do_not_make_up_for_each_other():
     logits = logits_of([[0.6, 0.4]] * 2 + [[0.9, 0.1]] * 2)
     labels = np.array([0, 0, 1, 1])  # right where unsure, wrong where sure
     expected = 0.5 * (1 - 0.6) + 0.5 * 0.9
-    assert evaluate.calibration(logits, labels).expected_error == pytest.approx(expected, abs=1e-6)
+    assert metrics.calibration(logits, labels).expected_error == pytest.approx(expected, abs=1e-6)
 
 
 def test_certain_and_right_is_zero():
     logits = np.array([[100.0, 0.0], [0.0, 100.0]], np.float32)
-    assert evaluate.calibration(logits, np.array([0, 1])).expected_error == 0.0
+    assert metrics.calibration(logits, np.array([0, 1])).expected_error == 0.0
 
 
 # ---------------------------------------------------------------------------- per class
@@ -145,7 +147,7 @@ NAMES = ("cat", "dog", "owl")
 def figures():
     """Three true cats, of which one is taken for a dog, and a dog; no owl anywhere."""
     logits = np.array([[2, 1, 0], [2, 0, 1], [0, 2, 1], [1, 2, 0]], np.float32)
-    return evaluate.classification_figures(logits, np.array([0, 0, 0, 1], np.int32), NAMES)
+    return metrics.classification_figures(logits, np.array([0, 0, 0, 1], np.int32), NAMES)
 
 
 def test_confusion_matrix_has_the_true_classes_in_its_rows():
@@ -172,7 +174,7 @@ def test_report_has_the_figures_of_each_class():
 def test_a_class_may_be_called_like_a_row_of_scikit_learn(name):
     logits = np.array([[2, 1, 0], [2, 0, 1], [0, 2, 1], [1, 2, 0]], np.float32)
     labels = np.array([0, 0, 0, 1], np.int32)
-    found = evaluate.classification_figures(logits, labels, (name, "dog", "owl"))
+    found = metrics.classification_figures(logits, labels, (name, "dog", "owl"))
     report, usual = found["classification_report"], figures()["classification_report"]
     assert list(report)[:3] == [name, "dog", "owl"] and report[name] == usual["cat"]
     assert list(report.values()) == list(usual.values())  # the averages are there as well
@@ -180,8 +182,8 @@ def test_a_class_may_be_called_like_a_row_of_scikit_learn(name):
 
 def test_the_averages_are_those_of_scikit_learn():
     logits, labels = random_logits(100, classes=4)
-    report = evaluate.classification_figures(logits, labels, tiny.CLASS_NAMES)
-    expected = metrics.classification_report(
+    report = metrics.classification_figures(logits, labels, tiny.CLASS_NAMES)
+    expected = sklearn_metrics.classification_report(
         labels, logits.argmax(1), target_names=tiny.CLASS_NAMES, output_dict=True
     )
     for name, row in report["classification_report"].items():
@@ -191,9 +193,9 @@ def test_the_averages_are_those_of_scikit_learn():
 def test_report_is_that_of_scikit_learn_with_a_class_absent():
     logits, labels = random_logits(100, classes=4)
     labels[labels == 2] = 3
-    found = evaluate.classification_figures(logits, labels, tiny.CLASS_NAMES)
+    found = metrics.classification_figures(logits, labels, tiny.CLASS_NAMES)
     predicted = logits.argmax(1)
-    expected = metrics.precision_recall_fscore_support(
+    expected = sklearn_metrics.precision_recall_fscore_support(
         labels, predicted, labels=range(4), zero_division=0
     )
     for i, name in enumerate(tiny.CLASS_NAMES):

@@ -16,19 +16,15 @@ from command_line import run
 from etils import epath
 
 import cifar_jax
-from cifar_jax import (
-    checkpoint,
-    config_tree,
-    experiment,
-    export,
-    train,
-    trained,
-    weights,
-    workdir_schema,
-)
-from cifar_jax import workdir as files
+from cifar_jax import export
+from cifar_jax.config import tree as config_tree
 from cifar_jax.errors import UserError
+from cifar_jax.evaluation import trained
 from cifar_jax.export import stablehlo_format
+from cifar_jax.runtime import checkpoint, weights, workdir_schema
+from cifar_jax.runtime import workdir as files
+from cifar_jax.training import experiment
+from cifar_jax.training import run as train
 from configs import base
 
 FILES = [format for format in export.FORMATS if format != "safetensors"]

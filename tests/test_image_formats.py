@@ -12,9 +12,9 @@ import tiny
 from etils import epath
 from PIL import Image
 
-from cifar_jax import images, train
-from cifar_jax.data import sources
+from cifar_jax.data import images, sources
 from cifar_jax.errors import UserError
+from cifar_jax.training import run as train
 
 SHAPE = (20, 24, 3)
 PIXELS = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)

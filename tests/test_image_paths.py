@@ -7,9 +7,9 @@ import socket
 
 import pytest
 
-from cifar_jax import image_paths
+from cifar_jax.data import image_paths
+from cifar_jax.data.image_paths import find
 from cifar_jax.errors import UserError
-from cifar_jax.image_paths import find
 
 
 def touch(directory, *names):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from cifar_jax import images
+from cifar_jax.data import images
 from cifar_jax.errors import UserError
 
 RGB = (4, 4, 3)

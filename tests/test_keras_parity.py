@@ -30,7 +30,10 @@ import optax
 import pytest
 from keras import layers
 
-from cifar_jax import models, optim, sharding, state, steps
+from cifar_jax import models
+from cifar_jax.optim import chain as optim
+from cifar_jax.runtime import sharding
+from cifar_jax.training import state, steps
 
 NAMES = ("model1", "model2", "model3", "final")
 IMAGE_SHAPE = (32, 32, 3)

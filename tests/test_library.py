@@ -16,9 +16,9 @@ from etils import epath
 from PIL import Image
 
 import cifar_jax
-from cifar_jax import images, train
-from cifar_jax.data import sources
+from cifar_jax.data import images, sources
 from cifar_jax.errors import UserError
+from cifar_jax.training import run as train
 
 PIXELS, _ = tiny.images_and_labels(3, seed=5)
 SHAPE = PIXELS.shape[1:]

@@ -11,7 +11,7 @@ import zipfile
 import command_line
 import pytest
 
-from cifar_jax import memory
+from cifar_jax.runtime import memory
 
 linux = pytest.mark.skipif(not memory.applies(), reason="not a Linux CPU with glibc")
 

@@ -12,9 +12,9 @@ import pytest
 from etils import epath
 from tensorboardX.proto import event_pb2
 
-from cifar_jax import metrics_writer, workdir_schema
 from cifar_jax.errors import UserError
-from cifar_jax.metrics_writer import MetricsWriter, Progress
+from cifar_jax.runtime import metrics_writer, workdir_schema
+from cifar_jax.runtime.metrics_writer import MetricsWriter, Progress
 
 FIGURES = dict.fromkeys(("train_accuracy", "train_objective", "images_per_second", "seconds"), 0.5)
 FIGURES["learning_rate"] = 1e-3

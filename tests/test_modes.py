@@ -6,8 +6,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-import main
-from cifar_jax import config_file, export, modes, predict
+from cifar_jax import cli, export, modes, predict
+from cifar_jax.config import files as config_file
 from cifar_jax.errors import UserError
 
 OF_ALL = {"mode", "workdir"}
@@ -36,8 +36,8 @@ FOREIGN = [
 
 
 def take(*arguments):
-    rest = main._parse(["main.py", *arguments])[1:]
-    modes.check(main._MODE.value, rest)
+    rest = cli.parse(["main.py", *arguments])[1:]
+    modes.check(modes.MODE.value, rest)
 
 
 def refusal(*arguments):
@@ -47,8 +47,7 @@ def refusal(*arguments):
 
 
 def test_every_flag_is_declared():
-    by_module = flags.FLAGS.flags_by_module_dict()
-    ours = {flag.name for name in (modes.__name__, main.__name__) for flag in by_module[name]}
+    ours = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[modes.__name__]}
     plain = {name for name in ours if not name.startswith("config.")}  # overrides of other tests
     assert plain == DECLARED | OF_ALL
 

@@ -10,11 +10,16 @@ from etils import epath
 from fabricate import prepare_cifar10, random_splits, write_tar
 from test_sources import official  # noqa: F401
 
-from cifar_jax import evaluate, export, robustness, run_data, train, trained
+from cifar_jax import export
 from cifar_jax.data import archive, fingerprint, sources, tfds_prepare
 from cifar_jax.demo import examples
 from cifar_jax.errors import UserError
+from cifar_jax.evaluation import suites as robustness
+from cifar_jax.evaluation import trained
 from cifar_jax.report import page
+from cifar_jax.training import run as train
+from cifar_jax.training import run_data
+from cifar_jax.training import test as evaluate
 
 SET = "cifar10:3.0.2"  # under this name nothing is known of its content, as of most sets
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 import tiny
 
-from cifar_jax import optim
+from cifar_jax.optim import chain as optim
 
 LEARNING_RATE = 0.01
 L2 = {"conv2d_0": {"kernel": 0.001, "bias": 0.0}, "dense_0": {"kernel": 0.05, "bias": 0.0}}

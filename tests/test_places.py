@@ -7,9 +7,10 @@ import pytest
 from test_sources import config
 
 import cifar_jax
-from cifar_jax import compilation, export, image_paths, modes, places
-from cifar_jax.data import sources
+from cifar_jax import export, modes, places
+from cifar_jax.data import image_paths, sources
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import compilation
 
 ELSEWHERE = ["gs://b/x", "s3://b/x", "az://b/x", "hf://u/x", "foo://x", "http://h/x", "GS://b",
              "gs:/b/x", "hdfs://h/x", "file:///tmp/x", "a+b://x", "gs://"]  # fmt: skip

@@ -24,9 +24,11 @@ from etils import epath
 from PIL import Image
 
 import cifar_jax
-from cifar_jax import images, predict, train, trained
-from cifar_jax.data import sources
+from cifar_jax import predict
+from cifar_jax.data import images, sources
 from cifar_jax.errors import UserError
+from cifar_jax.evaluation import trained
+from cifar_jax.training import run as train
 
 
 def trained_on(data, workdir):

@@ -12,8 +12,8 @@ import time
 import command_line
 import pytest
 
-from cifar_jax import distributed
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import distributed
 
 SHORT = "--config.epochs=1"  # of 38 steps
 

@@ -7,8 +7,10 @@ import pytest
 import tiny
 from jax import lax
 
-from cifar_jax import lookahead, optim, steps
 from cifar_jax.models import initializers
+from cifar_jax.optim import chain as optim
+from cifar_jax.optim import lookahead
+from cifar_jax.training import steps
 from configs import base
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")

@@ -13,9 +13,13 @@ import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import config_tree, evaluate, names, train
+from cifar_jax import metrics, terminal
+from cifar_jax.config import tree as config_tree
 from cifar_jax.errors import UserError
-from cifar_jax.report import evidence, figures, page, pictures
+from cifar_jax.report import evidence, figures, page
+from cifar_jax.report import galleries as pictures
+from cifar_jax.training import run as train
+from cifar_jax.training import test as evaluate
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,7 @@ def with_100_classes(workdir: epath.Path) -> epath.Path:
     logits = logits.astype(np.float32)
     np.savez(workdir / "predictions.npz", logits=logits, labels=labels)
     counts = {split: dict.fromkeys(names, 20) for split in ("train", "validation", "test")}
-    figures_ = evaluate.classification_figures(logits, labels, names)
+    figures_ = metrics.classification_figures(logits, labels, names)
     edit(workdir / "result.json", lambda r: r.update(figures_, class_counts=counts))
     edit(workdir / "config.json", lambda c: c["data"].update(name="not_on_this_machine"))
     return workdir
@@ -207,7 +211,7 @@ def test_classes_of_any_name_have_their_rows(workdir):
         np.float32
     )
     counts = {split: dict.fromkeys(NAMES, 10) for split in ("train", "validation", "test")}
-    drawn = evaluate.classification_figures(logits, labels, NAMES)
+    drawn = metrics.classification_figures(logits, labels, NAMES)
     edit(workdir / "result.json", lambda r: r.update(drawn, class_counts=counts))
     (workdir / "predictions.npz").unlink()
     edit(workdir / "config.json", lambda c: c["data"].update(name="not_on_this_machine"))
@@ -217,11 +221,11 @@ def test_classes_of_any_name_have_their_rows(workdir):
     (classes,) = re.findall(r"<h2>Classes</h2>.*?</table>", text, re.DOTALL)
     shown = re.findall(r"<tr><td>(.*?)</td><td>", classes, re.DOTALL)
     assert len(shown) == len(NAMES) + 2
-    assert [markupsafe.escape(names.label(name)) for name in NAMES] == shown[:-2]
+    assert [markupsafe.escape(terminal.label(name)) for name in NAMES] == shown[:-2]
     assert all(c.isprintable() or c == "\n" for c in text)
     (confusion,) = re.findall(r'<svg role="img" aria-label="Confusion matrix.*?</svg>', text, re.S)
     for name in NAMES:
-        inside = str(markupsafe.escape(names.label(name))).replace("&#34;", '"')
+        inside = str(markupsafe.escape(terminal.label(name))).replace("&#34;", '"')
         assert confusion.count(f">{inside}</text>") >= 2, name  # on both axes
     result = json.loads((workdir / "result.json").read_text())
     table = evaluate.describe(result)

@@ -11,9 +11,10 @@ import pytest
 from etils import epath
 
 from benchmarks import chips, table
-from cifar_jax import published, readme_tables, results, train
 from cifar_jax.errors import UserError
 from cifar_jax.report import page
+from cifar_jax.training import run as train
+from tools import published, readme_tables, results
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from cifar_jax import experiment
-from cifar_jax.checkpoint import Checkpoints
+from cifar_jax.runtime.checkpoint import Checkpoints
+from cifar_jax.training import experiment
 
 
 @pytest.fixture(scope="module")

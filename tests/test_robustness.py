@@ -15,10 +15,13 @@ from etils import epath
 from fabricate import random_splits
 from test_report import read
 
-from cifar_jax import adversarial, modes, robustness, train, trained
+from cifar_jax import modes
 from cifar_jax.data import corruptions, sources, tfds_prepare, tfds_source
 from cifar_jax.errors import UserError
+from cifar_jax.evaluation import adversarial, trained
+from cifar_jax.evaluation import suites as robustness
 from cifar_jax.report import page
+from cifar_jax.training import run as train
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,16 @@ import pytest
 import tiny
 from etils import epath
 
-from cifar_jax import distributed, evaluate, export, robustness, run_data, seeds, train, trained
+from cifar_jax import export
 from cifar_jax.data import fingerprint, sources
 from cifar_jax.demo import examples
+from cifar_jax.evaluation import suites as robustness
+from cifar_jax.evaluation import trained
 from cifar_jax.report import page
+from cifar_jax.runtime import distributed
+from cifar_jax.training import run as train
+from cifar_jax.training import run_data, seeds
+from cifar_jax.training import test as evaluate
 
 
 def config(**changes):

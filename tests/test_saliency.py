@@ -8,8 +8,8 @@ import pytest
 import tiny
 from etils import epath
 
-from cifar_jax import saliency
-from cifar_jax.trained import Trained
+from cifar_jax.evaluation import saliency
+from cifar_jax.evaluation.trained import Trained
 from configs import base
 
 SPEEDRUN = {"model.name": "speedrun", "model.widths": (4,), "model.whitening.enabled": True}

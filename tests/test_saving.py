@@ -11,11 +11,15 @@ import pytest
 from etils import epath
 from test_checkpoint import LIKE, damage, orbax_garbage, save_all, state_of  # noqa: F401
 
-from cifar_jax import best, checkpoint, evaluate, experiment, seeds, train, trained
-from cifar_jax import workdir as files
-from cifar_jax.checkpoint import Checkpoints, Reader, reading
 from cifar_jax.errors import UserError
-from cifar_jax.loop import Loop
+from cifar_jax.evaluation import trained
+from cifar_jax.runtime import checkpoint
+from cifar_jax.runtime import workdir as files
+from cifar_jax.runtime.checkpoint import Checkpoints, Reader, reading
+from cifar_jax.training import best, experiment, seeds
+from cifar_jax.training import run as train
+from cifar_jax.training import test as evaluate
+from cifar_jax.training.loop import Loop
 
 
 @pytest.fixture

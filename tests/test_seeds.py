@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from cifar_jax import seeds, train
 from cifar_jax.errors import UserError
-from cifar_jax.interrupt import Interrupted, StopRequest
+from cifar_jax.runtime.interrupt import Interrupted, StopRequest
+from cifar_jax.training import run as train
+from cifar_jax.training import seeds
 
 
 def tiny(number: int):

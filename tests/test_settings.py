@@ -14,7 +14,10 @@ import pytest
 from etils import epath
 
 import cifar_jax
-from cifar_jax import environment, evaluate, saliency, settings, train
+from cifar_jax.evaluation import saliency
+from cifar_jax.runtime import environment, settings
+from cifar_jax.training import run as train
+from cifar_jax.training import test as evaluate
 
 # Each alone makes other numbers, or refuses what is right.
 ELSEWHERE = {

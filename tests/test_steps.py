@@ -8,7 +8,9 @@ import optax
 import pytest
 import tiny
 
-from cifar_jax import evaluate, optim, state, steps
+from cifar_jax import metrics
+from cifar_jax.optim import chain as optim
+from cifar_jax.training import state, steps
 
 EIGHT_DEVICES = pytest.mark.skipif(
     jax.device_count() < 8, reason="needs 8 devices: conftest.py asks XLA for them"
@@ -108,7 +110,7 @@ def test_alternating_flips_turn_with_the_epoch():
     pixels, labels = run.experiment.train
     pixels, labels = pixels[ONE_BATCH[0]].astype(np.float32) / 255, labels[ONE_BATCH[0]]
     both = [
-        evaluate.cross_entropy(run.logits(view), labels) for view in (pixels, pixels[:, :, ::-1])
+        metrics.cross_entropy(run.logits(view), labels) for view in (pixels, pixels[:, :, ::-1])
     ]
     assert losses[0] == pytest.approx(losses[tiny.STEPS_PER_EPOCH - 1])  # within an epoch
     assert losses[0] != pytest.approx(losses[-1], abs=1e-4)
@@ -191,7 +193,7 @@ def test_sums_add_up_and_begin_anew_with_the_epoch():
     for position in range(tiny.STEPS_PER_EPOCH):
         pixels, labels = run.batch(position)
         logits = run.logits(pixels)
-        loss += evaluate.cross_entropy(logits, labels)
+        loss += metrics.cross_entropy(logits, labels)
         correct += np.sum(logits.argmax(1) == labels)
         sums = run.step()
         assert sums.steps == position + 1
@@ -201,7 +203,7 @@ def test_sums_add_up_and_begin_anew_with_the_epoch():
     pixels, labels = run.batch(0)
     sums = run.step(order=run.experiment.epoch_order(0))
     assert sums.steps == 1
-    assert sums.loss == pytest.approx(evaluate.cross_entropy(run.logits(pixels), labels), rel=1e-5)
+    assert sums.loss == pytest.approx(metrics.cross_entropy(run.logits(pixels), labels), rel=1e-5)
     assert sums.correct == np.sum(run.logits(pixels).argmax(1) == labels)
     assert sums.nonfinite_step == -1
 
@@ -227,7 +229,7 @@ def test_the_loss_falls_and_the_network_learns():
     assert epochs[-1] < 0.3 * epochs[0]
     images, labels = run.experiment.test
     logits = run.logits(images.astype(np.float32) / 255)
-    assert evaluate.accuracy(logits, labels) >= 0.9
+    assert metrics.accuracy(logits, labels) >= 0.9
 
 
 def test_the_step_is_the_gradient_of_loss_and_l2():

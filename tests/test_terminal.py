@@ -8,8 +8,9 @@ import pytest
 import tiny
 from test_architecture import SOURCES
 
-from cifar_jax import evaluate, terminal
+from cifar_jax import terminal
 from cifar_jax.terminal import printable
+from cifar_jax.training import test as evaluate
 
 MARKS = {chr(c) for c in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 

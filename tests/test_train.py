@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 from etils import epath
 
-from cifar_jax import evaluate, experiment, steps, train, trained
-from cifar_jax.checkpoint import Checkpoints
+from cifar_jax import metrics
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
-from cifar_jax.interrupt import Interrupted
-from cifar_jax.metrics_writer import MetricsWriter
+from cifar_jax.evaluation import trained
+from cifar_jax.runtime.checkpoint import Checkpoints
+from cifar_jax.runtime.interrupt import Interrupted
+from cifar_jax.runtime.metrics_writer import MetricsWriter
+from cifar_jax.training import experiment, steps
+from cifar_jax.training import run as train
+from cifar_jax.training import test as evaluate
 from configs import model1
 
 ROW_KEYS = {
@@ -73,8 +77,8 @@ def test_a_run_keeps_the_workdir_contract(config, tmp_path, monkeypatch):
     with np.load(tmp_path / "predictions.npz") as file:
         logits, labels = file["logits"], file["labels"]
     assert logits.shape == (360, 10) and logits.dtype == np.float32
-    assert evaluate.accuracy(logits, labels) == result["test_accuracy"]
-    assert evaluate.cross_entropy(logits, labels) == pytest.approx(result["test_loss"])
+    assert metrics.accuracy(logits, labels) == result["test_accuracy"]
+    assert metrics.cross_entropy(logits, labels) == pytest.approx(result["test_loss"])
     assert result["test_objective"] > result["test_loss"]
 
     # The training images as the test's: no flip, no dropout, batch norm's running statistics.
@@ -246,7 +250,7 @@ def test_a_run_on_all_images_tests_its_last_epoch_and_test_time_augmentation_bes
         np.asarray(exp.model.apply(restored.state.variables(), jnp.asarray(view), train=False))
         for view in (pixels, pixels[:, :, ::-1])
     ]
-    accuracy = evaluate.accuracy(both[0] + both[1], exp.test[1])
+    accuracy = metrics.accuracy(both[0] + both[1], exp.test[1])
     assert result["test_accuracy_tta"] == pytest.approx(accuracy, abs=1.5 / 360)
     assert result["test_accuracy_tta"] != result["test_accuracy"]  # mirrored digits mislead
     text = (tmp_path / "report.html").read_text()

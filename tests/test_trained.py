@@ -8,9 +8,9 @@ import pytest
 from etils import epath
 
 import cifar_jax
-from cifar_jax import train
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
+from cifar_jax.training import run as train
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from cifar_jax import config as config_lib
-from cifar_jax import config_tree, workdir
+from cifar_jax.config import tree as config_tree
+from cifar_jax.config import validation as config_lib
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import workdir
 from configs import base, final
 
 

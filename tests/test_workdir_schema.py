@@ -22,25 +22,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from cifar_jax import (
-    best,
-    config_tree,
-    evaluate,
-    export,
-    forms,
-    metrics_writer,
-    results,
-    robustness,
-    seeds,
-    steps,
-    train,
-    trained,
-    workdir_schema,
-)
-from cifar_jax import workdir as files
+from cifar_jax import export, forms
+from cifar_jax.config import tree as config_tree
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
+from cifar_jax.evaluation import suites as robustness
+from cifar_jax.evaluation import trained
 from cifar_jax.report import evidence, figures, page, svg
+from cifar_jax.runtime import metrics_writer, workdir_schema
+from cifar_jax.runtime import workdir as files
+from cifar_jax.training import best, seeds, steps
+from cifar_jax.training import run as train
+from cifar_jax.training import test as evaluate
+from tools import results
 
 NEEDED = {  # by mode: the files that it cannot do without; all others only inform it
     "train": {files.CONFIG, files.RESULT},

@@ -8,8 +8,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from cifar_jax import experiment, sharding
 from cifar_jax.data import sources
+from cifar_jax.runtime import sharding
+from cifar_jax.training import experiment
 from configs import base
 
 CLASS_NAMES = ("north", "east", "south", "west")

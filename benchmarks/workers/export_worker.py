@@ -10,7 +10,7 @@ from protocol import serve
 
 def _ours(path: str) -> Callable[[np.ndarray], np.ndarray]:
     sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
-    from cifar_jax import trained
+    from cifar_jax.evaluation import trained
 
     return trained.load(path).logits
 

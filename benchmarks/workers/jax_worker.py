@@ -17,8 +17,11 @@ from protocol import serve
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 from benchmarks import networks  # noqa: E402 (the path must come first)
-from cifar_jax import compilation, models, optim, sharding, state, steps  # noqa: E402
-from cifar_jax.data import augment  # noqa: E402
+from cifar_jax import models
+from cifar_jax.data import augment
+from cifar_jax.optim import chain as optim
+from cifar_jax.runtime import compilation, sharding
+from cifar_jax.training import state, steps
 
 _SHAPE, _CLASSES, _STEPS_PER_EPOCH = (32, 32, 3), 10, 20
 

@@ -10,8 +10,7 @@ import tensorflow_datasets as tfds
 from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError
 
-from cifar_jax import image_formats
-from cifar_jax.data import tfds_prepare
+from cifar_jax.data import image_formats, tfds_prepare
 from cifar_jax.data.archive import Images, Labels, Splits
 from cifar_jax.data.tfds_prepare import brief
 from cifar_jax.errors import UserError

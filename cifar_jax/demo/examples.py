@@ -5,9 +5,9 @@ import logging
 
 import numpy as np
 
-from cifar_jax import run_data
 from cifar_jax.errors import UserError
-from cifar_jax.trained import Trained
+from cifar_jax.evaluation.trained import Trained
+from cifar_jax.training import run_data
 
 _MOST = 20
 

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cifar_jax import images
+from cifar_jax.data import images
 from cifar_jax.demo import uploads
 
 _NAMES = ("localhost", "127.0.0.1", "[::1]")

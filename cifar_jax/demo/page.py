@@ -8,11 +8,13 @@ import gradio as gr
 import numpy as np
 from gradio.components import Component
 
-from cifar_jax import images, saliency
-from cifar_jax.demo import pictures, uploads
+from cifar_jax.data import images
+from cifar_jax.demo import drawing as pictures
+from cifar_jax.demo import uploads
 from cifar_jax.demo.examples import Example
 from cifar_jax.errors import UserError
-from cifar_jax.trained import Trained
+from cifar_jax.evaluation import saliency
+from cifar_jax.evaluation.trained import Trained
 
 _BARS = 10
 _WAITING = 64  # pictures, for an answer

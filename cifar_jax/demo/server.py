@@ -12,11 +12,13 @@ import uvicorn
 from etils import epath
 from gradio.themes import Default, Font
 
-from cifar_jax import images, run_data, trained
+from cifar_jax.data import images
 from cifar_jax.demo import examples, page
 from cifar_jax.demo.gate import Gate
 from cifar_jax.errors import UserError
+from cifar_jax.evaluation import trained
 from cifar_jax.terminal import say
+from cifar_jax.training import run_data
 
 HOST = "127.0.0.1"
 

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 
-from cifar_jax import images
+from cifar_jax.data import images
 from cifar_jax.errors import UserError
 
 _MOST = 4 * images.MAX_BYTES  # of all files together; the oldest make room

@@ -8,9 +8,12 @@ import importlib
 
 from etils import epath
 
-from cifar_jax import places, run_data, settings, trained
-from cifar_jax import workdir as files
+from cifar_jax import places
 from cifar_jax.errors import UserError, missing
+from cifar_jax.evaluation import trained
+from cifar_jax.runtime import settings
+from cifar_jax.runtime import workdir as files
+from cifar_jax.training import run_data
 
 # Format -> what it is called inside the workdir's export/.
 FORMATS = {

@@ -14,9 +14,9 @@ import onnxruntime
 from etils import epath
 
 from cifar_jax import models
+from cifar_jax.evaluation.trained import Trained
 from cifar_jax.export import target, verification
 from cifar_jax.export.verification import Batches
-from cifar_jax.trained import Trained
 
 INPUT, OUTPUT = "images", "logits"
 

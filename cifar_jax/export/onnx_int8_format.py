@@ -14,10 +14,11 @@ import onnx
 from etils import epath
 from onnxruntime import quantization
 
-from cifar_jax import evaluate, experiment, run_data
+from cifar_jax import metrics
 from cifar_jax.errors import UserError
+from cifar_jax.evaluation.trained import Trained
 from cifar_jax.export import onnx_format, target, verification
-from cifar_jax.trained import Trained
+from cifar_jax.training import experiment, run_data
 
 _CALIBRATION_IMAGES = 512
 _FIGURES = ".json"
@@ -54,8 +55,8 @@ def write(network: Trained, path: epath.Path) -> str:
     found = np.concatenate(list(onnx_format.call(data, _batches(images)).values()))
     wanted = network.logits(images)
     figures = {
-        "test_accuracy": evaluate.accuracy(found, labels),
-        "checkpoint_test_accuracy": evaluate.accuracy(wanted, labels),
+        "test_accuracy": metrics.accuracy(found, labels),
+        "checkpoint_test_accuracy": metrics.accuracy(wanted, labels),
         "agreement": float(np.mean(found.argmax(1) == wanted.argmax(1))),
         "test_examples": len(labels),
         "calibration_images": min(_CALIBRATION_IMAGES, len(data_set.train[0])),

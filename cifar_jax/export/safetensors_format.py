@@ -8,11 +8,12 @@ import json
 import jax
 from etils import epath
 
-from cifar_jax import metrics_writer, trained, weights
-from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
+from cifar_jax.evaluation import trained
+from cifar_jax.evaluation.trained import Trained
 from cifar_jax.export import target
-from cifar_jax.trained import Trained
+from cifar_jax.runtime import metrics_writer, weights
+from cifar_jax.runtime import workdir as files
 
 
 def check(path: epath.Path, workdir: epath.Path, force: bool) -> None:

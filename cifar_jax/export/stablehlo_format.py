@@ -15,9 +15,9 @@ import numpy as np
 from etils import epath
 
 from cifar_jax.errors import UserError
+from cifar_jax.evaluation.trained import Trained
 from cifar_jax.export import target, verification
 from cifar_jax.export.verification import Batches
-from cifar_jax.trained import Trained
 
 _PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -8,9 +8,9 @@ import os
 
 from etils import epath
 
-from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
-from cifar_jax.trained import Trained
+from cifar_jax.evaluation.trained import Trained
+from cifar_jax.runtime import workdir as files
 
 _SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 

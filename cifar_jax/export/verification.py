@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from cifar_jax.errors import UserError
-from cifar_jax.trained import Trained
+from cifar_jax.evaluation.trained import Trained
 
 BATCH_SIZES = (1, 64)
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float32
 from ml_collections import ConfigDict
 
 from cifar_jax.errors import UserError
-from cifar_jax.models.convolution import conv_general_dilated
+from cifar_jax.kernels.convolution import conv_general_dilated
 from cifar_jax.models.initializers import UNIFORM, dirac, uniform
 from cifar_jax.models.layers import Flatten, MaxPool, stem
 

@@ -7,9 +7,10 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import checked, metrics_writer, reference, workdir_schema
-from cifar_jax import workdir as files
 from cifar_jax.errors import UserError
+from cifar_jax.report import reference
+from cifar_jax.runtime import checked, metrics_writer, workdir_schema
+from cifar_jax.runtime import workdir as files
 
 
 @dataclasses.dataclass(frozen=True)

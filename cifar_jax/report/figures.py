@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cifar_jax.evaluate import CalibrationBins
-from cifar_jax.names import label as shown
+from cifar_jax.metrics import CalibrationBins
 from cifar_jax.report import svg
 from cifar_jax.report.evidence import Run
+from cifar_jax.terminal import label as shown
 
 _DASHES = ("-", "--", "-.", ":")
 _SHADE = (0, 114 / 255, 178 / 255)  # of a matrix; its opacity is the value, on either theme

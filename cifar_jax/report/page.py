@@ -10,24 +10,18 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from cifar_jax import (
-    config_tree,
-    evaluate,
-    experiment,
-    names,
-    reference,
-    robustness,
-    run_data,
-    terminal,
-)
-from cifar_jax import workdir as files
+from cifar_jax import metrics, terminal
+from cifar_jax.config import tree as config_tree
 from cifar_jax.data import augment
 from cifar_jax.errors import UserError
-from cifar_jax.experiment import Experiment
+from cifar_jax.evaluation import suites as robustness
 from cifar_jax.models import summary
-from cifar_jax.report import evidence, figures
+from cifar_jax.report import evidence, figures, reference
 from cifar_jax.report.evidence import Run
-from cifar_jax.report.pictures import Gallery
+from cifar_jax.report.galleries import Gallery
+from cifar_jax.runtime import workdir as files
+from cifar_jax.training import experiment, run_data
+from cifar_jax.training.experiment import Experiment
 
 _log = logging.getLogger(__name__)
 # What tells a page that may be replaced from one that a user has put in its place.
@@ -43,7 +37,7 @@ _TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters["label"] = names.label
+_TEMPLATES.filters["label"] = terminal.label
 
 
 def run(workdir: epath.Path, data_dir: str = "") -> epath.Path:
@@ -114,7 +108,7 @@ def _write(run: Run, exp: Experiment | None, reason: str) -> epath.Path:
         context["confusion"] = figures.confusion(result["confusion_matrix"], classes)
         context["confusions"] = _confusions(result["confusion_matrix"], classes)
     if result and run.predictions:
-        context["reliability"] = figures.reliability(evaluate.calibration(*run.predictions))
+        context["reliability"] = figures.reliability(metrics.calibration(*run.predictions))
         (_, labels), classes = run.predictions, _class_names(result)
         if exp and exp.dataset.class_names == classes and np.array_equal(exp.test[1], labels):
             context["gallery"] = Gallery(exp.test[0], *run.predictions, classes)

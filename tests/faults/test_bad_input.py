@@ -7,7 +7,7 @@ import command_line
 import pytest
 from warm import ROOT
 
-from cifar_jax import config_tree
+from cifar_jax.config import tree as config_tree
 from configs import base
 
 TINY = f"--config={ROOT}/{command_line.TINY.partition('=')[2]}"

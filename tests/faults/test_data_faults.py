@@ -16,9 +16,11 @@ import tiny
 from etils import epath
 from warm import ROOT
 
-from cifar_jax import loop, metrics_writer, train
 from cifar_jax.data import cache, sources
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import metrics_writer
+from cifar_jax.training import loop
+from cifar_jax.training import run as train
 
 TINY = (f"--config={ROOT}/{command_line.TINY.partition('=')[2]}", "--config.epochs=2")
 

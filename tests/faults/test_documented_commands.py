@@ -17,7 +17,7 @@ from PIL import Image
 from warm import ROOT
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["cifar_jax.train", "cifar_jax.modes", "tiny"])
+FORKS.set_forkserver_preload(["cifar_jax.training.run", "cifar_jax.modes", "tiny"])
 
 DEVICES = (4, 8, 16, 32)
 MANY = f"--xla_force_host_platform_device_count={max(DEVICES)}"
@@ -69,11 +69,13 @@ def check_training(arguments: tuple[str, ...]) -> None:
     import jax
     import tiny
 
-    import main
-    from cifar_jax import config, experiment, modes, sharding, steps
+    from cifar_jax import cli, modes
+    from cifar_jax.config import validation as config
     from cifar_jax.data import sources
+    from cifar_jax.runtime import sharding
+    from cifar_jax.training import experiment, steps
 
-    main._parse(["main.py", *arguments])
+    cli.parse(["main.py", *arguments])
     chosen = modes.CONFIG.value
     config.validate(chosen)
     rng = np.random.default_rng(0)

@@ -13,22 +13,23 @@ import pytest
 import test_resume
 from etils import epath
 
-from cifar_jax import workdir
 from cifar_jax.errors import TRY_AGAIN
-from cifar_jax.interrupt import Interrupted
+from cifar_jax.runtime import workdir
+from cifar_jax.runtime.interrupt import Interrupted
 
 # When a signal strikes, and how often: 20 kills. Together they let 456 steps not come to an end.
 KILLS = {"while starting": 6, "while saving": 7, "some steps on": 7}
 TERMINATIONS = {"while saving": 5, "some steps on": 5}
 # A parent that has imported everything and forks: a start takes little more than training.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["cifar_jax.train", "tests.configs.tiny"])
+FORKS.set_forkserver_preload(["cifar_jax.training.run", "tests.configs.tiny"])
 
 
 def train(directory: pathlib.Path) -> None:
     """In a process of its own: the tiny run, on one device."""
     os.environ["XLA_FLAGS"] = ""
-    from cifar_jax import compilation, train
+    from cifar_jax.runtime import compilation
+    from cifar_jax.training import run as train
 
     compilation.set_up()
     config = command_line.tiny_config()

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
-from sklearn import metrics
+from sklearn import metrics as sklearn_metrics
 
-from cifar_jax import config as config_lib
-from cifar_jax import config_tree, evaluate, optim
+from cifar_jax import metrics
+from cifar_jax.config import tree as config_tree
+from cifar_jax.config import validation as config_lib
 from cifar_jax.data import augment, batches, splits
 from cifar_jax.errors import UserError
+from cifar_jax.optim import chain as optim
 from configs import base
 
 # Few of what is compiled for each shape, or is slow.
@@ -132,15 +134,15 @@ def test_figures_are_those_of_scikit_learn(size, classes, seed, scale):
     logits = (scale * rng.standard_normal((size, classes))).astype(np.float32)
     labels = rng.integers(0, classes, size).astype(np.int32)
     probabilities, predicted = softmax(logits.astype(np.float64), axis=1), logits.argmax(1)
-    assert evaluate.accuracy(logits, labels) == metrics.accuracy_score(labels, predicted)
-    expected = metrics.log_loss(labels, probabilities, labels=range(classes))
+    assert metrics.accuracy(logits, labels) == sklearn_metrics.accuracy_score(labels, predicted)
+    expected = sklearn_metrics.log_loss(labels, probabilities, labels=range(classes))
     # scikit-learn clips probabilities at 2e-16, which no cross-entropy of ours does.
     if probabilities.min() > 1e-15:
-        assert evaluate.cross_entropy(logits, labels) == pytest.approx(expected, rel=1e-9)
-    figures = evaluate.classification_figures(logits, labels, tuple("abcdef"[:classes]))
+        assert metrics.cross_entropy(logits, labels) == pytest.approx(expected, rel=1e-9)
+    figures = metrics.classification_figures(logits, labels, tuple("abcdef"[:classes]))
     confusion = np.array(figures["confusion_matrix"])
     np.testing.assert_array_equal(
-        confusion, metrics.confusion_matrix(labels, predicted, labels=range(classes))
+        confusion, sklearn_metrics.confusion_matrix(labels, predicted, labels=range(classes))
     )
     assert confusion.sum() == size
     assert 0 <= figures["expected_calibration_error"] <= 1

@@ -24,7 +24,7 @@ class Warm:
     """The warm process. Use as a context manager."""
 
     def __enter__(self) -> "Warm":
-        from cifar_jax import memory
+        from cifar_jax.runtime import memory
 
         environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
         # With the tunables set main.py does not start itself once more, which imports anew.
@@ -101,10 +101,6 @@ def _serve() -> None:
     import sklearn.model_selection  # noqa: F401
     from absl import app  # noqa: F401
     from ml_collections import config_flags  # noqa: F401
-
-    from cifar_jax import evaluate, train  # noqa: F401
-    from cifar_jax.data import tfds_source  # noqa: F401
-    from cifar_jax.report import page  # noqa: F401
 
     gc.freeze()  # or each child walks, and so copies, all that was imported: 0.2 s instead of 1
     for line in sys.stdin:

@@ -1,6 +1,0 @@
-"""Checkpoints of a run. The only package that imports orbax."""
-
-from cifar_jax.checkpoint.reading import Reader, Restored, check_path
-from cifar_jax.checkpoint.saving import Checkpoints
-
-__all__ = ["Checkpoints", "Reader", "Restored", "check_path"]

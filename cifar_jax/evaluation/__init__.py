@@ -1,0 +1,1 @@
+"""A trained network: loaded from its workdir, tested on harder images, explained."""

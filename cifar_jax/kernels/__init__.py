@@ -1,0 +1,1 @@
+"""Layers that are fast on CPU, and are XLA's own elsewhere: convolution, pooling, Winograd."""

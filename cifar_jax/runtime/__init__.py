@@ -1,0 +1,1 @@
+"""Around a run: devices, processes, checkpoints, files of the workdir, signals, settings."""

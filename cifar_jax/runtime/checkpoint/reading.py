@@ -1,0 +1,181 @@
+"""Reading checkpoints, which leaves them as they are: a run may be at work there."""
+
+import glob
+import logging
+import math
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging as absl_logging
+from etils import epath
+from etils.epath import gpath
+from orbax.checkpoint import v1 as ocp
+
+from cifar_jax.errors import UserError
+from cifar_jax.runtime import distributed
+from cifar_jax.runtime.checkpoint import seal
+
+_log = logging.getLogger(__name__)
+# What orbax and tensorstore raise on a checkpoint that is damaged, gone, or of another structure.
+UNREADABLE = (OSError, ValueError, KeyError, EOFError)
+
+
+class Restored(NamedTuple):
+    state: Any
+    step: int
+    epoch_seconds: float  # spent on the epoch at hand before the checkpoint
+
+
+class _Literal(gpath.PosixGPath):
+    """A directory whose own name is no pattern: etils' `glob` takes "[0]" in it for one."""
+
+    def glob(self, pattern: str) -> Iterator["_Literal"]:
+        for found in epath.Path(glob.escape(os.fspath(self))).glob(pattern):
+            yield type(self)(found)
+
+
+def check_path(directory: epath.Path) -> None:
+    """Checks that checkpoints can be kept below `directory`.
+
+    Raises:
+      UserError: tensorstore cannot name it.
+    """
+    name = os.fspath(_absolute(directory))
+    reason = None
+    if "\\" in name and "://" not in name:
+        reason = "a backslash in its path"  # tensorstore takes it for a slash
+    elif any("\ud800" <= character <= "\udfff" for character in name):
+        reason = "a path that is not UTF-8"
+    if reason:
+        raise UserError(
+            f"--workdir={name} has {reason}, which checkpoints cannot be saved under: choose "
+            "another, or start from another directory"
+        )
+
+
+def _absolute(directory: epath.Path) -> epath.Path:
+    # gs:// is absolute, and resolve() would spoil it.
+    return directory if directory.is_absolute() else directory.resolve()
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Of orbax its warnings: it logs each file it touches, and as a traceback what it raises."""
+    of_orbax = "orbax" in record.pathname
+    return record.levelno == logging.WARNING if of_orbax else record.levelno > logging.WARNING
+
+
+def checksum(state: Any) -> int:
+    """CRC-32 over the bytes of every leaf, in the tree's order."""
+    crc = 0
+    for leaf in jax.tree.leaves(state):
+        crc = zlib.crc32(np.asarray(leaf).reshape(-1).view(np.uint8).data, crc)
+    return crc
+
+
+def load(path: epath.Path, like: Any) -> tuple[Any, dict[str, Any]]:
+    """The arrays of a checkpoint on the host, and what was noted beside them.
+
+    Each process of a run reads on its own, and as often as the others: orbax counts.
+
+    Raises:
+      ValueError: it is not what was saved.
+      OSError, KeyError, EOFError: it cannot be read.
+    """
+    me = jax.process_index()
+    alone = ocp.Context()
+    alone.multiprocessing.primary_host, alone.multiprocessing.active_processes = me, {me}
+    with alone:
+        arrays = ocp.load(path, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
+        metadata = ocp.metadata(path).custom_metadata
+    found, expected = checksum(arrays), metadata["crc32"]
+    if found != expected:
+        raise ValueError(f"checksum {found:08x}, expected {expected:08x}")
+    return arrays, metadata
+
+
+def place(arrays: Any, like: Any) -> Any:
+    """Arrays of the host on devices, as `like` shards them."""
+    return jax.tree.map(
+        lambda array, leaf: jax.make_array_from_callback(
+            leaf.shape, leaf.sharding, lambda index: array[index]
+        ),
+        arrays,
+        like,
+    )
+
+
+class Reader:
+    """The checkpoints in a directory, there or not. It never writes."""
+
+    def __init__(self, directory: epath.Path):
+        check_path(directory)
+        absl_logging.set_verbosity(absl_logging.WARNING)
+        absl_logging.get_absl_logger().addFilter(_is_wanted)
+        directory = _absolute(directory)
+        self.directory = directory if "://" in str(directory) else _Literal(directory)
+        if directory.exists() and not directory.is_dir():
+            raise UserError(f"{directory} is a file, where a directory belongs: restore it")
+
+    def wait(self) -> None:
+        """Waits for what is under way: here nothing."""
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, rising."""
+        self.wait()
+        if not self.directory.exists():
+            return []
+        return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
+
+    def restore_latest(self, like: Any, below: float = math.inf) -> Restored | None:
+        """The newest whole checkpoint, None if there is none; says so when it passes one over.
+
+        Args:
+          below: which steps will do.
+          like: a tree of `jax.ShapeDtypeStruct` with shardings: a checkpoint may come from
+            another kind or number of devices.
+
+        Raises:
+          UserError: there are checkpoints, and each is damaged or too late.
+        """
+        steps = self.steps
+        for restored in self._restore(like, reversed([s for s in steps if s < below])):
+            return restored
+        if steps:
+            late = "" if math.isinf(below) else f", or later than the rows before step {below:.0f}"
+            raise UserError(
+                f"every checkpoint in {self.directory} is damaged, or from another version of this "
+                f"code{late}: restore one, or delete the workdir to start again"
+            )
+        return None
+
+    def restore(self, like: Any, step: int) -> Restored | None:
+        """The checkpoint of one step, None if it is missing or damaged."""
+        return self.restore_first(like, [step])
+
+    def restore_first(self, like: Any, wanted: Iterable[int]) -> Restored | None:
+        """The checkpoint of the first of these steps that has a whole one, None if none has."""
+        there = set(self.steps)
+        return next(self._restore(like, [step for step in wanted if step in there]), None)
+
+    def _restore(self, like: Any, steps: Iterable[int]) -> Iterator[Restored]:
+        for step in steps:
+            path = self.directory / str(step)
+            fault = seal.broken(path)
+            if distributed.all_agree(fault is None):
+                loaded = None
+                try:
+                    loaded = load(path, like)
+                except UNREADABLE as error:
+                    fault = type(error).__name__
+                if distributed.all_agree(loaded is not None):
+                    assert loaded is not None
+                    arrays, metadata = loaded
+                    yield Restored(place(arrays, like), step, metadata["epoch_seconds"])
+                    continue
+            reason = fault or "another process cannot read it"
+            _log.warning("checkpoint of step %d is damaged (%s): passed over", step, reason)

@@ -1,0 +1,204 @@
+"""Where the figures of a run go: `metrics.jsonl`, TensorBoard, and one live line."""
+
+import itertools
+import json
+import logging
+import statistics
+import sys
+import time
+from typing import Any
+
+from etils import epath
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2, summary_pb2
+from tqdm import tqdm
+
+from cifar_jax.forms import Damaged
+from cifar_jax.runtime import checked, distributed, workdir_schema
+from cifar_jax.runtime import workdir as files
+from cifar_jax.terminal import printable
+
+_log = logging.getLogger(__name__)
+
+
+def read_rows(workdir: epath.Path, steps_per_epoch: int | None = None) -> list[dict[str, Any]]:
+    """The rows of `metrics.jsonl` that can be trusted, by epoch; a line tells what is left out.
+
+    Left out are damaged lines, as the last one that was cut short; rows that validated where most
+    did not, or the other way round; and all rows of an epoch that differ. Of two that are the same
+    one counts.
+
+    Args:
+      steps_per_epoch: leaves out rows of another step than the last of their epoch; None: does not.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    path = workdir / files.METRICS
+    data = b""
+    if path.exists():
+        with checked.reading(path, workdir_schema.ROW.remedy):
+            data = path.read_bytes()
+    rows, faults = [], []
+    for number, line in enumerate(data.splitlines(), 1):
+        try:
+            rows.append(workdir_schema.ROW.parse(line))
+        except Damaged as error:
+            faults.append(f"a damaged line left out (line {number}: {error})")
+    validated = statistics.mode(map(_validated, rows)) if rows else None
+    of_epoch: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        known = of_epoch.setdefault(row["epoch"], [])
+        foreign = steps_per_epoch not in (None, row["step"] / row["epoch"])
+        if foreign or _validated(row) != validated:
+            faults.append(f"a row of epoch {row['epoch']} is of another run, and left out")
+        elif row in known:
+            faults.append(f"a row of epoch {row['epoch']} is there twice, and counts once")
+        else:
+            known.append(row)
+    for epoch, known in of_epoch.items():
+        if len(known) > 1:
+            faults.append(f"{len(known)} rows of epoch {epoch} differ, and are left out")
+    if faults:
+        more = f", and {len(faults) - 1} more" if faults[1:] else ""
+        _log.warning("%s: %s%s", path, faults[0], more)
+    return [known[0] for _, known in sorted(of_epoch.items()) if len(known) == 1]
+
+
+def _validated(row: dict[str, Any]) -> bool:
+    return row["validation_accuracy"] is not None
+
+
+def whole_epochs(workdir: epath.Path, steps_per_epoch: int) -> int:
+    """How many epochs from the first on have their row."""
+    epochs = {row["epoch"] for row in read_rows(workdir, steps_per_epoch)}
+    return next(n for n in itertools.count() if n + 1 not in epochs)
+
+
+class MetricsWriter:
+    """Writes a row an epoch to `metrics.jsonl` and TensorBoard, in the one process that writes.
+
+    Use as a context manager.
+
+    The file is rewritten whole under a temporary name and renamed: a row is there or not, never
+    half, on local disks and on object stores alike.
+    """
+
+    def __init__(self, workdir: epath.Path, step: int, steps_per_epoch: int | None = None):
+        """Goes on after `step`: rows and scalars of later steps, which will be redone, are cut.
+
+        Args:
+          steps_per_epoch: as `read_rows` takes it.
+        """
+        if not distributed.is_writer():
+            return
+        self._path = workdir / files.METRICS
+        self.rows = [row for row in read_rows(workdir, steps_per_epoch) if row["step"] <= step]
+        if self._path.exists():
+            self._write()
+        self._directory = workdir / files.TENSORBOARD
+        if self._directory.exists() and not self._directory.is_dir():
+            checked.set_aside(self._directory)
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        with files.writing(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            # Not SummaryWriter: its flush leaves in a queue what a killed process then loses. The
+            # suffix, because the name has the time in whole seconds, and an older file would go.
+            self._tensorboard = EventsWriter(str(self._directory / "events"), f".{step}")
+            self._tensorboard.write_event(
+                event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=start)
+            )
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if distributed.is_writer():
+            with files.writing(self._directory):
+                self._tensorboard.close()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds the row of an epoch; its scalars go to TensorBoard at `row["step"]`."""
+        if not distributed.is_writer():
+            return
+        self.rows.append(row)
+        self._write()
+        values = [
+            summary_pb2.Summary.Value(tag=key, simple_value=value)
+            for key, value in row.items()
+            if key not in ("epoch", "step") and value is not None
+        ]
+        with files.writing(self._directory):
+            self._tensorboard.write_event(
+                event_pb2.Event(
+                    wall_time=time.time(),
+                    step=row["step"],
+                    summary=summary_pb2.Summary(value=values),
+                )
+            )
+            self._tensorboard.flush()
+
+    def _write(self) -> None:
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows)
+        files.write_bytes(self._path, text.encode())
+
+
+class Progress:
+    """One live line on a terminal; elsewhere a plain line every `interval` seconds."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int, step: int, interval: float = 30.0):
+        self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
+        self._start = self._step = step
+        self._interval = interval
+        self._began = self._spoke = time.monotonic()
+        self._bar = tqdm(
+            total=epochs * steps_per_epoch,
+            initial=step,
+            file=sys.stderr,
+            disable=not (distributed.is_writer() and sys.stderr.isatty()),
+            dynamic_ncols=True,
+            bar_format="{desc} |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left",
+        )
+
+    def update(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        """Shows the state after `step`: loss and accuracy are means over the epoch so far."""
+        self._step = step
+        epoch = (step - 1) // self._steps_per_epoch + 1
+        figures = f"loss {loss:.4f}, accuracy {accuracy:.4f}, {images_per_second:,.0f} images/s"
+        if not self._bar.disable:
+            self._bar.set_description_str(f"epoch {epoch}/{self._epochs}", refresh=False)
+            self._bar.set_postfix_str(figures, refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif time.monotonic() - self._spoke >= self._interval:
+            self._spoke = time.monotonic()
+            at = f"step {step}/{self._epochs * self._steps_per_epoch}"
+            self.say(f"epoch {epoch}/{self._epochs}, {at}: {figures}, {self.eta()} left")
+
+    def close_epoch(self, row: dict[str, Any]) -> None:
+        """Shows an epoch's row of `metrics.jsonl`, in a line that stays."""
+        self.update(row["step"], row["train_loss"], row["train_accuracy"], row["images_per_second"])
+        figures = f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}"
+        if row["validation_loss"] is not None:
+            figures += f", validation loss {row['validation_loss']:.4f} accuracy "
+            figures += f"{row['validation_accuracy']:.4f}"
+        self.say(
+            f"epoch {row['epoch']}/{self._epochs}: {figures}, learning rate "
+            f"{row['learning_rate']:.2g}, {row['images_per_second']:,.0f} images/s, "
+            f"{row['seconds']:.1f} s, {self.eta()} left"
+        )
+
+    def eta(self) -> str:
+        """Time until the last step of the run at the pace so far, as h:mm:ss."""
+        done = self._step - self._start
+        left = self._epochs * self._steps_per_epoch - self._step
+        elapsed = time.monotonic() - self._began
+        return tqdm.format_interval(elapsed / done * left) if done else "?"
+
+    def say(self, line: str) -> None:
+        """Prints a line that stays, above the live one."""
+        if distributed.is_writer():
+            tqdm.write(printable(line), file=sys.stdout)
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        self._bar.close()

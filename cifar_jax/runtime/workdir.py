@@ -1,0 +1,230 @@
+"""The files of a workdir. Paths may be local or `gs://`: every write goes through `etils.epath`."""
+
+import contextlib
+import errno
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import filelock
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from cifar_jax import forms
+from cifar_jax.config import defaults
+from cifar_jax.config import tree as config_tree
+from cifar_jax.config import validation as config_lib
+from cifar_jax.errors import UserError
+from cifar_jax.runtime import checked
+
+CHECKPOINTS = "checkpoints"
+COMPARISON = "comparison.html"
+CONFIG = "config.json"
+DATA = "data.json"
+ENVIRONMENT = "environment.json"
+EXPORT = "export"
+LOCK = ".lock"
+METRICS = "metrics.jsonl"
+PREDICTIONS = "predictions.npz"
+REPORT = "report.html"
+RESULT = "result.json"
+ROBUSTNESS = "robustness.json"
+SEEDS = "seeds.json"
+TENSORBOARD = "tensorboard"
+PROFILE = "profile"
+WEIGHTS = "model.safetensors"  # of an export, in place of checkpoints
+
+
+@contextlib.contextmanager
+def writing(path: epath.PathLike, option: str = "--workdir") -> Iterator[None]:
+    """Around what writes `path`, which `option` decides.
+
+    Raises:
+      UserError: the disk is full or may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}): make room and run again, or choose "
+            f"another {option}"
+        ) from error
+
+
+def sync(path: epath.Path) -> None:
+    """Returns once the content of a file, or the names in a directory, would outlive a power cut.
+
+    An object store sees to that by itself.
+    """
+    if "://" in str(path):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # no such thing on this file system
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def beside(path: epath.Path) -> epath.Path:
+    """A name in the same directory, of this process alone, for what will be renamed to `path`."""
+    return path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+
+
+def write_bytes(path: epath.Path, data: bytes, option: str = "--workdir") -> None:
+    """Writes a file whole or not at all, whatever happens to the process or the power.
+
+    It is renamed once it is on the disk. Several processes may write at once.
+
+    Raises:
+      UserError: the disk is full or may not be written.
+    """
+    temporary = beside(path)
+    with writing(path, option):
+        try:
+            temporary.write_bytes(data)
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            if path.is_dir():
+                raise UserError(f"{path} is a directory, where a file belongs: move it") from None
+            raise
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes `value` as readable JSON, atomically. NaN is refused: it is no JSON."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_npz(path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays as a compressed `.npz`, atomically."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_config(workdir: epath.Path) -> ConfigDict:
+    """The resolved config of the run in `workdir`.
+
+    Raises:
+      UserError: there is none, or there are several.
+    """
+    config = _saved_config(workdir)
+    if config.seeds > 1:
+        raise UserError(
+            f"{workdir} holds runs of {config.seeds} seeds, each in a directory of its own: use "
+            f"{workdir / f'seed-{config.seed}'}"
+        )
+    return config
+
+
+def _saved_config(workdir: epath.Path) -> ConfigDict:
+    path = workdir / CONFIG
+    if not path.exists():
+        raise UserError(f"no run in {workdir} ({CONFIG} is missing): train one there first")
+    with checked.reading(path, "restore it, or copy that of a new run of the same config"):
+        return config_lib.from_file(forms.parse(path.read_bytes()), defaults.get_config())
+
+
+def check_config(workdir: epath.Path, config: ConfigDict) -> None:
+    """Checks that `workdir` is empty or holds a run of `config`.
+
+    Raises:
+      UserError: it is a file, or holds a run of another config.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file: choose another")
+    if (workdir / CONFIG).exists():
+        changed = config_tree.differences(_saved_config(workdir), config)
+        if changed:
+            raise UserError(
+                f"{workdir} holds a run of another config: choose another --workdir, or take back "
+                + "; ".join(changed)
+            )
+
+
+def make_directory(path: epath.Path) -> None:
+    """Makes a directory, and those above it, to outlive a power cut.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    with writing(path):
+        missing = [path, *path.parents]
+        missing = missing[: next(i for i, p in enumerate(missing) if p.exists())]
+        path.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            sync(made.parent)
+
+
+@contextlib.contextmanager
+def claimed(workdir: epath.Path, config: ConfigDict) -> Iterator[None]:
+    """Makes `workdir` the home of a run of `config`, and keeps other processes from training there.
+
+    Raises:
+      UserError: it cannot be written, another process trains there, it holds a run of another
+        config by now, or it is renamed or deleted in between.
+    """
+    with locked(workdir):
+        check_config(workdir, config)
+        claim(workdir, config)
+        try:
+            yield
+        except UserError:
+            check_there(workdir)  # or a write that failed would ask for room on the disk
+            raise
+
+
+def check_there(workdir: epath.Path) -> None:
+    """Raises UserError where a run's workdir has been renamed or deleted under it."""
+    if not (workdir / CONFIG).exists():
+        raise UserError(
+            f"{workdir} is gone, renamed or deleted while it was trained in: the run goes on from "
+            "its last checkpoint with --workdir=PLACE, where it is now"
+        )
+
+
+def claim(workdir: epath.Path, config: ConfigDict) -> None:
+    """Writes the config of a run into `workdir`.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    make_directory(workdir)
+    write_json(workdir / CONFIG, config_tree.plain(config))
+
+
+@contextlib.contextmanager
+def locked(workdir: epath.Path) -> Iterator[None]:
+    """Keeps other processes from training in `workdir`; the system frees it if this one is killed.
+
+    An object store has no locks: there, it is for the user to see to it.
+
+    Raises:
+      UserError: it cannot be written, or another process trains there.
+    """
+    if "://" in str(workdir):
+        yield
+        return
+    lock = filelock.FileLock(str(workdir / LOCK), blocking=False)
+    make_directory(workdir)
+    with writing(workdir):
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise UserError(
+                f"another process trains in {workdir}: wait for its end, or choose another "
+                "--workdir"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,1 @@
+"""A run: its story, its loop, its steps, its state, its test."""

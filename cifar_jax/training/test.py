@@ -1,0 +1,195 @@
+"""Exact evaluation: every image counts once, for any batch size."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jaxtyping import Array, Float32, UInt8
+
+from cifar_jax import metrics
+from cifar_jax.data import batches
+from cifar_jax.errors import UserError
+from cifar_jax.models import summary
+from cifar_jax.optim import chain as optim
+from cifar_jax.runtime import distributed, metrics_writer, settings
+from cifar_jax.runtime import workdir as files
+from cifar_jax.runtime.checked import read_if_sound
+from cifar_jax.runtime.checkpoint import Reader
+from cifar_jax.runtime.workdir_schema import RESULT
+from cifar_jax.terminal import label
+from cifar_jax.training import best, run_data, steps
+from cifar_jax.training.experiment import Experiment, build
+from cifar_jax.training.state import TrainState
+
+# Whose accuracy the test tells beside its own, without augmentation and dropout: the first ones in
+# the data set's order, which is as good as shuffled. All of them would take as long as an epoch.
+_TRAINING_IMAGES = 10_000
+
+
+def predict(
+    eval_step: Callable[..., jax.Array],
+    variables: dict,
+    images: UInt8[Array, "n h w c"],
+    batch_size: int,
+) -> Float32[np.ndarray, "n k"]:
+    """The logits of all images, in their order.
+
+    The last batch is filled up with image 0, and the filling cut off: one compiled shape, no image
+    lost or counted twice.
+    """
+    plan = batches.padded_batches(len(images), batch_size)
+    # Dispatched all at once and fetched at the end: the device never waits for the host.
+    parts = [eval_step(variables, images, batch) for batch in plan]
+    logits = np.concatenate(jax.device_get(parts))[: len(images)]
+    assert logits.shape[0] == len(images)
+    return logits
+
+
+def _with_tta(exp: Experiment, variables: dict) -> dict[str, float]:
+    """The accuracies with test-time augmentation, where the config has it."""
+    figures, tta = {}, exp.config.eval.tta
+    if tta != "none":
+        eval_step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh, tta)
+        for name, (images, labels) in {"validation": exp.validation, "test": exp.test}.items():
+            if len(labels):
+                size = exp.config.eval.batch_size
+                logits = predict(eval_step, variables, exp.put(images), size)
+                figures[f"{name}_accuracy_tta"] = metrics.accuracy(logits, labels)
+    return figures
+
+
+def final_test(
+    experiment: Experiment, checkpoints: Reader, workdir: epath.Path, epochs: int
+) -> dict[str, Any]:
+    """The test at the end of a run: writes `predictions.npz`, then `result.json`.
+
+    Of the training images it gives the accuracy of the same parameters, as the test images have it:
+    without augmentation and dropout, with the running statistics of batch norm. Everything comes
+    from the workdir and the data, so that `--mode=evaluate` is this same call.
+
+    Args:
+      epochs: how many the run has made.
+
+    Returns:
+      The content of `result.json`. `best_epoch` is the one that was tested, `lost_epoch` a better
+      one whose checkpoint cannot be read, if there is one.
+
+    Raises:
+      UserError: a row is missing, or no checkpoint can be read.
+    """
+    config = experiment.config
+    distributed.wait("all rows written")
+    rows = {row["epoch"]: row for row in metrics_writer.read_rows(workdir)}
+    if sorted(rows) != list(range(1, epochs + 1)):
+        raise UserError(
+            f"{workdir / files.METRICS} lacks rows of the run's {epochs} epochs: restore it; or "
+            f"delete {files.RESULT}, if it is there, and let --mode=train make the epochs again"
+        )
+    found = best.restore(checkpoints, experiment.abstract_state(), workdir, config)
+    epoch, variables = found.epoch, found.state.variables()
+    eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
+    logits, train_logits = (
+        predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
+        for images in (experiment.test[0], experiment.train[0][:_TRAINING_IMAGES])
+    )
+    if not np.isfinite(logits).all():
+        raise UserError(f"logits in {workdir} are not finite: lower config.optimizer.learning_rate")
+    labels, train_labels = experiment.test[1], experiment.train[1][:_TRAINING_IMAGES]
+    loss = metrics.cross_entropy(logits, labels)
+    result = {
+        "parameters": summary.count((found.state.params, found.state.batch_stats)),
+        "epochs": epochs,
+        "best_epoch": epoch,
+        **({} if found.lost_epoch is None else {"lost_epoch": found.lost_epoch}),
+        "stopped_early": epochs < config.epochs,
+        "train_seconds": sum(row["seconds"] for row in rows.values()),
+        "train_accuracy_clean": metrics.accuracy(train_logits, train_labels),
+        "train_examples_clean": len(train_labels),
+        "validation_accuracy": rows[epoch]["validation_accuracy"],
+        "test_accuracy": metrics.accuracy(logits, labels),
+        "test_loss": loss,
+        "test_objective": loss + float(optim.l2_penalty(variables["params"], experiment.l2)),
+        "test_examples": len(labels),
+        **_with_tta(experiment, variables),
+        **metrics.classification_figures(logits, labels, experiment.dataset.class_names),
+        "class_counts": experiment.class_counts(),
+    }
+    if distributed.is_writer():
+        files.write_npz(workdir / files.PREDICTIONS, {"logits": logits, "labels": labels})
+        run_data.record(experiment, workdir)
+        files.write_json(workdir / files.RESULT, result)
+    return result
+
+
+@settings.pinned()
+def run(workdir: epath.Path, data_dir: str = "") -> dict[str, Any]:
+    """`--mode=evaluate`: tests the finished run in `workdir` again, from the workdir alone.
+
+    `data_dir` is where this machine has the data, by `run_data.place`; "": where the config says.
+
+    Returns:
+      The content of `result.json`.
+
+    Raises:
+      UserError: there is no finished run, or the data are not at hand or not those of the run.
+    """
+    config = files.load_config(workdir)
+    run_data.place(config, data_dir)
+    checkpoints = Reader(workdir / files.CHECKPOINTS)
+    experiment = build(config, run_data.load(config, workdir))
+    epochs = (read_if_sound(workdir / files.RESULT, RESULT) or {}).get("epochs")
+    if epochs is None:
+        latest = checkpoints.restore_latest(experiment.abstract_state())
+        if latest is None or not is_finished(experiment, latest.state):
+            raise UserError(
+                f"the run in {workdir} has not finished; the test is made at its end: "
+                "go on with --mode=train first"
+            )
+        epochs = latest.step // experiment.steps_per_epoch
+    return final_test(experiment, checkpoints, workdir, epochs)
+
+
+def is_finished(experiment: Experiment, train_state: TrainState) -> bool:
+    """True after the last epoch, be it the config's or early stopping's."""
+    last = experiment.config.epochs * experiment.steps_per_epoch
+    return int(train_state.step) >= last or bool(train_state.callbacks.should_stop)
+
+
+def describe(result: dict[str, Any]) -> str:
+    """A result in a few lines, for a person."""
+    early = ", stopped early" if result["stopped_early"] else ""
+    if "lost_epoch" in result:
+        early += f" (epoch {result['lost_epoch']} was better, but its checkpoint cannot be read)"
+    validation = ""
+    if result["validation_accuracy"] is not None:
+        validation = f", validation accuracy {result['validation_accuracy']:.4f}"
+    more = [
+        f"with test-time augmentation: {name.removesuffix('_accuracy_tta')} {result[name]:.4f}"
+        for name in ("validation_accuracy_tta", "test_accuracy_tta")
+        if name in result
+    ]
+    if "train_accuracy_clean" in result:  # older runs lack it
+        more.append(
+            f"without augmentation and dropout: accuracy {result['train_accuracy_clean']:.4f} on "
+            f"{result['train_examples_clean']:,} training images"
+        )
+    report = result["classification_report"]
+    rows = [(label(name), row) for name, row in report.items()]
+    width = max(len(name) for name, _ in rows)
+    table = [f"{'':{width}}  precision  recall  f1-score  support"]
+    for name, row in rows:
+        figures = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1-score']:8.4f}"
+        table.append(f"{name:{width}}  {figures}  {row['support']:7.0f}")
+    return "\n".join(
+        [
+            *table,
+            f"test accuracy {result['test_accuracy']:.4f}, loss {result['test_loss']:.4f}, "
+            f"objective {result['test_objective']:.4f} on {result['test_examples']:,} images; "
+            f"calibration error {result['expected_calibration_error']:.4f}",
+            *more,
+            f"epoch {result['best_epoch']} of {result['epochs']}{early}{validation}; "
+            f"{result['parameters']:,} parameters, {result['train_seconds']:.0f} s of training",
+        ]
+    )
