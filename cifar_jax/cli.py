@@ -12,7 +12,7 @@ import sys
 from absl import app, flags
 from absl import logging as absl_logging
 
-from cifar_jax import modes, terminal
+from cifar_jax import modes, options, terminal
 from cifar_jax.config import files as config_file
 from cifar_jax.errors import BAD_INPUT, CUT_OFF, INTERRUPTED, UserError
 from cifar_jax.runtime import memory, settings, streams
@@ -25,30 +25,30 @@ def _main(arguments: list[str]) -> None:
     modes.check(modes.MODE.value, arguments[1:])
     if mode.prints:
         streams.require_output()
-    if mode.tuned and modes.TUNE_MEMORY.value:
+    if mode.tuned and options.TUNE_MEMORY.value:
         memory.restart()
     # Imported here: --help and a wrong flag answer at once.
     from cifar_jax.runtime import compilation, distributed
 
     compilation.set_up()
     if mode.shared:
-        distributed.start(modes.JOIN_TIMEOUT.value)
+        distributed.start(options.JOIN_TIMEOUT.value)
     sys.exit(mode.run(arguments[1:]))
 
 
 def parse(arguments: list[str]) -> list[str]:
     """absl's flags, with faults in a config's path, keys and values as one line each."""
     try:
-        modes.ARGUMENTS[:] = flags.FLAGS.read_flags_from_files(arguments, force_gnu=False)
-        options = list(itertools.takewhile(lambda text: text != "--", modes.ARGUMENTS))
-        of_config = [text for text in options if _OF_CONFIG.match(text)]
+        options.ARGUMENTS[:] = flags.FLAGS.read_flags_from_files(arguments, force_gnu=False)
+        given = list(itertools.takewhile(lambda text: text != "--", options.ARGUMENTS))
+        of_config = [text for text in given if _OF_CONFIG.match(text)]
         # First the mode: it decides whether the file of the config is looked at.
-        flags.FLAGS([text for text in options if text not in of_config], known_only=True)
+        flags.FLAGS([text for text in given if text not in of_config], known_only=True)
         for text in of_config:
             modes.refuse_foreign(modes.MODE.value, "config", text)
         if of_config and not any(re.match("--?config(=|$)", text) for text in of_config):
             raise UserError(f"{of_config[0]} overrides a config: pass --config=FILE before it")
-        return flags.FLAGS(modes.ARGUMENTS)
+        return flags.FLAGS(options.ARGUMENTS)
     except (flags.Error, ValueError) as error:  # absl documents both
         fault, config = str(error), flags.FLAGS["config"].value
         reason = config and config_file.explain_value(config, fault)
@@ -89,8 +89,9 @@ def main() -> None:
     """The program: `python main.py`, or `cifar-jax` where the package is installed."""
     # absl's --help describes the module that was started; its text and its flags are here.
     sys.modules["__main__"].__doc__ = __doc__
-    for flag in flags.FLAGS.get_key_flags_for_module(modes):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    for module in (options, modes):
+        for flag in flags.FLAGS.get_key_flags_for_module(module):
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     streams.prepare()
     _log_to_stderr()
     settings.ignore_environment()

@@ -12,7 +12,7 @@ from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
-from cifar_jax import places
+from cifar_jax import options, places
 from cifar_jax.config import files as config_file
 from cifar_jax.errors import BAD_INPUT, SOME_FAILED, TRY_AGAIN, UserError, missing
 from cifar_jax.terminal import printable, say
@@ -21,57 +21,6 @@ if TYPE_CHECKING:
     from cifar_jax.training.experiment import Experiment
 
 _BEGAN = time.monotonic()
-# The command line with its flag files read, which main.py fills in before it parses: absl looks at
-# it here already, and where it is wrong nobody could say so.
-ARGUMENTS: list[str] = []
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "the experiment: FILE, or FILE:ARGUMENT", sys_argv=ARGUMENTS
-)
-flags.FLAGS["config"].parser = config_file.Parser(ARGUMENTS)
-_WORKDIR = flags.DEFINE_string("workdir", None, "where the run lives; default: runs/<config name>")
-_WORKDIRS = flags.DEFINE_list(
-    "workdirs",
-    [],
-    "several runs: of report, to compare, in a page beside the first or in --workdir; of demo, two",
-)
-_FORMAT = flags.DEFINE_string(
-    "format",
-    None,
-    "of predict: table, json (lines) or csv; of export: stablehlo, onnx, onnx-int8 or safetensors",
-)
-_TOP_K = flags.DEFINE_integer("top_k", 3, "of predict: how many classes", lower_bound=1)
-_FIT = flags.DEFINE_enum(
-    "fit",
-    "crop",
-    ["crop", "whole"],
-    "of predict: the middle of an image of other proportions, or all of it, squashed",
-)
-_PORT = flags.DEFINE_integer(
-    "port", 7860, "of demo: of 127.0.0.1; 0: any that is free", lower_bound=0, upper_bound=65535
-)
-_OUTPUT = flags.DEFINE_string("output", None, "of export: path; default: WORKDIR/export/...")
-_FORCE = flags.DEFINE_bool("force", False, "of export: replace what is there")
-SUITES = ["corruptions", "cifar10_corrupted", "cifar10_1", "adversarial"]
-_SUITE = flags.DEFINE_enum("suite", None, SUITES, "of evaluate: harder images to test on")
-_SUITE_IMAGES = flags.DEFINE_integer(
-    "suite_images", None, "with --suite: only the first so many; default: all, adversarial 1000", 1
-)
-TUNE_MEMORY = flags.DEFINE_bool(
-    "tune_memory", True, "of train and evaluate: on Linux CPUs, start again with huge pages"
-)
-JOIN_TIMEOUT = flags.DEFINE_float(
-    "join_timeout",
-    120,
-    "of train and evaluate: seconds that the processes of a run wait for each other at the start",
-)
-
-
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    "",
-    "where this machine has the run's data, if not where it was trained: a TFDS directory or "
-    "CIFAR-10's archive; of train: --config.data.dir or --config.data.archive",
-)
 
 
 class Mode(NamedTuple):
@@ -115,23 +64,26 @@ def check(name: str, arguments: list[str]) -> None:
             refuse_foreign(name, flag, flags.FLAGS[flag].serialize())
     if arguments and not mode.takes_arguments:
         raise UserError(f"{arguments[0]} is not understood: options begin with --")
-    if _FORMAT.value is not None and _FORMAT.value not in mode.formats:
-        owners = [f"--mode={other}" for other, m in MODES.items() if _FORMAT.value in m.formats]
+    given = options.FORMAT.value
+    if given is not None and given not in mode.formats:
+        owners = [f"--mode={other}" for other, m in MODES.items() if given in m.formats]
         hint = f", but one of {' and '.join(owners)}" if owners else ""
         raise UserError(
-            f"--format={_FORMAT.value} is no format of --mode={name}{hint}: "
+            f"--format={given} is no format of --mode={name}{hint}: "
             f"use {', '.join(mode.formats[:-1])} or {mode.formats[-1]}"
         )
-    for flag, what in ((_WORKDIR, "directory"), (_OUTPUT, "path")):
+    for flag, what in ((options.WORKDIR, "directory"), (options.OUTPUT, "path")):
         if flag.value == "":
             raise UserError(f"--{flag.name} is empty: name a {what}, or leave it out")
-    if _WORKDIRS.present and not all(_WORKDIRS.value or [""]):
+    if options.WORKDIRS.present and not all(options.WORKDIRS.value or [""]):
         raise UserError("--workdirs names an empty path: give paths with a comma between them")
-    if _SUITE_IMAGES.present and _SUITE.value is None:
-        raise UserError(f"--suite_images={_SUITE_IMAGES.value} needs --suite")
-    if not 0 < JOIN_TIMEOUT.value <= 86_400:
-        raise UserError(f"--join_timeout={JOIN_TIMEOUT.value:g} must be above 0, and at most a day")
-    if name != "train" and not (_WORKDIR.value or _WORKDIRS.value):
+    if options.SUITE_IMAGES.present and options.SUITE.value is None:
+        raise UserError(f"--suite_images={options.SUITE_IMAGES.value} needs --suite")
+    if not 0 < options.JOIN_TIMEOUT.value <= 86_400:
+        raise UserError(
+            f"--join_timeout={options.JOIN_TIMEOUT.value:g} must be above 0, and at most a day"
+        )
+    if name != "train" and not (options.WORKDIR.value or options.WORKDIRS.value):
         raise UserError(f"--mode={name} needs --workdir")
 
 
@@ -140,11 +92,11 @@ def _train(_: list[str]) -> int:
     from cifar_jax.training import run as train
     from cifar_jax.training import seeds
 
-    config = CONFIG.value
+    config = options.CONFIG.value
     if config is None:
         raise UserError("no config: pass --config=configs/final.py")
     name = config_file.run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
-    workdir = _directory(_WORKDIR.value or f"runs/{name}")
+    workdir = _directory(options.WORKDIR.value or f"runs/{name}")
     try:
         if config.get("seeds", 1) == 1:
             train.run(config, workdir, _BEGAN, _write_report)
@@ -172,11 +124,13 @@ def _compare(workdirs: list[epath.Path], home: epath.Path) -> None:
 def _evaluate(_: list[str]) -> int:
     from cifar_jax.runtime import distributed
 
-    workdir, data = _directory(_WORKDIR.value), _data_dir()
-    if _SUITE.value:
+    workdir, data = _directory(options.WORKDIR.value), _data_dir()
+    if options.SUITE.value:
         from cifar_jax.evaluation import suites as robustness
 
-        text = robustness.describe(robustness.run(workdir, _SUITE.value, _SUITE_IMAGES.value, data))
+        text = robustness.describe(
+            robustness.run(workdir, options.SUITE.value, options.SUITE_IMAGES.value, data)
+        )
     else:
         from cifar_jax.training import test as evaluate
 
@@ -189,9 +143,13 @@ def _evaluate(_: list[str]) -> int:
 def _predict(arguments: list[str]) -> int:
     from cifar_jax import predict
 
-    output_format = _FORMAT.value or MODES["predict"].formats[0]
+    output_format = options.FORMAT.value or MODES["predict"].formats[0]
     tried, failures = predict.run(
-        _directory(_WORKDIR.value), arguments, output_format, _TOP_K.value, _FIT.value
+        _directory(options.WORKDIR.value),
+        arguments,
+        output_format,
+        options.TOP_K.value,
+        options.FIT.value,
     )
     if failures:
         return SOME_FAILED if tried else BAD_INPUT
@@ -201,9 +159,11 @@ def _predict(arguments: list[str]) -> int:
 def _export(_: list[str]) -> int:
     from cifar_jax import export
 
-    output_format = _FORMAT.value or MODES["export"].formats[0]
-    workdir = _directory(_WORKDIR.value)
-    line = export.run(workdir, output_format, _OUTPUT.value, _data_dir(), _FORCE.value)
+    output_format = options.FORMAT.value or MODES["export"].formats[0]
+    workdir = _directory(options.WORKDIR.value)
+    line = export.run(
+        workdir, output_format, options.OUTPUT.value, _data_dir(), options.FORCE.value
+    )
     say(printable(line))
     return 0
 
@@ -211,26 +171,26 @@ def _export(_: list[str]) -> int:
 def _report(_: list[str]) -> int:
     from cifar_jax.report import page
 
-    runs = [_directory(path) for path in _WORKDIRS.value]
+    runs = [_directory(path) for path in options.WORKDIRS.value]
     if runs:
-        path = page.compare(runs, _directory(_WORKDIR.value or runs[0].parent))
+        path = page.compare(runs, _directory(options.WORKDIR.value or runs[0].parent))
     else:
-        path = page.run(_directory(_WORKDIR.value), _data_dir())
+        path = page.run(_directory(options.WORKDIR.value), _data_dir())
     say(printable(path))
     return 0
 
 
 def _demo(_: list[str]) -> int:
-    if len(_WORKDIRS.value) > 2:
+    if len(options.WORKDIRS.value) > 2:
         raise UserError("--workdirs names too many runs: --mode=demo shows one or two")
-    if _WORKDIRS.value and _WORKDIR.value:
+    if options.WORKDIRS.value and options.WORKDIR.value:
         raise UserError("--mode=demo takes --workdir or --workdirs, not both")
     try:
         from cifar_jax.demo import server
     except ModuleNotFoundError as error:
         raise missing(error, "--mode=demo", "requirements-demo.txt") from error
-    runs = [_directory(path) for path in _WORKDIRS.value or [_WORKDIR.value]]
-    server.run(runs, _PORT.value, _data_dir())
+    runs = [_directory(path) for path in options.WORKDIRS.value or [options.WORKDIR.value]]
+    server.run(runs, options.PORT.value, _data_dir())
     return 0
 
 
@@ -266,9 +226,9 @@ def _data_dir() -> str:
     Raises:
       UserError: there is nothing.
     """
-    if _DATA_DIR.value and not places.local(_DATA_DIR.value, "--data_dir").exists():
-        raise UserError(f"--data_dir={_DATA_DIR.value} does not exist: name another")
-    return _DATA_DIR.value
+    if options.DATA_DIR.value and not places.local(options.DATA_DIR.value, "--data_dir").exists():
+        raise UserError(f"--data_dir={options.DATA_DIR.value} does not exist: name another")
+    return options.DATA_DIR.value
 
 
 def _directory(path: epath.PathLike) -> epath.Path:

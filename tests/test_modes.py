@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from cifar_jax import cli, export, modes, predict
+from cifar_jax import cli, export, modes, options, predict
 from cifar_jax.config import files as config_file
 from cifar_jax.errors import UserError
 
@@ -47,7 +47,8 @@ def refusal(*arguments):
 
 
 def test_every_flag_is_declared():
-    ours = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[modes.__name__]}
+    modules = flags.FLAGS.flags_by_module_dict()
+    ours = {flag.name for module in (modes, options) for flag in modules[module.__name__]}
     plain = {name for name in ours if not name.startswith("config.")}  # overrides of other tests
     assert plain == DECLARED | OF_ALL
 

@@ -15,7 +15,7 @@ from etils import epath
 from fabricate import random_splits
 from test_report import read
 
-from cifar_jax import modes
+from cifar_jax import options
 from cifar_jax.data import corruptions, sources, tfds_prepare, tfds_source
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import adversarial, trained
@@ -41,7 +41,7 @@ def workdir(finished, tmp_path) -> epath.Path:
 
 
 def test_the_command_line_knows_every_suite():
-    assert list(robustness.SUITES) == modes.SUITES
+    assert list(robustness.SUITES) == options.SUITES
 
 
 # ---------------------------------------------------------------------------- attacks

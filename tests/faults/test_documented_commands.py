@@ -69,14 +69,14 @@ def check_training(arguments: tuple[str, ...]) -> None:
     import jax
     import tiny
 
-    from cifar_jax import cli, modes
+    from cifar_jax import cli, options
     from cifar_jax.config import validation as config
     from cifar_jax.data import sources
     from cifar_jax.runtime import sharding
     from cifar_jax.training import experiment, steps
 
     cli.parse(["main.py", *arguments])
-    chosen = modes.CONFIG.value
+    chosen = options.CONFIG.value
     config.validate(chosen)
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (3000, 32, 32, 3), np.uint8), np.arange(3000) % 10
