@@ -1,4 +1,4 @@
-"""Augmentations do what they say, to the pixel, and nothing when they are off."""
+"""Each augmentation is exact to the pixel, and does nothing when it is off."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def test_flip_mirrors_half_of_the_images_exactly():
     same = (found == images).all((1, 2, 3))
     mirrored = (found == images[:, :, ::-1]).all((1, 2, 3))
     assert (same ^ mirrored).all()
-    assert 0.4 < mirrored.mean() < 0.6  # of 512 fair coins: nine standard deviations
+    assert 0.4 < mirrored.mean() < 0.6  # 512 fair coins: 0.1 is 4.5 standard deviations
 
 
 def test_alternating_flips_show_both_views_in_any_two_epochs():
@@ -42,12 +42,12 @@ def test_alternating_flips_show_both_views_in_any_two_epochs():
     epochs = [np.asarray(augment.alternating_flips(KEY, index, epoch)) for epoch in range(3)]
     assert (epochs[0] ^ epochs[1]).all() and (epochs[0] == epochs[2]).all()
     assert 0.4 < epochs[0].mean() < 0.6
-    # They go by the image, not by its place in the batch.
+    # Flips depend on the image, not on its position in the batch.
     again = np.asarray(augment.alternating_flips(KEY, index[::-1], 0))
     np.testing.assert_array_equal(again, epochs[0][::-1])
 
 
-def test_the_flips_that_are_given_are_made():
+def test_given_flips_are_applied():
     images, targets = jnp.asarray(distinct(4)), jnp.asarray(one_hot(4))
     flips = np.array([True, False, False, True])
     config = tiny.config({"augment.flip": True})
@@ -71,7 +71,7 @@ def test_crop_is_a_window_of_the_padded_image(padding, fill):
     matches = (windows == found[:, None, None]).all((3, 4, 5))
     assert (matches.sum((1, 2)) == 1).all()
     seen = matches.any(0)
-    # 64 draws of 9 offsets leave one out with a chance of 0.5 %; of 49 they see most.
+    # 64 draws miss one of 9 offsets with probability 0.5 %, and reach most of 49.
     assert seen.sum() >= 0.6 * side**2
     assert seen[0].any() and seen[-1].any() and seen[:, 0].any() and seen[:, -1].any()
 
@@ -83,17 +83,17 @@ def test_crop_reaches_every_offset():
 
 
 @pytest.mark.parametrize("size", [1, 3, SIZE])
-def test_cutout_zeroes_a_square_wholly_inside(size):
+def test_cutout_zeroes_a_square_fully_inside_the_image(size):
     images = distinct(64)
     found = np.asarray(augment.cutout(KEY, jnp.asarray(images), size))
     hole = (found == 0).all(-1)
     assert ((found == images) | hole[..., None]).all()
     assert (hole.sum((1, 2)) == size * size).all()
-    assert (hole.any(2).sum(1) == size).all()  # so many rows
-    assert (hole.any(1).sum(1) == size).all()  # and columns: with the area, a square
+    assert (hole.any(2).sum(1) == size).all()  # `size` rows
+    assert (hole.any(1).sum(1) == size).all()  # and columns; with the area: a square
 
 
-def test_cutout_reaches_every_place():
+def test_cutout_reaches_every_position():
     images = jnp.asarray(np.ones((600, SIZE, SIZE, 1), np.float32))
     hole = np.asarray(augment.cutout(KEY, images, 3))[..., 0] == 0
     corners = {(int(rows[0]), int(columns[0])) for rows, columns in map(np.nonzero, hole)}
@@ -105,7 +105,7 @@ def test_mixup_mixes_images_and_targets_with_one_weight():
     arguments = jnp.asarray(images), jnp.asarray(targets)
     mixed, mixed_targets = jax.device_get(augment.mixup(KEY, *arguments, 1.0))
     weight = mixed_targets[0, 0]
-    assert 0.01 < weight < 0.99  # of this key: neither end, where everything would pass
+    assert 0.01 < weight < 0.99  # with this key; at 0 or 1 the checks below would prove nothing
     np.testing.assert_allclose(mixed_targets.sum(1), 1, rtol=1e-6)
     np.testing.assert_allclose(mixed_targets, weight * np.eye(16) + (1 - weight) * np.eye(16)[::-1])
     np.testing.assert_allclose(mixed, weight * images + (1 - weight) * images[::-1], rtol=1e-5)
@@ -117,7 +117,7 @@ def test_mixup_draws_the_weight_from_the_beta_distribution():
         return augment.mixup(key, images, jnp.eye(2), 0.2)[1][0, 0]
 
     weights = np.asarray(jax.vmap(weight)(jax.random.split(KEY, 2000)))
-    # Beta(a, a) has the mean 1/2 and the variance 1 / (4 * (2 * a + 1)).
+    # Beta(a, a) has mean 1/2 and variance 1 / (4 * (2 * a + 1)).
     assert weights.mean() == pytest.approx(0.5, abs=0.04)
     assert weights.var() == pytest.approx(1 / (4 * 1.4), rel=0.05)
 
@@ -125,21 +125,21 @@ def test_mixup_draws_the_weight_from_the_beta_distribution():
 EVERYTHING = {"flip": True, "crop_padding": 2, "cutout": 3, "mixup": 0.5}
 
 
-def test_nothing_on_changes_nothing():
+def test_without_augmentations_nothing_changes():
     images, targets = apply({})
     np.testing.assert_array_equal(images, distinct(32))
     np.testing.assert_array_equal(targets, one_hot(32))
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_each_switch_does_its_augmentation(name):
+def test_each_option_turns_on_its_augmentation(name):
     images, targets = apply({name: EVERYTHING[name]})
     assert (images != distinct(32)).any()
     assert (targets != one_hot(32)).any() == (name == "mixup")
     np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
 
 
-def test_the_same_key_gives_the_same_result_and_another_step_another():
+def test_results_depend_on_the_step_and_are_repeatable():
     keys = [jax.random.fold_in(KEY, step) for step in (0, 1)]
     images, targets = apply(EVERYTHING, keys[0])
     again, targets_again = apply(EVERYTHING, keys[0])
@@ -169,7 +169,7 @@ def test_one_augmentation_does_not_change_the_draws_of_another():
 
 
 @pytest.mark.parametrize(("kind", "count"), [("none", 1), ("flip", 2), ("multicrop", 6)])
-def test_views_are_weighted_to_one_and_come_with_their_mirrors(kind, count):
+def test_view_weights_sum_to_one_and_each_view_has_its_mirror_image(kind, count):
     images = distinct(2)
     views = [(w, np.asarray(view)) for w, view in augment.views(jnp.asarray(images), kind)]
     assert len(views) == count and sum(w for w, _ in views) == 1
@@ -184,7 +184,7 @@ def test_views_are_weighted_to_one_and_come_with_their_mirrors(kind, count):
         np.testing.assert_array_equal(views[4][1][:, :-1, :-1], images[:, 1:, 1:])
 
 
-def test_names_are_those_in_use_in_their_order():
+def test_names_lists_the_active_augmentations_in_order():
     assert augment.names(tiny.config()) == []
     config = tiny.config({"augment.mixup": 0.2, "augment.flip": True})
     assert augment.names(config) == ["random_flip", "mixup"]
@@ -194,16 +194,18 @@ def test_names_are_those_in_use_in_their_order():
     assert augment.names(config) == ["alternating_flip"]
 
 
-def test_normalize_scales_bytes_to_one():
+def test_normalize_scales_bytes_to_the_unit_interval():
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     found = augment.normalize(jnp.asarray(images), None, None)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, images / 255, rtol=1e-6)
 
 
-def test_standardised_images_have_mean_zero_and_deviation_one():
+def test_standardized_images_have_mean_zero_and_standard_deviation_one():
     images, _ = tiny.images_and_labels(50)
-    images = images * np.array([1, 0.5, 0.1]) + np.array([0, 40, 90])  # channels that differ
+    images = images * np.array([1, 0.5, 0.1]) + np.array(
+        [0, 40, 90]
+    )  # channels with different statistics
     images = images.astype(np.uint8)
     mean, std = splits.channel_statistics(images)
     found = np.asarray(augment.normalize(jnp.asarray(images), mean, std))

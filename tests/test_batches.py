@@ -1,4 +1,4 @@
-"""The index plan is a function of key and epoch, and loses or repeats no image."""
+"""The batch order depends on key and epoch only, and neither loses nor repeats an image."""
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ def test_each_image_is_in_an_epoch_at_most_once(size, batch_size):
     assert 0 <= order.min() and order.max() < size
 
 
-def test_the_images_left_out_change_from_epoch_to_epoch():
+def test_the_dropped_images_change_from_epoch_to_epoch():
     seen = [np.unique(batches.epoch_order(KEY, epoch, 10, 4)) for epoch in range(20)]
     assert all(len(one) == 8 for one in seen)
     assert len(np.unique(np.concatenate(seen))) == 10
@@ -32,7 +32,7 @@ def test_every_epoch_has_its_own_order():
         np.testing.assert_array_equal(np.sort(order.ravel()), np.arange(100))
 
 
-def test_the_order_is_a_function_of_key_and_epoch():
+def test_the_order_depends_on_key_and_epoch_only():
     order = batches.epoch_order(KEY, 3, 100, 10)
     np.testing.assert_array_equal(order, batches.epoch_order(KEY, 3, 100, 10))
     traced = jax.jit(lambda epoch: batches.epoch_order(KEY, epoch, 100, 10))(3)

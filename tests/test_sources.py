@@ -1,4 +1,4 @@
-"""Every source gives the same arrays in the same order, and a faulty one is never passed over."""
+"""Every source gives the same arrays in the same order; a bad source is an error, never skipped."""
 
 import errno
 import hashlib
@@ -35,7 +35,7 @@ def in_canonical_order(images, labels):
 
 @pytest.fixture
 def official(monkeypatch):
-    """Small splits that stand for the official CIFAR-10: their fingerprints are the known ones."""
+    """Small random splits, registered as the official content of CIFAR-10."""
     splits = random_splits(per_batch=8)
     fingerprints = {}
     for split, arrays in splits.items():
@@ -80,9 +80,9 @@ def test_every_source_gives_the_same_arrays_in_the_same_order(tmp_path, official
     assert dataset.source == f"{kind} {path}"
 
 
-def test_the_canonical_order_forgets_the_order_of_the_source():
+def test_the_canonical_order_does_not_depend_on_the_order_of_the_source():
     images, labels = random_splits()["train"]
-    images[3] = images[4]  # two classes for one image: the label decides
+    images[3] = images[4]  # the same image with two labels: sorted by label
     labels[3:5] = 7, 2
     first = sources._canonical(images, labels)
     second = sources._canonical(images[::-1], labels[::-1])
@@ -118,14 +118,14 @@ def test_a_damaged_cache_is_rebuilt_with_one_warning(tmp_path, official, caplog)
 
 
 @pytest.mark.parametrize("key", ["dir", "archive"])
-def test_a_source_that_does_not_exist_is_never_passed_over(tmp_path, official, key):
+def test_a_missing_source_is_an_error_even_if_another_exists(tmp_path, official, key):
     prepare_cifar10(tmp_path / "tfds", official)
-    sources.load(config())  # neither for $TFDS_DATA_DIR nor for the cache
+    sources.load(config())  # now $TFDS_DATA_DIR and the cache hold the data
     with pytest.raises(UserError, match=f"config.data.{key}=.*nowhere does not exist"):
         sources.load(config(**{key: str(tmp_path / "nowhere")}))
 
 
-def test_a_directory_without_the_set_is_never_passed_over(tmp_path, official):
+def test_a_directory_without_the_data_set_is_an_error_even_if_another_has_it(tmp_path, official):
     prepare_cifar10(tmp_path / "tfds", official)
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -134,7 +134,7 @@ def test_a_directory_without_the_set_is_never_passed_over(tmp_path, official):
     assert not list(empty.iterdir())
 
 
-def test_a_faulty_archive_is_never_passed_over(tmp_path, official):
+def test_a_damaged_archive_is_an_error_even_if_another_source_exists(tmp_path, official):
     prepare_cifar10(tmp_path / "tfds", official)
     path = tmp_path / "cifar-10-binary.tar.gz"
     path.write_text("not an archive")
@@ -142,7 +142,7 @@ def test_a_faulty_archive_is_never_passed_over(tmp_path, official):
         sources.load(config(archive=str(path), download=True))
 
 
-def test_nothing_anywhere_names_every_alternative(official):
+def test_without_any_source_the_error_names_every_alternative(official):
     with pytest.raises(UserError) as error:
         sources.load(config())
     message = str(error.value)
@@ -169,22 +169,22 @@ def test_one_changed_label_is_noticed_in_a_tfds_directory(tmp_path, official):
         sources.load(config())
 
 
-def test_a_missing_image_is_counted(tmp_path, official):
+def test_a_wrong_number_of_images_is_an_error(tmp_path, official):
     official["train"] = tuple(array[:35] for array in official["train"])
     data = config(archive=str(write_folder(tmp_path, "binary", official)))
     with pytest.raises(UserError, match="expected 40 train images, found 35"):
         sources.load(data)
 
 
-@pytest.mark.parametrize("flavour", FOLDERS)
-def test_a_label_out_of_range_is_named(tmp_path, official, flavour):
+@pytest.mark.parametrize("flavor", FOLDERS)
+def test_a_label_out_of_range_is_an_error(tmp_path, official, flavor):
     official["test"][1][0] = 10
-    data = config(archive=str(write_folder(tmp_path, flavour, official)))
+    data = config(archive=str(write_folder(tmp_path, flavor, official)))
     with pytest.raises(UserError, match=r"expected test labels in 0\.\.9, found \d\.\.10"):
         sources.load(data)
 
 
-def test_an_archive_is_for_cifar10_only(tmp_path, official):
+def test_an_archive_can_only_hold_cifar10(tmp_path, official):
     path = str(write_tar(tmp_path, "binary", official))
     with pytest.raises(UserError, match="config.data.archive.*config.data.name=cifar100"):
         sources.load(config("cifar100", archive=path))
@@ -199,7 +199,7 @@ def test_a_full_disk_is_a_user_error(tmp_path, official, monkeypatch):
         sources.load(config(archive=str(write_tar(tmp_path, "binary", official))))
 
 
-def test_without_a_place_for_the_cache_the_data_still_loads(tmp_path, official, caplog):
+def test_data_loads_even_if_the_cache_cannot_be_written(tmp_path, official, caplog):
     (tmp_path / "file").write_text("")
     path = write_tar(tmp_path, "binary", official)
     data = config(archive=str(path), cache_dir=str(tmp_path / "file" / "cache"))
@@ -207,8 +207,8 @@ def test_without_a_place_for_the_cache_the_data_still_loads(tmp_path, official, 
     assert "going on without it" in caplog.text
 
 
-def test_another_directory_of_an_unverified_set_does_not_meet_the_cache(tmp_path, monkeypatch):
-    monkeypatch.delitem(sources._KNOWN, "cifar10")  # as for any set without a known fingerprint
+def test_directories_of_an_unverified_data_set_do_not_share_a_cache(tmp_path, monkeypatch):
+    monkeypatch.delitem(sources._KNOWN, "cifar10")  # like any data set without a known fingerprint
     for seed in (0, 1):
         prepare_cifar10(tmp_path / str(seed), random_splits(seed))
     for _ in range(2):

@@ -192,7 +192,7 @@ def test_a_cache_of_the_right_form_but_other_content_is_rebuilt(
     found = sources.load(config(name))
     assert found.source == expected.source and found.description == expected.description
     (line,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
-    assert line.startswith(f"ignoring the cache {path} of other data (") and "\n" not in line
+    assert line.startswith(f"ignoring the cache {path}: it holds other data (") and "\n" not in line
     origin = "" if name == "cifar10" else f" of {tmp_path / 'tfds'}"
     assert sources.load(config(name)).source == f"cache {path}{origin}"
 

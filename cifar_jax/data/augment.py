@@ -1,4 +1,4 @@
-"""Preprocessing and augmentation: pure functions on device, of a batch and a key."""
+"""Preprocessing and augmentation: pure functions of a batch and a random key, run on the device."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, UInt8
 from ml_collections import ConfigDict
 
 Images = Float32[Array, "b h w c"]
-Targets = Float32[Array, "b k"]  # rows of probabilities
+Targets = Float32[Array, "b k"]  # class probabilities; each row sums to 1
 Flips = Bool[Array, " b"]
 Statistic = Float[Array | np.ndarray, " c"]
 
@@ -16,45 +16,46 @@ Statistic = Float[Array | np.ndarray, " c"]
 def normalize(
     images: UInt8[Array, "b h w c"], mean: Statistic | None, std: Statistic | None
 ) -> Images:
-    """To float32 in [0, 1]; standardised where mean and deviation of the channels are given."""
+    """Scales pixels to float32 in [0, 1], then standardizes them if `mean` and `std` are given."""
     return standardize(images.astype(jnp.float32) / 255, mean, std)
 
 
 def standardize(images: Images, mean: Statistic | None, std: Statistic | None) -> Images:
-    """By mean and deviation of the channels, where they are given."""
+    """`(images - mean) / std` per channel; unchanged if either is None."""
     return images if mean is None or std is None else (images - mean) / std
 
 
 def random_flips(key: PRNGKeyArray, size: int) -> Flips:
-    """Which of `size` images to mirror: each with probability 1/2."""
+    """Picks which of `size` images to mirror, each with probability 1/2."""
     return jax.random.bernoulli(key, shape=(size,))
 
 
 def alternating_flips(key: PRNGKeyArray, index: Int32[Array, " b"], epoch: ArrayLike) -> Flips:
-    """Which images to mirror so that each is mirrored in every other epoch (Jordan 2024).
+    """Picks which images to mirror so that each is mirrored every other epoch (Jordan 2024).
 
-    Two epochs show both views of every image, where a coin shows one of them twice half of the
-    time. Whether an image begins mirrored is random.
+    Any two consecutive epochs show both views of every image; independent random flips would show
+    half of the images the same way twice. Whether an image is mirrored in epoch 0 is random.
 
     Args:
-      key: the same in all epochs.
-      index: which images, by their place in the training set.
-      epoch: int32 scalar.
+      key: must be the same in all epochs.
+      index: positions of the images in the training set.
+      epoch: int32 scalar, from 0.
     """
     first = jax.vmap(lambda i: jax.random.bernoulli(jax.random.fold_in(key, i)))(index)
     return first ^ (jnp.asarray(epoch) % 2 == 1)
 
 
 def mirror(images: Images, flips: Flips) -> Images:
-    """Mirrors left-right the images that `flips` picks."""
+    """Mirrors left-right those images whose entry in `flips` is True."""
     return jnp.where(flips[:, None, None, None], images[:, :, ::-1], images)
 
 
 def random_crop(key: PRNGKeyArray, images: Images, padding: int, fill: str = "zero") -> Images:
-    """Pads each image, crops its size back at a random offset.
+    """Pads each image on all sides, then crops it to its original size at a random offset.
 
     Args:
-      fill: "zero", or "reflect": with the image mirrored at its border, which is not repeated.
+      padding: pixels added on each side.
+      fill: "zero", or "reflect" (mirrors the image at its border without repeating the edge pixel).
     """
     batch, height, width, channels = images.shape
     mode = "constant" if fill == "zero" else fill
@@ -68,7 +69,11 @@ def random_crop(key: PRNGKeyArray, images: Images, padding: int, fill: str = "ze
 
 
 def cutout(key: PRNGKeyArray, images: Images, size: int) -> Images:
-    """Sets a random square of each image to zero; it lies wholly inside."""
+    """Zeroes a random `size` x `size` square in each image; the square lies fully inside.
+
+    Zero is the mean color only if the images are standardized. Unlike DeVries and Taylor (2017),
+    the square is never clipped at the border.
+    """
     batch, height, width, _ = images.shape
     row_key, column_key = jax.random.split(key)
 
@@ -84,9 +89,10 @@ def cutout(key: PRNGKeyArray, images: Images, size: int) -> Images:
 def mixup(
     key: PRNGKeyArray, images: Images, targets: Targets, alpha: float
 ) -> tuple[Images, Targets]:
-    """Mixes the batch with itself reversed, one weight ~ Beta(alpha, alpha) (Zhang et al. 2018).
+    """Mixes the batch with its own reverse, with one weight ~ Beta(alpha, alpha) for all images.
 
-    The batch order is random, so its reverse is as good as a permutation.
+    Zhang et al. (2018) mix with a random permutation of the batch. The batch order is already
+    random, so its reverse does the same.
     """
     weight = jax.random.beta(key, alpha, alpha)
     mixed = [weight * x + (1 - weight) * x[::-1] for x in (images, targets)]
@@ -94,12 +100,17 @@ def mixup(
 
 
 def views(images: Images, kind: str) -> list[tuple[float, Images]]:
-    """Test-time augmentation: weight and view, for a mean of logits.
+    """Test-time augmentation: the views to classify and the weight of each.
 
     Args:
-      kind: "none"; "flip": the image and its mirror; "multicrop": half of the weight on these, half
-        on two crops of the image padded by one reflected pixel, top left and bottom right, and
-        their mirrors (Jordan 2024, section 3.5).
+      kind: "none": the images alone. "flip": the images and their mirror images. "multicrop"
+        (Jordan 2024, section 3.5): half of the weight goes to those two; the other half goes to two
+        crops (top left and bottom right) of the images padded by one reflected pixel, and to the
+        mirror images of both crops.
+
+    Returns:
+      (weight, view) pairs for a weighted mean of the logits; the weights sum to 1 and each view has
+      the shape of `images`.
     """
     if kind == "none":
         return [(1.0, images)]
@@ -114,7 +125,7 @@ def views(images: Images, kind: str) -> list[tuple[float, Images]]:
 
 
 def names(config: ConfigDict) -> list[str]:
-    """The augmentations that `config.augment` turns on, in the order of their application."""
+    """Names of the augmentations that `config.augment` turns on, in the order they are applied."""
     augment = config.augment
     switches = {
         "alternating_flip" if augment.alternate_flips else "random_flip": augment.flip,
@@ -132,12 +143,12 @@ def augment(
     targets: Targets,
     flips: Flips | None = None,
 ) -> tuple[Images, Targets]:
-    """Applies the augmentations of `config.augment` to normalised images and their targets.
+    """Applies the augmentations of `config.augment` to normalized images and their targets.
 
-    Each has its own key, so that turning one on does not change another's draws.
+    Each has its own key, so turning one on does not change the random draws of the others.
 
     Args:
-      flips: which images to mirror where `config.augment.flip` is on; None: at random.
+      flips: which images to mirror if `config.augment.flip` is on; None draws them from `key`.
     """
     options = config.augment
     flip_key, crop_key, cutout_key, mixup_key = jax.random.split(key, 4)

@@ -1,4 +1,4 @@
-"""The index plan: which images make which batch, from the seed and the epoch alone."""
+"""Batch order: which images form which batch, computed from the random key and the epoch alone."""
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,16 @@ from jaxtyping import Array, Int, Int32, PRNGKeyArray
 def epoch_order(
     key: PRNGKeyArray, epoch: Int[Array, ""] | int, size: int, batch_size: int
 ) -> Int32[Array, "{size//batch_size} {batch_size}"]:
-    """The batches of an epoch: a fresh permutation, cut; the last partial batch is dropped.
+    """Shuffles the images for one epoch and cuts them into batches; drops the last partial batch.
 
     Args:
-      key: of the run.
+      key: the run's key for the batch order, the same in all epochs.
       epoch: int32 scalar, from 0.
       size: number of images.
-      batch_size: at most `size`.
+      batch_size: must not exceed `size`.
 
     Returns:
-      `[size // batch_size, batch_size]` int32 indices, each image at most once.
+      `[size // batch_size, batch_size]` int32 indices below `size`, each at most once.
     """
     steps = size // batch_size
     order = jax.random.permutation(jax.random.fold_in(key, epoch), size)
@@ -26,7 +26,7 @@ def epoch_order(
 
 
 def padded_batches(size: int, batch_size: int) -> Int32[np.ndarray, "steps {batch_size}"]:
-    """All indices below `size` once and in order, then zeros to fill the last batch.
+    """All indices below `size`, in order; zeros fill up the last batch.
 
     Returns:
       `[ceil(size / batch_size), batch_size]` int32.

@@ -1,7 +1,7 @@
-"""Where the arrays come from: the cache, a TFDS directory, an archive, a download, or a package.
+"""Loads a data set from the cache, a TFDS directory, an archive, a download or a Python package.
 
-Every source of a data set gives identical arrays in identical order (`fingerprint.canonical`), so
-that a run is a function of its config and not of the place its data came from.
+Every source gives the same arrays in the same order (see `fingerprint.canonical`), so a run depends
+on its config only and not on where its data came from.
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ class Dataset:
     test_images: UInt8[np.ndarray, "test h w c"]
     test_labels: Int32[np.ndarray, " test"]  # in [0, len(class_names))
     class_names: tuple[str, ...]
-    source: str  # one line for humans: where the arrays came from
+    source: str  # where the arrays came from, for log and error messages
 
     @functools.cached_property
     def description(self) -> dict[str, Any]:
-        """What tells it from other data sets; see `data/fingerprint.py`."""
+        """Identifies the content: see the top of `data/fingerprint.py`."""
         return fingerprint.of(self.splits, self.class_names)
 
     @property
@@ -51,14 +51,14 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class _Known:
-    """What a data set must be, whatever it was read from."""
+    """The official content of a data set; every source is checked against it."""
 
-    counts: dict[str, int]
-    fingerprints: dict[str, str]
+    counts: dict[str, int]  # split -> number of images
+    fingerprints: dict[str, str]  # split -> SHA-256 of images and labels, see `_fingerprint`
 
     @property
     def description(self) -> dict[str, Any]:
-        """As that of a data set, without the digests of the pixels alone."""
+        """Like `Dataset.description`, but without the hashes of the images alone."""
         return {
             "image_shape": [32, 32, 3],
             "class_names": list(archive.CLASS_NAMES),
@@ -85,21 +85,25 @@ _log = logging.getLogger(__name__)
 def load(data: ml_collections.ConfigDict) -> Dataset:
     """Loads the data set `data.name`.
 
-    The cache of CIFAR-10 comes first, since its content is known. Then the source that was asked
-    for (`data.dir`, else `data.archive`): if that one is at fault, so is the config, and no other
-    is tried. Where none was asked for, TFDS' directory (`$TFDS_DATA_DIR`, else
-    `~/tensorflow_datasets`), which `data.download` allows to be filled. Of other sets the cache is
-    that of the directory as it stands: it is read anew as soon as one of its files has changed.
+    CIFAR-10's official content is known, so its cache is tried first. The cache of any other TFDS
+    data set is used only if no file in its TFDS directory has changed since the cache was written.
+
+    Without a usable cache, the data comes from the source that the config names: `data.dir`, else
+    `data.archive`. If that fails, no other source is tried. If the config names neither, the data
+    comes from the TFDS directory (`$TFDS_DATA_DIR`, else `~/tensorflow_datasets`), where the data
+    set is downloaded and prepared first if it is missing and `data.download` is True.
 
     Args:
-      data: str fields `name` ("cifar10", "digits", or an image classification set of TFDS),
-        `dir`, `archive`, `cache_dir` ("" is not set), and bool `download`.
+      data: str fields `name` ("cifar10", "digits", or an image classification data set of TFDS),
+        `dir`, `archive` and `cache_dir` ("" means not set), and bool field `download`.
 
     Raises:
-      UserError: whatever of this cannot be had or is not what it should be.
+      UserError: the source does not exist, cannot be read, or does not hold what it should.
     """
     if data.archive and data.name != "cifar10":
-        raise UserError(f"config.data.archive holds cifar10, but config.data.name={data.name}")
+        raise UserError(
+            f"config.data.archive can only hold cifar10, but config.data.name={data.name}"
+        )
     for key in ("dir", "archive", "cache_dir"):
         path = places.local(data[key], f"config.data.{key}")
         if data[key] and key != "cache_dir" and not path.exists():
@@ -120,7 +124,7 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
         _check(dataset, known)
         arrays = {field: np.asarray(getattr(dataset, field)) for field in cache.FIELDS}
         cache.write(_cache_path(data, dataset.description), arrays)
-        state = None if known else state or _state(data)  # it may have been prepared just now
+        state = None if known else state or _state(data)  # `_read` may just have prepared it
         if state:
             cache.note(data.cache_dir, data.name, state, dataset.description)
     return dataset
@@ -129,7 +133,10 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
 def cached(
     data: ml_collections.ConfigDict, description: dict[str, Any], origin: str = ""
 ) -> Dataset | None:
-    """The data set of that description, if the cache holds it; a cache of other data is named."""
+    """Reads the data set with this description from the cache.
+
+    Returns None if the cache is missing or damaged, or, after a warning, if it holds other data.
+    """
     path = _cache_path(data, description)
     arrays = cache.read(path)
     if arrays is None:
@@ -140,7 +147,9 @@ def cached(
     texts = fingerprint.differences(description, dataset.description)
     if texts:
         _log.warning(
-            "ignoring the cache %s of other data (%s); it will be rebuilt", path, "; ".join(texts)
+            "ignoring the cache %s: it holds other data (%s); it will be rebuilt",
+            path,
+            "; ".join(texts),
         )
         return None
     return dataset
@@ -154,38 +163,41 @@ def _cache_path(data: ml_collections.ConfigDict, description: dict[str, Any]) ->
 
 
 def _state(data: ml_collections.ConfigDict) -> str | None:
-    """What changes with the set in TFDS' directory and with what reads it; None: it is absent."""
+    """A string that changes with the files of the data set and with the version of TFDS.
+
+    None if the TFDS directory does not hold the data set.
+    """
     base = data.name.partition("/")[0].partition(":")[0]
     state = cache.state_of(tfds_directory(data) / base)
     return state and f"{data.name}, {version('tensorflow-datasets')}, {state}"
 
 
 def _read(data: ml_collections.ConfigDict) -> Dataset:
-    """The data set from where it comes from."""
+    """Reads the data set from its source, in canonical order."""
     if data.archive and not data.dir:
         path = places.local(data.archive, "config.data.archive")
         splits, class_names, source = archive.read(path), archive.CLASS_NAMES, f"archive {path}"
     else:
-        # Imported here since it takes half a second that a start from the cache can do without.
+        # Imported late: it takes half a second, which a start from the cache does not need.
         from cifar_jax.data import tfds_source
 
         splits, class_names, path = tfds_source.read(
             data.name, tfds_directory(data), prepare=data.download and not data.dir
         )
         source = f"TFDS {path}"
-    if data.name == "cifar10":  # a directory prepared long ago may not carry the names
+    if data.name == "cifar10":  # an old TFDS directory may lack the class names
         class_names = archive.CLASS_NAMES
     train, test = (_canonical(*splits[split]) for split in ("train", "test"))
     return Dataset(data.name, *train, *test, class_names, source)
 
 
 def is_official(name: str) -> bool:
-    """Whether every place has the same data under this name, or is refused."""
+    """Whether every source of this data set is checked against its known official content."""
     return name in _KNOWN
 
 
 def tfds_directory(data: ml_collections.ConfigDict) -> Path:
-    """TFDS' directory: `data.dir`, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
+    """The TFDS directory: `data.dir`, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
     root, name = data.dir, "config.data.dir"
     if not root:
         root, name = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR"
@@ -193,12 +205,12 @@ def tfds_directory(data: ml_collections.ConfigDict) -> Path:
 
 
 def _fingerprint(images: UInt8[np.ndarray, "n ..."], labels: Int32[np.ndarray, " n"]) -> str:
-    """SHA-256 of a split's image bytes followed by its labels as little-endian int32."""
+    """SHA-256 of the image bytes of a split, followed by its labels as little-endian int32."""
     return fingerprint.of_split(images, labels)["content"]
 
 
 def _check(dataset: Dataset, known: _Known | None) -> None:
-    """Raises UserError unless the data set is what it must be."""
+    """Raises UserError for an empty split, a label out of range, or unofficial content."""
     source, num_classes = dataset.source, len(dataset.class_names)
     for split, (images, labels) in dataset.splits.items():
         if not len(images):

@@ -147,7 +147,7 @@ COMMAND_LINES: list[tuple[str, str]] = [
     (f"{CIFAR10} --config.data.dir=~nobody-of-that-name", "does not exist"),
     (f"{CIFAR10} --config.data.archive=file", "config.data.archive=file is truncated or damaged"),
     (f"{CIFAR10} --config.data.archive=empty", "is not the official CIFAR-10 archive"),
-    ("--config.data.archive=file", "config.data.archive holds cifar10"),
+    ("--config.data.archive=file", "config.data.archive can only hold cifar10"),
     # Workdirs.
     ("--workdir=file", "--workdir=file is a file: choose another"),
     ("--workdir=s3://bucket/run", "s3://bucket/run cannot be reached"),
