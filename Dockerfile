@@ -10,10 +10,11 @@ FROM python:3.12-slim
 ARG EXTRA=cpu
 WORKDIR /app
 COPY requirements*.txt constraints.txt ./
+COPY requirements requirements
 RUN case "$EXTRA" in \
       cpu) list=requirements.txt ;; \
       tpu) list=requirements-tpu.txt ;; \
-      cuda12 | cuda13) list=requirements-cuda.txt; sed -i "s/cuda13/$EXTRA/" $list ;; \
+      cuda12 | cuda13) list=requirements-cuda.txt; sed -i "s/cuda13/$EXTRA/" requirements/cuda.txt ;; \
       *) echo "EXTRA=$EXTRA: say cpu, tpu, cuda12 or cuda13" >&2; exit 2 ;; \
     esac \
     && pip install --no-cache-dir -r $list

@@ -25,7 +25,7 @@ help:
 	@echo 'make lint         ruff check, ruff format --check, basedpyright'
 	@echo 'make results      the README tables anew, from results/'
 	@echo 'make bench        speed beside plain Flax, Keras and PyTorch, into results/benchmarks'
-	@echo 'make constraints  pin afresh all that requirements*.txt pull in'
+	@echo 'make constraints  pin the newest versions of what requirements*.txt pull in'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 	@echo 'PYTHON=python3.12 chooses the Python (3.11 to 3.13) of a new .venv.'
 
@@ -63,12 +63,11 @@ constraints: check-python
 	@cp constraints.txt .cache/constraints.old && : > constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	  --no-annotate --no-emit-index-url --no-emit-find-links --output-file constraints.txt \
-	  requirements.txt requirements-demo.txt requirements-onnx.txt requirements-dev.txt \
-	  requirements-cuda.txt requirements-tpu.txt \
+	  $(sort $(wildcard requirements*.txt)) \
 	  || { cp .cache/constraints.old constraints.txt; exit 1; }
 
 clean:
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache build *.egg-info
 	find cifar_jax configs tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 check-python:
@@ -82,13 +81,13 @@ install-dev: check-python
 	@$(LOCKED) $(MAKE) -s --no-print-directory $(DEV_STAMP)
 
 # A stamp is written only after pip succeeded: what failed midway is tried again.
-$(RUN_STAMP): requirements.txt constraints.txt | $(BIN)/python
+$(RUN_STAMP): requirements.txt requirements/run.txt constraints.txt | $(BIN)/python
 	@echo 'Installing requirements.txt into $(VENV) (a few minutes the first time).'
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
 $(DEV_STAMP): requirements-dev.txt requirements-demo.txt requirements-onnx.txt requirements.txt \
-  constraints.txt | $(BIN)/python
+  requirements/run.txt requirements/demo.txt requirements/onnx.txt constraints.txt | $(BIN)/python
 	@echo 'Installing requirements-dev.txt into $(VENV) (a few minutes the first time).'
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $(RUN_STAMP) $@

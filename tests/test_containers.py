@@ -73,4 +73,6 @@ def test_the_image_has_a_supported_python_and_an_existing_list_for_each_extra():
     assert version and least <= int(version[1]) < beyond
     lists = re.findall(r"list=([\w.-]+)", dockerfile)
     assert len(lists) == 3 and all((ROOT / name).is_file() for name in lists)
-    assert "jax[cuda13]" in (ROOT / "requirements-cuda.txt").read_text()  # what cuda12 replaces
+    # What cuda12 replaces, and where.
+    assert 'sed -i "s/cuda13/$EXTRA/" requirements/cuda.txt' in dockerfile
+    assert "jax[cuda13]" in (ROOT / "requirements" / "cuda.txt").read_text()

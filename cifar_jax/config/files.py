@@ -3,10 +3,12 @@
 import contextlib
 import difflib
 import os
+import pathlib
 import re
 import sys
 import traceback
 import types
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -63,14 +65,16 @@ def load(given: str) -> ConfigDict:
     sys.modules[_MODULE] = module
     # Any exception and exit of the user's own code is theirs to read; ours is not inside.
     try:
-        exec(compile(source, path, "exec"), module.__dict__)
+        with _importable(path):
+            exec(compile(source, path, "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         raise _of_the_file(path, error) from error
     get_config = getattr(module, "get_config", None)
     if not callable(get_config):
         raise UserError(f"--config={path} has no get_config(): configs/base.py shows one")
     try:
-        config = get_config(*arguments)
+        with _importable(path):
+            config = get_config(*arguments)
     except (Exception, SystemExit) as error:
         if isinstance(error, TypeError) and not _lines(path, error):  # of the call itself
             remedy = "leave out what follows the colon" if arguments else "name it behind a colon"
@@ -104,6 +108,22 @@ def _split(given: str) -> tuple[str, list[str]]:
     """The path, and the argument if there is one; as ml_collections splits, by the first colon."""
     path, colon, argument = given.partition(":")
     return (given, []) if os.path.isfile(given) or not colon else (path, [argument])
+
+
+@contextlib.contextmanager
+def _importable(path: str) -> Iterator[None]:
+    """Lets a config import its neighbors: `configs/final.py` says `from configs import base`.
+
+    `python main.py` finds those beside main.py; the installed command `cifar-jax` does not.
+    """
+    root = pathlib.Path(path).resolve().parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    sys.path.insert(0, str(root))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(root))
 
 
 def _lines(path: str, error: BaseException) -> list[int | None]:

@@ -28,7 +28,7 @@ _DECIDING = (
 
 def _git(*command: str) -> str | None:
     """The output of a git command on the source tree; None without git or outside a checkout."""
-    root = pathlib.Path(__file__).parent.parent
+    root = pathlib.Path(__file__).parents[2]
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10
@@ -36,6 +36,21 @@ def _git(*command: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _commit() -> dict[str, str | bool | None]:
+    """The commit of this source, and whether files differ from it; None if git does not track it.
+
+    An installed package may lie inside a checkout, as in its .venv: that commit is not its own.
+    """
+    if _git("ls-files", "--error-unmatch", "--", __file__) is None:
+        return {"git_commit": None, "git_dirty": None}
+    # Evidence and documents change no run, and those of several runs are committed together.
+    status = _git("status", "--porcelain", "--", ".", ":(exclude)results", ":(exclude)*.md")
+    return {
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": None if status is None else bool(status),
+    }
 
 
 def _processor() -> str:
@@ -64,8 +79,6 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def collect() -> dict[str, Any]:
     """The environment of this process, JSON-ready."""
-    # But for evidence and texts: these change no run, and are made of several before a commit.
-    status = _git("status", "--porcelain", "--", ".", ":(exclude)results", ":(exclude)*.md")
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -80,8 +93,7 @@ def collect() -> dict[str, Any]:
         "process_count": jax.process_count(),
         **{name: os.environ.get(name) for name in settings.RECORDED},
         **memory.describe(),
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": None if status is None else bool(status),
+        **_commit(),
     }
 
 
