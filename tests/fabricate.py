@@ -1,4 +1,4 @@
-"""Small random data sets in the forms of the official ones, for the tests of the sources."""
+"""Small random data sets in the official file formats, for tests of the data sources."""
 
 import io
 import pickle
@@ -18,7 +18,7 @@ FOLDERS = {"binary": "cifar-10-batches-bin", "python": "cifar-10-batches-py"}
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes text and bytes as Python 2's str, as the official batches have them."""
+    """Writes text and bytes as Python 2's `str`, as in the official batches."""
 
     dispatch = dict(pickle._Pickler.dispatch)
 
@@ -40,10 +40,10 @@ def random_splits(seed=0, per_batch=4):
     return {"train": split(5 * per_batch), "test": split(per_batch)}
 
 
-def encode(flavour, images, labels):
+def encode(flavor, images, labels):
     """The bytes of one batch."""
     pixels = images.transpose(0, 3, 1, 2).reshape(len(images), 3072)
-    if flavour == "binary":
+    if flavor == "binary":
         return np.concatenate([labels[:, None].astype(np.uint8), pixels], 1).tobytes()
     batch = {"batch_label": "a batch", "labels": labels.tolist(), "data": pixels}
     file = io.BytesIO()
@@ -51,22 +51,22 @@ def encode(flavour, images, labels):
     return file.getvalue().replace(b"numpy._core.", b"numpy.core.")
 
 
-def write_folder(root, flavour, splits):
+def write_folder(root, flavor, splits):
     """Writes an unpacked archive below `root` and returns its folder."""
-    folder = root / FOLDERS[flavour]
+    folder = root / FOLDERS[flavor]
     folder.mkdir(parents=True)
     images, labels = splits["train"]
     batches = list(zip(TRAIN, np.split(images, 5), np.split(labels, 5), strict=True))
     for name, *batch in [*batches, ("test_batch", *splits["test"])]:
-        suffix = ".bin" if flavour == "binary" else ""
-        (folder / (name + suffix)).write_bytes(encode(flavour, *batch))
+        suffix = ".bin" if flavor == "binary" else ""
+        (folder / (name + suffix)).write_bytes(encode(flavor, *batch))
     (folder / "readme.html").write_text("not a batch")
     return folder
 
 
-def write_tar(root, flavour, splits):
-    folder = write_folder(root / "unpacked", flavour, splits)
-    path = root / f"cifar-10-{flavour}.tar.gz"
+def write_tar(root, flavor, splits):
+    folder = write_folder(root / "unpacked", flavor, splits)
+    path = root / f"cifar-10-{flavor}.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         tar.add(folder, arcname=folder.name)
     return path
@@ -81,7 +81,7 @@ def assert_same(found, expected):
 
 
 def prepare_cifar10(root, splits):
-    """Prepares `splits` as `root/cifar10/3.0.2` by the project's own preparation."""
+    """Prepares `splits` as `root/cifar10/3.0.2` with the project's own code."""
     raw = write_folder(root / "raw", "binary", splits)
     (raw / "batches.meta.txt").write_text("\n".join(archive.CLASS_NAMES))
     with (
@@ -95,7 +95,11 @@ def prepare_cifar10(root, splits):
 
 
 def download_of(name, root, monkeypatch):
-    """Files as downloaded for `name`; returns what the manager gives, the splits, the classes."""
+    """Writes the files that a download of `name` would give.
+
+    Returns:
+      What TFDS' download manager would return, the splits, the class names.
+    """
     splits = random_splits()
     if name == "cifar10":
         raw = write_folder(root, "binary", splits)

@@ -1,4 +1,4 @@
-"""JPEGs that Pillow does not write: of other sub-formats, or put together by hand."""
+"""JPEGs that Pillow cannot write: rare sub-formats, and files assembled by hand."""
 
 import pathlib
 import struct
@@ -8,7 +8,7 @@ import numpy as np
 
 SOF0, SOF1, SOF3, SOF5, DHT, SOS, DQT, DHP = 0xC0, 0xC1, 0xC3, 0xC5, 0xC4, 0xDA, 0xDB, 0xDE
 
-# Of one picture 24 pixels wide and 20 high, by libjpeg-turbo's `cjpeg -quality 95 -sample 1x1`:
+# One image, 24 pixels wide and 20 high, written by libjpeg-turbo's `cjpeg -quality 95 -sample 1x1`:
 # original.jpg as it is, arithmetic.jpg with -arithmetic, arithmetic-progressive.jpg with
 # -progressive as well, multiscan.jpg with -scans (a scan for each component), restarts.jpg with
 # -restart 1B.
@@ -25,13 +25,13 @@ def segment(kind: int, body: bytes) -> bytes:
 
 
 def frame(kind: int, size: tuple[int, int], bits: int, components: int) -> bytes:
-    """The segment of a frame; size is width and height."""
+    """A frame segment; `size` is (width, height)."""
     each = b"".join(bytes([1 + i, 0x11, 0]) for i in range(components))
     return segment(kind, struct.pack(">BHHB", bits, size[1], size[0], components) + each)
 
 
 def scan(components: int, code: str, selection: bytes) -> bytes:
-    """The segment of a scan, with its code, a text of 0 and 1."""
+    """A scan segment and its entropy-coded data; `code` is a string of 0 and 1."""
     each = b"".join(bytes([1 + i, 0]) for i in range(components))
     code += "1" * (-len(code) % 8)
     content = bytes(int(code[i : i + 8], 2) for i in range(0, len(code), 8))
@@ -40,12 +40,12 @@ def scan(components: int, code: str, selection: bytes) -> bytes:
 
 
 def table(kind: int, symbols: Sequence[int]) -> bytes:
-    """The segment of a Huffman table in which the code of each symbol is its place, of 5 bits."""
+    """A Huffman table segment; the code of each symbol is its index, in 5 bits."""
     return segment(DHT, bytes([kind, 0, 0, 0, 0, len(symbols), *[0] * 11, *symbols]))
 
 
 def _difference(value: int) -> str:
-    """Its category, in 5 bits, and its bits."""
+    """Encodes a difference: its category in 5 bits, then its value bits."""
     category = abs(value).bit_length()
     bits = value if value >= 0 else value + (1 << category) - 1
     return f"{category:05b}" + (f"{bits:0{category}b}" if category else "")
@@ -67,8 +67,8 @@ def lossless(pixels: np.ndarray) -> bytes:
     ])  # fmt: skip
 
 
-def grey_blocks(size: tuple[int, int], kind: int = SOF0, bits: int = 8) -> bytes:
-    """A JPEG of even grey, whose header may say anything else."""
+def gray_blocks(size: tuple[int, int], kind: int = SOF0, bits: int = 8) -> bytes:
+    """A uniformly gray JPEG; `kind` and `bits` of its header may be wrong on purpose."""
     blocks = (size[0] + 7) // 8 * ((size[1] + 7) // 8)
     code = (_difference(0) + "00000") * blocks
     return b"".join([

@@ -1,4 +1,4 @@
-"""Both flavours of the official archive are read, packed or not; anything else is told apart."""
+"""Reads both flavors of the official archive, packed or unpacked; refuses anything else."""
 
 import os
 import pickle
@@ -11,20 +11,20 @@ from cifar_jax.data import archive
 from cifar_jax.errors import UserError
 
 
-@pytest.mark.parametrize("flavour", FOLDERS)
+@pytest.mark.parametrize("flavor", FOLDERS)
 @pytest.mark.parametrize("form", ["tar.gz", "folder", "parent of folder"])
-def test_every_form_gives_the_images_and_labels(tmp_path, flavour, form):
+def test_packed_and_unpacked_archives_give_the_images_and_labels(tmp_path, flavor, form):
     splits = random_splits()
     if form == "tar.gz":
-        path = write_tar(tmp_path, flavour, splits)
+        path = write_tar(tmp_path, flavor, splits)
     else:
-        path = write_folder(tmp_path, flavour, splits)
+        path = write_folder(tmp_path, flavor, splits)
         path = path.parent if form == "parent of folder" else path
     assert_same(archive.read(path), splits)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_batches_pickled_anew_by_python_3_are_read(tmp_path, protocol):
+def test_batches_pickled_by_python_3_are_read(tmp_path, protocol):
     splits = random_splits()
     folder = write_folder(tmp_path, "python", splits)
     images, labels = splits["test"]
@@ -46,10 +46,10 @@ def test_a_pickle_cannot_run_code(tmp_path):
     assert not (tmp_path / "was here").exists()
 
 
-@pytest.mark.parametrize("flavour", FOLDERS)
+@pytest.mark.parametrize("flavor", FOLDERS)
 @pytest.mark.parametrize("keep", [0, 10, 0.3, 0.999])
-def test_a_truncated_archive_is_named_with_the_published_checksum(tmp_path, flavour, keep):
-    path = write_tar(tmp_path, flavour, random_splits())
+def test_a_truncated_archive_is_reported_with_the_published_checksum(tmp_path, flavor, keep):
+    path = write_tar(tmp_path, flavor, random_splits())
     whole = path.read_bytes()
     path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
     published = archive._OFFICIAL_MD5[path.name]
@@ -67,27 +67,27 @@ def test_a_flipped_byte_in_the_archive_is_noticed(tmp_path):
         archive.read(path)
 
 
-def test_a_file_that_is_no_archive_is_refused(tmp_path):
+def test_a_file_other_than_an_archive_is_refused(tmp_path):
     path = tmp_path / "cifar.tar.gz"
     path.write_text("<html>404</html>")
     with pytest.raises(UserError, match="truncated or damaged.*16 bytes"):
         archive.read(path)
 
 
-@pytest.mark.parametrize("flavour", FOLDERS)
-def test_a_missing_batch_is_named(tmp_path, flavour):
-    folder = write_folder(tmp_path, flavour, random_splits())
+@pytest.mark.parametrize("flavor", FOLDERS)
+def test_a_missing_batch_is_reported_by_name(tmp_path, flavor):
+    folder = write_folder(tmp_path, flavor, random_splits())
     next(folder.glob("data_batch_4*")).unlink()
     with pytest.raises(UserError, match="found no data_batch_4"):
         archive.read(folder)
 
 
 def test_a_directory_without_batches_is_refused(tmp_path):
-    with pytest.raises(UserError, match="expected data_batch_1.bin or data_batch_1"):
+    with pytest.raises(UserError, match="expected data_batch_1.bin to data_batch_5.bin"):
         archive.read(tmp_path)
 
 
-def test_a_cut_binary_batch_is_refused(tmp_path):
+def test_a_truncated_binary_batch_is_refused(tmp_path):
     folder = write_folder(tmp_path, "binary", random_splits())
     batch = folder / "data_batch_2.bin"
     batch.write_bytes(batch.read_bytes()[:-1])
@@ -113,7 +113,7 @@ def test_a_malformed_python_batch_is_refused(tmp_path, batch, message):
         archive.read(folder)
 
 
-def test_a_cut_pickle_is_refused_wherever_it_is_cut(tmp_path):
+def test_a_truncated_pickle_is_refused_at_any_length(tmp_path):
     folder = write_folder(tmp_path, "python", random_splits(per_batch=1))
     batch = folder / "test_batch"
     whole = batch.read_bytes()

@@ -116,9 +116,7 @@ def png(tmp_path):
     return tmp_path / "a.png"
 
 
-@pytest.mark.parametrize(
-    ("module", "name"), [(images, "_with_colours"), (image_formats, "_check_bmp")]
-)
+@pytest.mark.parametrize(("module", "name"), [(images, "_to_color"), (image_formats, "_check_bmp")])
 def test_a_bug_in_reading_pictures_is_no_damage(monkeypatch, png, module, name):
     Image.open(png).save(png.with_suffix(".bmp"))
     monkeypatch.setattr(module, name, bug)

@@ -1,4 +1,4 @@
-"""The cache is used only when whole, and never leaves anything half-written behind."""
+"""A damaged cache is never used, and a failed write leaves no partial file behind."""
 
 import errno
 import logging
@@ -31,14 +31,14 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[field], array)
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_read_returns_what_write_stored(tmp_path):
     path = tmp_path / "new" / "directory" / "set.npz"
     cache.write(path, arrays())
     assert_same(cache.read(path), arrays())
     assert [file.name for file in path.parent.iterdir()] == ["set.npz"]
 
 
-def test_no_cache_is_no_warning(tmp_path, caplog):
+def test_a_missing_cache_gives_no_warning(tmp_path, caplog):
     assert cache.read(tmp_path / "set.npz") is None
     assert not caplog.records
 
@@ -55,7 +55,7 @@ def test_a_flipped_byte_is_never_read_as_data(tmp_path, caplog):
         found = cache.read(path)
         if found is None:
             refused += 1
-        else:  # zip carries dates and the like, where a flip changes no array
+        else:  # a byte of zip's metadata, such as a date
             assert_same(found, arrays())
     assert refused > sum(array.nbytes for array in arrays().values())
     assert refused == len([r for r in caplog.records if r.levelno == logging.WARNING])
@@ -79,7 +79,7 @@ def test_a_truncated_cache_is_not_used(tmp_path, caplog, length):
         {"test_images": np.zeros((2, 4, 4), np.uint8)},
     ],
 )
-def test_arrays_of_another_form_are_not_used(tmp_path, caplog, change):
+def test_arrays_of_a_wrong_shape_or_dtype_are_not_used(tmp_path, caplog, change):
     path = tmp_path / "set.npz"
     cache.write(path, arrays() | change)
     assert cache.read(path) is None
@@ -88,7 +88,7 @@ def test_arrays_of_another_form_are_not_used(tmp_path, caplog, change):
 
 @pytest.mark.parametrize("shape", ["(10**15,)", "(9" + "9" * 30 + ",)", "[", "(3,-1)", "x", "\t("])
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_foreign_file_that_claims_anything_is_not_used(tmp_path, caplog, method, shape):
+def test_a_file_with_an_absurd_header_is_not_used(tmp_path, caplog, method, shape):
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     length = len(header).to_bytes(2, "little")
     with zipfile.ZipFile(tmp_path / "set.npz", "w", method) as npz:
@@ -98,12 +98,12 @@ def test_a_foreign_file_that_claims_anything_is_not_used(tmp_path, caplog, metho
     assert len(caplog.records) == 1
 
 
-def test_what_is_no_file_is_no_cache(tmp_path):
+def test_only_a_regular_file_is_read_as_a_cache(tmp_path):
     os.mkfifo(tmp_path / "pipe.npz")
     (tmp_path / "directory.npz").mkdir()
     for name in ("pipe", "directory"):
         assert cache.read(tmp_path / f"{name}.npz") is None
-        cache.write(tmp_path / f"{name}.npz", arrays())  # takes the place of the pipe
+        cache.write(tmp_path / f"{name}.npz", arrays())  # replaces the pipe, fails on the directory
     assert_same(cache.read(tmp_path / "pipe.npz"), arrays())
 
 
@@ -115,7 +115,7 @@ def test_pickled_objects_are_not_loaded(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_the_users_to_mend_and_leaves_no_file(tmp_path, monkeypatch, code):
+def test_a_full_disk_is_a_user_error_and_leaves_no_file(tmp_path, monkeypatch, code):
     def savez(file, **_):
         file.write(b"half of it")
         raise OSError(code, "full")
@@ -127,7 +127,7 @@ def test_a_full_disk_is_the_users_to_mend_and_leaves_no_file(tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_write_keeps_the_cache_that_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_previous_cache(tmp_path, monkeypatch):
     path = tmp_path / "set.npz"
     cache.write(path, arrays(0))
     monkeypatch.setattr(np, "savez", lambda file, **_: file.write(b"half") and 1 / 0)
@@ -137,7 +137,7 @@ def test_a_failed_write_keeps_the_cache_that_was_there(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["set.npz"]
 
 
-def test_a_place_that_cannot_be_written_is_a_warning_only(tmp_path, caplog):
+def test_an_unwritable_directory_only_gives_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("not a directory")
     path = tmp_path / "file" / "set.npz"
     cache.write(path, arrays())
@@ -167,7 +167,7 @@ def test_readers_see_whole_caches_while_writers_race(tmp_path, caplog):
     assert [file.name for file in tmp_path.iterdir()] == ["set.npz"]
 
 
-def test_the_place_follows_the_config_then_the_environment(tmp_path, monkeypatch):
+def test_the_config_decides_the_directory_then_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache.path_of("~/mine", "a/b:1", "x").parent == tmp_path / "home" / "mine"
@@ -176,5 +176,5 @@ def test_the_place_follows_the_config_then_the_environment(tmp_path, monkeypatch
     assert cache.path_of("", "cifar10", "x").parent == tmp_path / "home" / ".cache" / "cifar_jax"
 
 
-def test_other_content_has_another_place():
+def test_different_content_has_a_different_path():
     assert cache.path_of("", "cifar10", "x") != cache.path_of("", "cifar10", "y")

@@ -1,4 +1,4 @@
-"""The 15 corruptions: what each does exactly, and that more is more."""
+"""The 15 corruptions: what each does to the pixels, and that higher severity is stronger."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ from scipy import ndimage
 from cifar_jax.data import corruptions, resampling
 from cifar_jax.data.corruptions import NAMES, SEVERITIES, corrupt
 
-# Whose published severities do not rise in the distance of the pixels: a shift gives way to a
-# displacement, another sigma to another number of iterations, frost to a darker image.
+# The pixel distance of these need not rise with the published severity: a shift gives way to a
+# displacement, sigma trades off with iterations, and frost with a darker image.
 NOT_BY_DISTANCE = {"elastic_transform", "glass_blur", "frost"}
 
 
 def photographs(count=8, side=32, channels=3):
-    """Coloured patches of all sizes, uint8 `[count, side, side, channels]`."""
+    """Colored patches of all sizes, uint8 `[count, side, side, channels]`."""
     noise = np.random.default_rng(0).normal(size=(count, side, side, channels))
     smooth = ndimage.gaussian_filter(noise, (0, 1.5, 1.5, 0), mode="wrap")
     return np.clip(128 + 50 * smooth / smooth.std(), 0, 255).astype(np.uint8)
@@ -24,7 +24,7 @@ def distance(a, b):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_severity_is_repeatable_and_the_stronger_the_further(name):
+def test_each_severity_is_repeatable_and_stronger_than_the_last(name):
     images = photographs()
     before = images.copy()
     corrupted = [corrupt(images, name, severity) for severity in SEVERITIES]
@@ -39,14 +39,14 @@ def test_every_severity_is_repeatable_and_the_stronger_the_further(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_small_grey_images_of_any_height_and_width_will_do(name):
+def test_small_gray_images_of_any_height_and_width_work(name):
     images = photographs(3, 16, 1)[:, :12]
     result = corrupt(images, name, 5)
     assert result.shape == (3, 12, 16, 1) and distance(result, images) > 0.1
     assert corrupt(images[:0], name, 5).shape == (0, 12, 16, 1)
 
 
-def test_seeds_differ_and_so_do_the_images_of_a_set(monkeypatch):
+def test_each_seed_and_each_image_gets_its_own_noise(monkeypatch):
     monkeypatch.setattr(corruptions, "_CHUNK", 2)
     images = np.full((4, 32, 32, 3), 128, np.uint8)
     for name in ("gaussian_noise", "shot_noise", "impulse_noise", "snow", "frost", "fog"):
@@ -59,7 +59,7 @@ def test_seeds_differ_and_so_do_the_images_of_a_set(monkeypatch):
 def test_noise_has_the_published_strength():
     images = np.full((20, 32, 32, 3), 128, np.uint8)
     assert corrupt(images, "gaussian_noise", 5).std() == pytest.approx(0.10 * 255, rel=0.02)
-    # Poisson: the variance of a mean of m / n is m / n^2.
+    # Poisson noise with n photons for white: a pixel of value x has variance x / n.
     shot = corrupt(images, "shot_noise", 5)
     assert shot.std() == pytest.approx(255 * (128 / 255 / 50) ** 0.5, rel=0.02)
     impulses = corrupt(images, "impulse_noise", 5)
@@ -73,7 +73,7 @@ def test_noise_has_the_published_strength():
     "name", ["defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "elastic_transform"]
 )
 @pytest.mark.parametrize("severity", SEVERITIES)
-def test_what_only_moves_light_leaves_an_even_image_as_it_is(name, severity):
+def test_blurs_and_shifts_leave_a_uniform_image_unchanged(name, severity):
     images = np.full((2, 32, 32, 3), (200, 100, 7), np.uint8)
     np.testing.assert_array_equal(corrupt(images, name, severity), images)
 
@@ -85,7 +85,7 @@ def test_defocus_blur_spreads_a_point_over_a_disk():
     np.testing.assert_array_equal(square, np.full((3, 3), round(255 / 9)))  # radius 1.5
 
 
-def test_glass_blur_takes_pixels_from_above_and_from_the_left_only():
+def test_glass_blur_copies_pixels_from_above_and_from_the_left_only():
     images = np.zeros((50, 32, 32, 1), np.uint8)
     images[:, 16, 16] = 255
     result = corrupt(images, "glass_blur", 1)  # its blur of 0.05 pixels does nothing
@@ -95,7 +95,7 @@ def test_glass_blur_takes_pixels_from_above_and_from_the_left_only():
     assert hit[16:18, 16:18].mean() == pytest.approx(0.25, abs=0.1)
 
 
-def test_a_streak_of_angle_0_is_half_a_gaussian_upwards():
+def test_a_streak_at_angle_0_is_half_a_gaussian_upward():
     pixels = np.zeros((1, 32, 32, 1), np.float32)
     pixels[0, 16, 16] = 1
     column = resampling.streak(pixels, np.zeros(1), 6, 2.0)[0, :, 16, 0]
@@ -104,7 +104,7 @@ def test_a_streak_of_angle_0_is_half_a_gaussian_upwards():
     assert column.sum() == pytest.approx(1)
 
 
-def test_a_zoom_by_2_doubles_the_middle():
+def test_zooming_by_2_doubles_the_center():
     ramp = np.broadcast_to(np.arange(32.0)[:, None, None], (1, 32, 32, 1))
     zoomed = resampling.zoom(ramp, 2.0)[0, :, 0, 0]
     np.testing.assert_allclose(np.diff(zoomed), 15 / 31, rtol=1e-5)
@@ -121,7 +121,7 @@ def test_interpolation_is_linear_inside_and_mirrored_outside():
 
 
 # ---------------------------------------------------------------------------- weather
-def test_brightness_adds_to_grey_and_keeps_the_hue():
+def test_brightness_adds_to_gray_and_keeps_the_hue():
     images = np.zeros((1, 32, 32, 3), np.uint8)
     images[0, 0, :3] = [(100, 100, 100), (100, 50, 25), (250, 250, 250)]
     result = corrupt(images, "brightness", 4)[0]  # 0.2, which is 51 of 255
@@ -132,16 +132,16 @@ def test_brightness_adds_to_grey_and_keeps_the_hue():
 
 
 @pytest.mark.parametrize("name", ["snow", "frost"])
-def test_snow_and_frost_of_the_least_severity_only_brighten(name):
+def test_snow_and_frost_only_brighten_at_severity_1(name):
     images = photographs()
     assert (corrupt(images, name, 1).astype(int) - images).min() >= -1
 
 
-def test_fog_keeps_the_range_of_an_image_and_is_grey():
+def test_fog_keeps_the_range_of_an_image_and_is_gray():
     images = np.full((5, 32, 32, 3), 90, np.uint8)
     foggy = corrupt(images, "fog", 3)
     assert (foggy == foggy[..., :1]).all()
-    for image in foggy:  # from x * m / (m + c) to m, of an even image with x = m
+    for image in foggy:  # a uniform image of value m ranges from m * m / (m + amount) to m
         assert image.max() == 90 and image.min() == round(90 * 90 / (90 + 0.75 * 255))
 
 
@@ -154,7 +154,7 @@ def test_contrast_keeps_the_mean_of_each_channel():
         np.testing.assert_allclose(result.std((1, 2)), factor * images.std((1, 2)), atol=0.5)
 
 
-def test_pixelate_leaves_so_many_blocks_each_of_one_colour():
+def test_pixelate_leaves_the_expected_number_of_uniform_blocks():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2, 32, 32, 3), np.uint8)
     for severity, blocks in zip(SEVERITIES, (30, 28, 27, 24, 20), strict=True):
@@ -164,6 +164,6 @@ def test_pixelate_leaves_so_many_blocks_each_of_one_colour():
         np.testing.assert_allclose(result.mean(), images.mean(), atol=2)
 
 
-def test_jpeg_of_smooth_images_is_close():
+def test_jpeg_compression_barely_changes_smooth_images():
     ramp = np.broadcast_to(np.arange(0, 256, 8, np.uint8)[:, None, None], (1, 32, 32, 3))
     assert 0 < distance(corrupt(ramp, "jpeg_compression", 5), ramp) < 4

@@ -1,4 +1,4 @@
-"""The digits data set: small, bundled, always the same, and learnable."""
+"""The digits data set is small, bundled, always the same, and learnable."""
 
 import hashlib
 
@@ -15,7 +15,7 @@ def digits():
     return sources.load(ml_collections.ConfigDict({"name": "digits"} | fields))
 
 
-def test_digits_are_small_color_images_of_full_range(digits):
+def test_digits_are_small_color_images_with_the_full_range(digits):
     assert digits.train_images.shape == (1437, 32, 32, 3)
     assert digits.test_images.shape == (360, 32, 32, 3)
     assert digits.train_images.dtype == digits.test_images.dtype == np.uint8
@@ -25,7 +25,7 @@ def test_digits_are_small_color_images_of_full_range(digits):
     assert digits.class_names == tuple("0123456789")
 
 
-def test_digits_are_split_by_class_and_without_overlap(digits):
+def test_digits_are_split_by_class_without_overlap(digits):
     assert np.bincount(digits.test_labels).tolist() == [36] * 10
     assert np.bincount(digits.train_labels).min() >= 138
     train, test = (set(map(bytes, x)) for x in (digits.train_images, digits.test_images))

@@ -1,4 +1,4 @@
-"""What the pinned Pillow decodes wrongly is refused; what it decodes, it decodes right."""
+"""Files that Pillow decodes wrongly are refused; all others are decoded correctly."""
 
 import io
 import struct
@@ -19,7 +19,7 @@ from cifar_jax.training import run as train
 SHAPE = (20, 24, 3)
 PIXELS = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
 COLORS = np.random.default_rng(1).integers(0, 256, (16, 3), np.uint8)
-GREYS = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
+GRAYS = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
 TWO = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
 
 
@@ -30,7 +30,7 @@ def encoded(image: Image.Image, format: str, **options) -> bytes:
 
 
 def bmp(size, bits, content, palette, compression=0) -> bytes:
-    """A BMP of BITMAPINFOHEADER with a palette `[N, 3]`; content is from the lowest row."""
+    """A BMP with a BITMAPINFOHEADER and a palette `[N, 3]`; `content` starts at the bottom row."""
     colors = np.pad(palette[:, ::-1], ((0, 0), (0, 1))).tobytes()
     start = 14 + 40 + len(colors)
     counts = (len(content), 0, 0, len(palette), 0)
@@ -41,7 +41,7 @@ def bmp(size, bits, content, palette, compression=0) -> bytes:
 
 
 def reason(data: bytes, shape=(4, 4, 3)) -> str:
-    """Why it is refused, in a line."""
+    """The one-line reason why `data` is refused."""
     with pytest.raises(UserError) as caught:
         images.decode(data, shape)
     assert len(str(caught.value).splitlines()) == 1
@@ -50,9 +50,9 @@ def reason(data: bytes, shape=(4, 4, 3)) -> str:
 
 # ---------------------------------------------------------------------------- JPEG, refused
 def hierarchical() -> bytes:
-    """A smaller frame by itself, then what makes it the larger one."""
-    small, end = jpegs.grey_blocks((12, 10))[2:-2], b"\xff\xd9"
-    larger = jpegs.grey_blocks((24, 20), jpegs.SOF5)[2:-2]
+    """A small frame, followed by a differential frame that enlarges it."""
+    small, end = jpegs.gray_blocks((12, 10))[2:-2], b"\xff\xd9"
+    larger = jpegs.gray_blocks((24, 20), jpegs.SOF5)[2:-2]
     return b"\xff\xd8" + jpegs.frame(jpegs.DHP, (24, 20), 8, 1) + small + larger + end
 
 
@@ -60,20 +60,22 @@ REFUSED = {
     "a lossless JPEG": jpegs.lossless(PIXELS),
     "a lossless JPEG, which": jpegs.lossless(PIXELS[..., :1]),
     "a hierarchical JPEG": hierarchical(),
-    "a JPEG-LS": jpegs.grey_blocks((24, 20), 0xF7),
-    "a JPEG of 1 x 12 bits a pixel": jpegs.grey_blocks((24, 20), jpegs.SOF1, 12),
-    "a JPEG that does not say its height": jpegs.grey_blocks((24, 0)),
-    "a run-length-coded BMP": bmp((4, 1), 4, b"\4\x12\0\1", COLORS, 2),
-    "a run-length-coded BMP, which": bmp((4, 1), 8, b"\4\1\0\1", COLORS, 1),
-    "a BMP of 8 bits a pixel with grey": bmp((4, 1), 8, b"\0\1\1\0", TWO),
-    "a BMP of 4 bits a pixel with grey": bmp((8, 1), 4, b"\0\x12\x34\x56", GREYS[:16]),
-    "a BMP of 4 bits": bmp((8, 1), 4, b"\0\1\1\0", TWO),
-    "a BMP of 1 bits": bmp((32, 1), 1, bytes(4), TWO[:1]),
+    "a JPEG-LS": jpegs.gray_blocks((24, 20), 0xF7),
+    "a JPEG with 1 x 12 bits per pixel": jpegs.gray_blocks((24, 20), jpegs.SOF1, 12),
+    "a JPEG without a height in its header": jpegs.gray_blocks((24, 0)),
+    "a run-length-encoded BMP": bmp((4, 1), 4, b"\4\x12\0\1", COLORS, 2),
+    "a run-length-encoded BMP, which": bmp((4, 1), 8, b"\4\1\0\1", COLORS, 1),
+    "a BMP with a gray or two-color palette and 8-bit": bmp((4, 1), 8, b"\0\1\1\0", TWO),
+    "a BMP with a gray or two-color palette and 4-bit": bmp(
+        (8, 1), 4, b"\0\x12\x34\x56", GRAYS[:16]
+    ),
+    "a BMP with a gray or two-color palette and 4-bit pixels": bmp((8, 1), 4, b"\0\1\1\0", TWO),
+    "a BMP with a gray or two-color palette and 1-bit pixels": bmp((32, 1), 1, bytes(4), TWO[:1]),
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_is_decoded_wrongly_is_refused_by_its_kind(kind):
+def test_kinds_that_pillow_decodes_wrongly_are_refused(kind):
     found = reason(REFUSED[kind])
     assert found.startswith(kind) and found.endswith(", which is not supported: save it as PNG")
 
@@ -81,11 +83,11 @@ def test_what_is_decoded_wrongly_is_refused_by_its_kind(kind):
 @pytest.mark.parametrize("marker", [m for m in range(0xC0, 0xD0) if m not in (0xC4, 0xC8, 0xCC)])
 @pytest.mark.parametrize("size", [(400, 304), (24, 20)])
 def test_a_frame_of_any_kind_is_decoded_or_refused(marker, size):
-    """The rest of the file is sequential: what it is must be told by the frame alone."""
-    data = jpegs.grey_blocks(size, marker)
+    """The rest of the file is always a sequential JPEG; only the frame marker differs."""
+    data = jpegs.gray_blocks(size, marker)
     if marker in (0xC0, 0xC1):
         np.testing.assert_array_equal(images.decode(data, (4, 4, 3)), np.full((4, 4, 3), 128))
-    elif marker in (0xC2, 0xC9, 0xCA):  # of libjpeg's own kinds, but the scan is of another
+    elif marker in (0xC2, 0xC9, 0xCA):  # libjpeg decodes this kind, but the scan is of another kind
         try:
             images.decode(data, (4, 4, 3))
         except UserError as error:
@@ -96,24 +98,24 @@ def test_a_frame_of_any_kind_is_decoded_or_refused(marker, size):
 
 @pytest.mark.parametrize("between", [
     b"",
-    b"\0\1\2",  # is passed over
-    b"\xff\xff\xff",  # fills
+    b"\0\1\2",  # skipped
+    b"\xff\xff\xff",  # fill bytes
     b"\xff\0",
     b"\xff\xd0",
     jpegs.segment(0xFE, jpegs.frame(jpegs.SOF0, (8, 8), 8, 1)),
-    jpegs.segment(0xE1, b"Exif\0\0" + jpegs.grey_blocks((8, 8))),
+    jpegs.segment(0xE1, b"Exif\0\0" + jpegs.gray_blocks((8, 8))),
 ])  # fmt: skip
 def test_the_frame_is_found_whatever_comes_before_it(between):
     lossless = jpegs.lossless(PIXELS)
     assert reason(lossless[:2] + b"\xff\xfe\0\2" + between + lossless[2:]).startswith("a lossless")
-    plain = jpegs.grey_blocks((24, 20))
+    plain = jpegs.gray_blocks((24, 20))
     found = images.decode(plain[:2] + b"\xff\xfe\0\2" + between + plain[2:], (4, 4, 3))
     np.testing.assert_array_equal(found, np.full((4, 4, 3), 128))
 
 
-def test_one_picture_of_two_sizes_is_damaged():
-    """Pillow would take memory for one of them, and libjpeg write the other."""
-    small, large = jpegs.grey_blocks((24, 20)), jpegs.grey_blocks((400, 300))
+def test_a_jpeg_with_two_sizes_is_damaged():
+    """Pillow would allocate memory for one size and libjpeg write the other."""
+    small, large = jpegs.gray_blocks((24, 20)), jpegs.gray_blocks((400, 300))
     first = jpegs.frame(jpegs.SOF0, (24, 20), 8, 1)
     tables = large.index(b"\xff\xc0")
     end = b"\xff\xd9"
@@ -128,7 +130,7 @@ def test_one_picture_of_two_sizes_is_damaged():
         assert reason(data).startswith("damaged (a JPEG ")
 
 
-def test_a_jpeg_of_very_many_scans_or_segments_is_refused():
+def test_a_jpeg_with_very_many_scans_or_segments_is_refused():
     progressive = encoded(Image.fromarray(PIXELS), "JPEG", progressive=True)
     last = progressive.rindex(b"\xff\xda")
     assert "very many scans" in reason(progressive[:-2] + 100 * progressive[last:-2])
@@ -137,8 +139,8 @@ def test_a_jpeg_of_very_many_scans_or_segments_is_refused():
 
 # ---------------------------------------------------------------------------- JPEG, decoded
 @pytest.mark.parametrize("name", jpegs.FROM_TOOLS)
-@pytest.mark.parametrize("shape", [SHAPE, (5, 6, 3)])  # in full, and drafted
-def test_other_codes_of_the_same_picture_are_the_same_pixels(name, shape):
+@pytest.mark.parametrize("shape", [SHAPE, (5, 6, 3)])  # decoded at full size, and drafted
+def test_other_encodings_of_the_same_image_give_the_same_pixels(name, shape):
     expected = images.decode(jpegs.from_tool("original"), shape)
     np.testing.assert_array_equal(images.decode(jpegs.from_tool(name), shape), expected)
 
@@ -150,8 +152,8 @@ def test_adobes_cmyk_and_ycck_are_inverted(transform, progressive):
     data = encoded(Image.fromarray(stored, "CMYK"), "JPEG", quality=100, progressive=progressive)
     at = data.index(b"Adobe") + 11
     assert data[at] == 0
-    inverted = 255 - stored[0, 0].astype(float)  # as the file has it
-    if transform == 2:  # its first three are to be taken for YCbCr
+    inverted = 255 - stored[0, 0].astype(float)  # as stored
+    if transform == 2:  # the first three channels are YCbCr
         y, cb, cr = inverted[:3] - (0, 128, 128)
         rgb = y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb
         inverted[:3] = 255 - np.clip(rgb, 0, 255)
@@ -163,23 +165,25 @@ def test_adobes_cmyk_and_ycck_are_inverted(transform, progressive):
 
 # ---------------------------------------------------------------------------- BMP
 @pytest.mark.parametrize("bits", [1, 4, 8])
-@pytest.mark.parametrize("palette", ["colors", "greys", "two"])
-def test_a_bmp_with_a_palette_is_decoded_right_or_refused(bits, palette):
-    colors = {"colors": COLORS, "greys": GREYS, "two": TWO}[palette][: 2**bits]
+@pytest.mark.parametrize("palette", ["colors", "grays", "two"])
+def test_a_bmp_with_a_palette_is_decoded_correctly_or_refused(bits, palette):
+    colors = {"colors": COLORS, "grays": GRAYS, "two": TWO}[palette][: 2**bits]
     indices = np.random.default_rng(2).integers(0, len(colors), (6, 32))
     digits = np.unpackbits(indices[::-1, :, None].astype(np.uint8), axis=2)[..., 8 - bits :]
     data = bmp((32, 6), bits, np.packbits(digits).tobytes(), colors)
     try:
         found = images.decode(data, (6, 32, 3))
     except UserError as error:
-        assert str(error).startswith(f"a BMP of {bits} bits a pixel with grey or two colors")
-        assert palette != "colors" and (bits, palette) not in {(1, "two"), (8, "greys")}
+        assert str(error).startswith(
+            f"a BMP with a gray or two-color palette and {bits}-bit pixels"
+        )
+        assert palette != "colors" and (bits, palette) not in {(1, "two"), (8, "grays")}
     else:
         np.testing.assert_array_equal(found, colors[indices])
 
 
 # ---------------------------------------------------------------------------- predict
-def test_a_lossless_jpeg_costs_its_own_answer_alone(tmp_path):
+def test_a_lossless_jpeg_does_not_affect_other_predictions(tmp_path):
     with mock.patch.object(sources, "load", return_value=tiny.dataset()):
         train.run(tiny.config({"epochs": 1}), epath.Path(tmp_path / "run"))
     (tmp_path / "photos").mkdir()

@@ -1,4 +1,4 @@
-"""Which files an argument means: each once, in order, and never for ever."""
+"""Which files an argument stands for: each once, in order, and without endless searches."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ def touch(directory, *names):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Images, what a directory skips, and links in circles, to what is there and to elsewhere."""
+    """Images, files that are skipped, link loops, and links to files inside and outside."""
     directory = tmp_path / "photos"
     touch(directory, "1.png", "2.PNG", "é.webp", "deep/er/4.bmp", "z/a.png")
     touch(directory, ".hidden.png", "deep/notes.txt", "z/LICENSE", ".git/5.png", "empty/nothing")
@@ -42,7 +42,7 @@ def relative(paths, directory):
 
 
 def note(caplog):
-    """The line about what is skipped: its argument, total, and count by reason."""
+    """Parses the log line about skipped files: argument, total, and count by reason."""
     (record,) = caplog.records
     argument, total, reasons = re.fullmatch(
         r"(.*): (\d+) skipped \((.*)\)", record.getMessage()
@@ -51,26 +51,26 @@ def note(caplog):
     return argument, int(total), {reason: int(count) for reason, count in counts}
 
 
-def test_a_directory_is_its_images_at_any_depth_and_counts_what_it_skips(photos, caplog):
+def test_a_directory_gives_its_images_at_any_depth_and_counts_skipped_files(photos, caplog):
     caplog.set_level(logging.INFO)
     assert relative(find(str(photos)), photos) == NAMES
     assert note(caplog) == (str(photos), sum(SKIPPED.values()), SKIPPED)
 
 
-def test_a_directory_of_images_alone_says_nothing(tmp_path, caplog):
+def test_a_directory_with_images_only_logs_nothing(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     touch(tmp_path, "a.png", "b/c.jpg")
     assert len(find(str(tmp_path))) == 2 and not caplog.records
 
 
-def test_a_link_that_is_named_is_followed(photos, monkeypatch):
+def test_a_link_named_in_the_argument_is_followed(photos, monkeypatch):
     assert relative(find(f"{photos}/out"), photos) == ["out/6.png"]
     assert relative(find(f"{photos}/out/"), photos) == ["out/6.png"]
     assert relative(find(f"{photos}/o*/"), photos) == ["out/6.png"]
     assert relative(find(f"{photos}/loop"), f"{photos}/loop") == NAMES
 
 
-def test_a_file_is_itself_whatever_its_name(tmp_path):
+def test_a_file_stands_for_itself_whatever_its_name(tmp_path):
     for name in ("notes.txt", "a[1].png", "*.png", "**", "-"):
         (tmp_path / name).touch()
         assert find(str(tmp_path / name)) == [str(tmp_path / name)]
@@ -91,15 +91,15 @@ def test_a_file_is_itself_whatever_its_name(tmp_path):
     ("?/a.png", ["z/a.png"]),
     ("de**/*/4.bmp", ["deep/er/4.bmp"]),
 ])  # fmt: skip
-def test_a_pattern_is_what_matches_it_each_once(photos, pattern, expected, monkeypatch):
+def test_a_pattern_gives_each_matching_file_once(photos, pattern, expected, monkeypatch):
     assert relative(find(f"{photos}/{pattern}"), photos) == expected
     monkeypatch.chdir(photos)
     assert relative(find(pattern), ".") == expected
 
 
 @pytest.mark.parametrize("pattern", ["*", "**/*", "**/**/*"])
-def test_a_pattern_enters_no_link(photos, pattern):
-    """Else all images come again by each link, and again by the links behind it."""
+def test_a_pattern_does_not_follow_links(photos, pattern):
+    """Otherwise each link, and each link behind it, would give all images again."""
     (photos / "pipe.png").unlink()
     for name in ("broken.png", "z/self.png", "deep/notes.txt", "z/LICENSE", "empty/nothing"):
         (photos / name).unlink()
@@ -108,8 +108,8 @@ def test_a_pattern_enters_no_link(photos, pattern):
     assert sorted(found) == sorted(NAMES)
 
 
-def test_many_links_take_no_longer_than_a_few(tmp_path):
-    """Ten directories that all link to each other: ten to the fortieth paths, one image each."""
+def test_links_do_not_multiply_the_search(tmp_path):
+    """Ten directories that all link to each other have about 1e40 paths, but one image each."""
     for i in range(10):
         touch(tmp_path, f"{i}/{i}.png")
         for j in range(10):
@@ -117,23 +117,23 @@ def test_many_links_take_no_longer_than_a_few(tmp_path):
     assert len(find(f"{tmp_path}/**/*.png")) == len(find(str(tmp_path))) == 10
 
 
-def test_a_pattern_stays_a_pattern_in_directories_with_odd_names(tmp_path, monkeypatch):
+def test_patterns_work_in_directories_with_odd_names(tmp_path, monkeypatch):
     touch(tmp_path, "a[1]*/x.png", "a1/x.png", "line\nend/x.png")
     monkeypatch.chdir(tmp_path)
     assert find("**/x.png") == ["a1/x.png", "a[1]*/x.png", "line\nend/x.png"]
 
 
 @pytest.mark.parametrize(("argument", "reason"), [
-    ("nowhere.png", "does not exist"), ("z/*.jpg", "nor matches"), ("empty", "holds no image"),
-    ("1.png/2.png", "does not exist"), ("**/no", "nor matches"),
+    ("nowhere.png", "does not exist"), ("z/*.jpg", "no file matches"), ("empty", "holds no image"),
+    ("1.png/2.png", "does not exist"), ("**/no", "no file matches"),
 ])  # fmt: skip
-def test_an_argument_without_images_is_named(photos, argument, reason):
+def test_an_argument_without_images_is_an_error_that_names_it(photos, argument, reason):
     with pytest.raises(UserError, match=f"{re.escape(argument)}.* {reason}"):
         find(str(photos / argument))
 
 
-def test_what_cannot_be_looked_at_is_tried_and_so_named(photos, monkeypatch):
-    """A directory without permissions, what is in it, a link to itself, a name of many letters."""
+def test_what_cannot_be_inspected_is_returned_so_that_reading_it_reports_why(photos, monkeypatch):
+    """Directories and files without permissions, a link to itself, and a very long name."""
     scandir, stat = os.scandir, os.stat
 
     def refused(function):
@@ -154,7 +154,7 @@ def test_what_cannot_be_looked_at_is_tried_and_so_named(photos, monkeypatch):
     assert find("x" * 300) == ["x" * 300]
 
 
-def test_what_is_no_file_is_tried_and_not_waited_for_in_finding_it(photos, tmp_path, monkeypatch):
+def test_finding_does_not_open_pipes_sockets_or_devices(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket.png")

@@ -1,4 +1,4 @@
-"""Any picture becomes the pixels it shows; anything else is refused with the reason."""
+"""Image files are decoded to the right pixels; anything else is refused with a reason."""
 
 import io
 import random
@@ -22,19 +22,19 @@ def encoded(image, format="PNG", **options):
     return buffer.getvalue()
 
 
-def solid(mode, colour, size=(40, 30)):
-    return Image.new(mode, size, colour)
+def solid(mode, color, size=(40, 30)):
+    return Image.new(mode, size, color)
 
 
-def colour_of(data, shape=RGB):
-    """The one colour of what is decoded."""
+def color_of(data, shape=RGB):
+    """Decodes an image that has a single color, and returns it."""
     pixels = images.decode(data, shape)
     assert pixels.dtype == np.uint8 and pixels.shape == shape
     assert (pixels == pixels[0, 0]).all()
     return tuple(int(value) for value in pixels[0, 0])
 
 
-# ---------------------------------------------------------------------------- colours
+# ---------------------------------------------------------------------------- colors
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
@@ -46,54 +46,54 @@ def colour_of(data, shape=RGB):
         (solid("LA", (77, 0)), (255, 255, 255)),
         (solid("RGBA", (200, 100, 50, 255)), (200, 100, 50)),
         (solid("RGBA", (200, 100, 50, 0)), (255, 255, 255)),
-        (solid("RGBA", (0, 0, 255, 51)), (204, 204, 255)),  # a fifth of blue, four of white
+        (solid("RGBA", (0, 0, 255, 51)), (204, 204, 255)),  # one fifth blue, four fifths white
         (solid("P", 0), (0, 0, 0)),
     ],
     ids=lambda value: f"{value.mode} {value.getpixel((0, 0))}" if hasattr(value, "mode") else "",
 )
-def test_a_solid_colour_stays_what_it_is(image, expected):
-    assert colour_of(encoded(image)) == expected
+def test_a_solid_color_is_preserved(image, expected):
+    assert color_of(encoded(image)) == expected
 
 
 @pytest.mark.parametrize("format", ["BMP", "GIF", "PNG", "WEBP"])
-def test_every_lossless_format_gives_the_same(format):
+def test_every_lossless_format_gives_the_same_pixels(format):
     options = {"lossless": True} if format == "WEBP" else {}
     data = encoded(solid("RGB", (200, 100, 50)), format, **options)
-    assert colour_of(data) == (200, 100, 50)
+    assert color_of(data) == (200, 100, 50)
 
 
-@pytest.mark.parametrize(("mode", "colour", "expected"), [
+@pytest.mark.parametrize(("mode", "color", "expected"), [
     ("RGB", (200, 100, 50), (200, 100, 50)),
     ("L", 77, (77, 77, 77)),
     ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
     ("CMYK", (0, 0, 0, 255), (0, 0, 0)),
 ])  # fmt: skip
-def test_jpeg_in_every_mode_within_its_rounding(mode, colour, expected):
-    found = colour_of(encoded(solid(mode, colour), "JPEG", quality=100))
+def test_jpeg_is_decoded_in_every_mode_up_to_rounding(mode, color, expected):
+    found = color_of(encoded(solid(mode, color), "JPEG", quality=100))
     np.testing.assert_allclose(found, expected, atol=2)
 
 
-def test_16_bit_grey_is_scaled_and_rounded():
+def test_16_bit_gray_is_scaled_and_rounded():
     levels = np.array([[0, 128, 129, 257, 32767, 32768, 65406, 65535]], np.uint16)
     pixels = images.decode(encoded(Image.fromarray(levels)), (1, 8, 1))
     np.testing.assert_array_equal(pixels[0, :, 0], np.rint(levels[0] * 255.0 / 65535))
     assert pixels[0, :, 0].tolist() == [0, 0, 1, 1, 127, 128, 254, 255]
 
 
-def test_16_bit_colour_is_scaled_too():
+def test_16_bit_color_is_scaled_too():
     def chunk(kind, body):
         end = struct.pack(">I", zlib.crc32(kind + body))
         return struct.pack(">I", len(body)) + kind + body + end
 
-    # Pillow writes none: one pixel of 16-bit RGB.
+    # One pixel of 16-bit RGB, which Pillow cannot write.
     row = b"\0" + struct.pack(">3H", 65535, 257 * 100, 0)
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row))
-    assert colour_of(data + chunk(b"IEND", b"")) == (255, 100, 0)
+    assert color_of(data + chunk(b"IEND", b"")) == (255, 100, 0)
 
 
 @pytest.mark.parametrize("level", [0, 1000, 65535])
-def test_a_transparent_level_of_16_bit_grey_is_white(level):
+def test_a_transparent_level_of_16_bit_gray_becomes_white(level):
     levels = np.array([[0, 1000, 2000, 65535]], np.uint16)
     data = encoded(Image.fromarray(levels), transparency=level)
     expected = [255 if value == level else round(value / 257) for value in levels[0].tolist()]
@@ -101,7 +101,7 @@ def test_a_transparent_level_of_16_bit_grey_is_white(level):
 
 
 @pytest.mark.parametrize("format", ["PNG", "GIF"])
-def test_a_transparent_palette_entry_is_white(format):
+def test_a_transparent_palette_entry_becomes_white(format):
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
@@ -109,7 +109,7 @@ def test_a_transparent_palette_entry_is_white(format):
     assert pixels.tolist() == [[[255, 255, 255], [200, 100, 50]]]
 
 
-def test_a_palette_of_alphas():
+def test_a_palette_with_partial_transparency_is_blended_with_white():
     image = Image.new("P", (2, 1))
     image.putpalette([0, 0, 255, 200, 100, 50])
     image.putpixel((1, 0), 1)
@@ -117,7 +117,7 @@ def test_a_palette_of_alphas():
     assert pixels.tolist() == [[[204, 204, 255], [200, 100, 50]]]
 
 
-def test_a_hidden_colour_does_not_bleed():
+def test_the_color_of_transparent_pixels_does_not_bleed():
     pixels = np.zeros((40, 40, 4), np.uint8)
     pixels[:, 0::2] = (0, 255, 0, 0)
     pixels[:, 1::2] = (255, 0, 0, 255)
@@ -125,24 +125,24 @@ def test_a_hidden_colour_does_not_bleed():
     np.testing.assert_allclose(found, np.broadcast_to((255, 127, 127), RGB), atol=10)
 
 
-@pytest.mark.parametrize(("colour", "grey"), [
+@pytest.mark.parametrize(("color", "gray"), [
     ((255, 0, 0), 76), ((0, 255, 0), 150), ((0, 0, 255), 29), ((77, 77, 77), 77),
 ])  # fmt: skip
-def test_a_network_of_one_channel_sees_the_luma_of_itu_r_601(colour, grey):
-    assert colour_of(encoded(solid("RGB", colour)), (4, 4, 1)) == (grey,)
+def test_one_channel_gets_the_luma_of_itu_r_601(color, gray):
+    assert color_of(encoded(solid("RGB", color)), (4, 4, 1)) == (gray,)
 
 
 def test_other_numbers_of_channels_are_refused():
-    with pytest.raises(UserError, match="4 channels, not grey or RGB"):
+    with pytest.raises(UserError, match="4 channels, not 1 \\(gray\\) or 3 \\(RGB\\)"):
         images.decode(encoded(solid("RGB", 0)), (4, 4, 4))
 
 
-def test_an_animation_is_its_first_frame():
+def test_an_animation_gives_its_first_frame():
     frames = [solid("RGB", (200, 100, 50)), solid("RGB", (0, 0, 255))]
     for format in ("GIF", "PNG", "WEBP"):
         options = {"lossless": True} if format == "WEBP" else {}
         data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)
-        assert colour_of(data) == (200, 100, 50)
+        assert color_of(data) == (200, 100, 50)
 
 
 # ---------------------------------------------------------------------------- shape
@@ -150,7 +150,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 
 
 @pytest.mark.parametrize("fit", images.FITS)
-def test_an_image_of_the_right_size_is_itself(fit):
+def test_an_image_of_the_right_size_is_unchanged(fit):
     found = images.decode(encoded(Image.fromarray(NOISE)), (32, 32, 3), fit)
     np.testing.assert_array_equal(found, NOISE)
 
@@ -164,9 +164,9 @@ def test_an_image_of_the_right_size_is_itself(fit):
     (6, lambda stored: np.rot90(stored, -1)),  # clockwise
     (7, lambda stored: stored[::-1, ::-1].swapaxes(0, 1)),
     (8, lambda stored: np.rot90(stored)),
-    (9, lambda stored: stored),  # is none
+    (9, lambda stored: stored),  # not a valid orientation
 ])  # fmt: skip
-def test_exif_orientation(orientation, upright):
+def test_images_are_turned_upright_by_exif_orientation(orientation, upright):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     stored = NOISE[:5, :7]
@@ -180,17 +180,17 @@ def test_exif_orientation(orientation, upright):
     assert np.abs(images.decode(data, expected.shape) - expected).mean() < 2
 
 
-def test_an_oddity_elsewhere_in_the_exif_does_not_matter():
-    # A width that is a text, and the orientation: 2 entries, big-endian.
+def test_malformed_exif_fields_do_not_affect_the_orientation():
+    # Two big-endian entries: a width that is a string, and the orientation.
     entries = struct.pack(">HHI4s", 256, 2, 2, b"7") + struct.pack(">HHIHH", 274, 3, 1, 2, 0)
     exif = b"MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)
     data = encoded(Image.fromarray(NOISE), exif=exif)
-    with pytest.raises(struct.error):  # why this is not left to Pillow
+    with pytest.raises(struct.error):  # so Pillow's own function would not do
         ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     np.testing.assert_array_equal(images.decode(data, (32, 32, 3)), NOISE[:, ::-1])
 
 
-def test_crop_is_the_middle_and_whole_is_all():
+def test_crop_takes_the_center_and_whole_squeezes_everything():
     thirds = np.zeros((30, 90, 3), np.uint8)
     thirds[:, :30, 0] = thirds[:, 30:60, 1] = thirds[:, 60:, 2] = 255
     for wide in (thirds, thirds.swapaxes(0, 1)):
@@ -202,7 +202,7 @@ def test_crop_is_the_middle_and_whole_is_all():
         assert whole[0, 0].tolist() == [255, 0, 0] and whole[-1, -1].tolist() == [0, 0, 255]
 
 
-def test_proportions_other_than_a_square():
+def test_crop_also_fits_results_that_are_not_square():
     image = np.zeros((40, 40, 3), np.uint8)
     image[10:30] = 255
     found = images.decode(encoded(Image.fromarray(image)), (20, 40, 3))
@@ -218,7 +218,7 @@ def test_shrinking_is_antialiased():
 
 @pytest.mark.parametrize("size", [(1200, 900), (1203, 905), (817, 777)])
 @pytest.mark.parametrize("fit", images.FITS)
-def test_a_large_jpeg_read_at_a_fraction_is_the_whole_one_shrunk(size, fit):
+def test_a_drafted_jpeg_looks_like_the_full_image_resized(size, fit):
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8))
     photo = coarse.resize(size, Image.Resampling.BICUBIC)
@@ -228,12 +228,12 @@ def test_a_large_jpeg_read_at_a_fraction_is_the_whole_one_shrunk(size, fit):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (31, 33)])
-def test_any_size_will_do(size):
-    assert colour_of(encoded(solid("RGB", (200, 100, 50), size))) == (200, 100, 50)
+def test_images_of_any_size_are_decoded(size):
+    assert color_of(encoded(solid("RGB", (200, 100, 50), size))) == (200, 100, 50)
 
 
-# ---------------------------------------------------------------------------- sources, refusals
-def test_bytes_a_path_and_a_stream_are_the_same(tmp_path):
+# ---------------------------------------------------------------------------- sources and refusals
+def test_bytes_paths_and_streams_give_the_same_pixels(tmp_path):
     data = encoded(Image.fromarray(NOISE))
     (tmp_path / "no suffix").write_bytes(data)
     for source in (data, tmp_path / "no suffix", str(tmp_path / "no suffix"), io.BytesIO(data)):
@@ -250,7 +250,7 @@ def test_bytes_a_path_and_a_stream_are_the_same(tmp_path):
     ("nowhere.png", "cannot be read .No such file"),
     ("tests", "cannot be read .Is a directory"),
 ])  # fmt: skip
-def test_what_cannot_be_decoded_is_refused_with_the_reason(source, reason):
+def test_a_bad_source_is_refused_with_the_reason(source, reason):
     with pytest.raises(UserError, match=reason) as caught:
         images.decode(source, RGB)
     assert len(str(caught.value).splitlines()) == 1
@@ -261,13 +261,13 @@ def test_decompression_bombs_are_refused(width, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     data = encoded(solid("RGB", 0, (width, 10)))
     if width == 10:
-        assert colour_of(data) == (0, 0, 0)
+        assert color_of(data) == (0, 0, 0)
     else:
         with pytest.raises(UserError, match="more than 100 pixels"):
             images.decode(data, RGB)
 
 
-def test_a_header_that_promises_a_gigapixel_is_refused_at_once():
+def test_a_header_that_claims_a_gigapixel_is_refused_at_once():
     data = bytearray(encoded(solid("RGB", 0)))
     data[16:24] = struct.pack(">II", 40_000, 40_000)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -275,7 +275,7 @@ def test_a_header_that_promises_a_gigapixel_is_refused_at_once():
         images.decode(bytes(data), RGB)
 
 
-def test_no_more_bytes_are_read_than_allowed(monkeypatch, tmp_path):
+def test_reading_stops_at_the_size_limit(monkeypatch, tmp_path):
     data = encoded(Image.fromarray(NOISE))
     monkeypatch.setattr(images, "MAX_BYTES", len(data))
     images.decode(io.BytesIO(data), RGB)
@@ -288,13 +288,13 @@ def test_no_more_bytes_are_read_than_allowed(monkeypatch, tmp_path):
 
 
 def seeds():
-    """Small valid files of every format and many kinds."""
+    """Small valid files in every format and many variants."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     exif[ExifTags.Base.Make], exif[ExifTags.Base.XResolution] = "maker", 1.5
     rgb = Image.fromarray(NOISE[:20, :24])
     other = rgb.rotate(180)
-    grey16 = Image.fromarray(np.arange(480, dtype=np.uint16).reshape(20, 24) * 100)
+    gray16 = Image.fromarray(np.arange(480, dtype=np.uint16).reshape(20, 24) * 100)
     together = {"save_all": True, "append_images": [other]}
     files = [
         *(encoded(rgb, format, exif=exif) for format in ("PNG", "JPEG", "WEBP")),
@@ -302,7 +302,7 @@ def seeds():
         *(encoded(rgb.convert(mode), "BMP") for mode in ("1", "L", "P", "RGB", "RGBA")),
         *(encoded(rgb.convert(mode)) for mode in ("1", "L", "LA", "P", "RGBA")),
         encoded(rgb.convert("P"), transparency=3),
-        encoded(grey16),
+        encoded(gray16),
         encoded(rgb.convert("CMYK"), "JPEG"),
         encoded(rgb.convert("L"), "JPEG", progressive=True),
         encoded(rgb.convert("RGBA"), "WEBP", lossless=True, exif=exif),
@@ -310,18 +310,18 @@ def seeds():
         encoded(rgb.convert("CMYK"), "JPEG").replace(b"Adobe\0d\0\0\0\0\0", b"Adobe\0d\0\0\0\0\2"),
         *map(jpegs.from_tool, jpegs.FROM_TOOLS),
         *(jpegs.lossless(NOISE[:20, :24, :channels]) for channels in (1, 3)),
-        jpegs.grey_blocks((24, 20), jpegs.SOF1, bits=12),
-        jpegs.grey_blocks((400, 300)),  # is drafted
+        jpegs.gray_blocks((24, 20), jpegs.SOF1, bits=12),
+        jpegs.gray_blocks((400, 300)),  # large enough to be drafted
     ]
     return files
 
 
 def mutated(rng, files):
-    """A file with bytes changed, cut off, or with another's end."""
+    """A file with changed bytes, truncated, or spliced with the end of another."""
     data = bytearray(rng.choice(files))
     kind = rng.choice(("flip", "flip", "truncate", "splice"))
     if kind == "flip":
-        reach = rng.choice((64, 300, len(data)))  # headers are where the faults are
+        reach = rng.choice((64, 300, len(data)))  # most faults need a change in the header
         for _ in range(rng.choice((1, 2, 5, 20))):
             data[rng.randrange(min(len(data), reach))] = rng.randrange(256)
     elif kind == "truncate":
@@ -330,7 +330,7 @@ def mutated(rng, files):
         end = rng.choice(files)
         data = data[: rng.randrange(len(data))] + end[rng.randrange(len(end)) :]
     if data.startswith(b"\x89PNG") and rng.random() < 0.5:
-        data = with_right_checksums(bytes(data))  # or Pillow looks no further
+        data = with_right_checksums(bytes(data))  # otherwise Pillow stops at the wrong checksum
     return bytes(data)
 
 
@@ -344,7 +344,7 @@ def with_right_checksums(png):
     return whole
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about EXIF and animations
+@pytest.mark.filterwarnings("ignore::UserWarning")  # from Pillow, about EXIF and animations
 def test_500_mutated_files_are_decoded_or_refused():
     rng = random.Random(0)
     files = seeds()
@@ -362,7 +362,7 @@ def test_500_mutated_files_are_decoded_or_refused():
 @pytest.mark.parametrize(("kind", "body"), [
     (b"gAMA", b"1"), (b"tRNS", b"1"), (b"iCCP", b"p\0"),
 ])  # fmt: skip
-def test_a_png_damaged_behind_its_pixels_is_refused(kind, body):
+def test_a_png_damaged_after_its_pixels_is_refused(kind, body):
     data = encoded(Image.fromarray(NOISE[..., 0]))
     chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     end = data.index(b"IEND") - 4
@@ -370,7 +370,7 @@ def test_a_png_damaged_behind_its_pixels_is_refused(kind, body):
         images.decode(data[:end] + chunk + data[end:], RGB)
 
 
-def test_a_palette_that_is_missing_is_damage():
+def test_a_missing_palette_is_reported_as_damage():
     data = encoded(Image.fromarray(NOISE).convert("P"))
     at = data.index(b"PLTE") - 4
     (length,) = struct.unpack(">I", data[at : at + 4])

@@ -101,18 +101,18 @@ def test_decode_takes_a_path_the_content_or_a_stream(file, kind):
 
 
 @pytest.mark.parametrize(("source", "reason"), [
-    (lambda: Image.fromarray(PIXELS[0]), "Image is no image file: give its path, its bytes or a"),
-    (lambda: PIXELS[0], "ndarray is no image file"),
-    (lambda: None, "NoneType is no image file"),
-    (lambda: 3, "int is no image file"),
-    (lambda: [b"x"], "list is no image file"),
-    (lambda: io.StringIO("x"), "a stream of text is no image file: open it in binary mode"),
+    (lambda: Image.fromarray(PIXELS[0]), "Image is not an image file: pass a path, bytes or a"),
+    (lambda: PIXELS[0], "ndarray is not an image file"),
+    (lambda: None, "NoneType is not an image file"),
+    (lambda: 3, "int is not an image file"),
+    (lambda: [b"x"], "list is not an image file"),
+    (lambda: io.StringIO("x"), "a text stream is not an image file: open it in binary mode"),
     (lambda: io.BytesIO(), "empty"),
     (lambda: bytearray(), "empty"),
     (lambda: "", "cannot be read"),
     (lambda: "/", "cannot be read (Is a directory)"),
     (lambda: "nowhere.png", "cannot be read (No such file or directory)"),
-    (lambda: "a\0b", "no path of a file"),
+    (lambda: "a\0b", "not a valid path"),
     (lambda: "/dev/zero", "a pipe, socket or device"),
 ])  # fmt: skip
 def test_decode_refuses_what_it_does_not_take(source, reason):
@@ -122,7 +122,7 @@ def test_decode_refuses_what_it_does_not_take(source, reason):
 
 
 def test_an_unknown_fit_is_refused(file):
-    with pytest.raises(UserError, match="fit='stretch' is none of crop, whole"):
+    with pytest.raises(UserError, match="fit='stretch' is not one of crop, whole"):
         images.decode(file, SHAPE, "stretch")
 
 

@@ -136,7 +136,7 @@ def test_what_is_found_elsewhere_must_be_the_same(workdir, tmp_path):
     prepare_cifar10(tmp_path / "tfds", random_splits(seed=1, per_batch=8))
     with pytest.raises(UserError, match=f"^config.data.dir={tmp_path}/gone does not exist$"):
         evaluate.run(workdir)
-    with pytest.raises(run_data.OtherData, match="other pixels in the train images"):
+    with pytest.raises(run_data.OtherData, match="different pixels in the train images"):
         evaluate.run(workdir, str(tmp_path / "tfds"))
 
 

@@ -89,7 +89,7 @@ NAMES = tiny.CLASS_NAMES
 OTHERS = {
     "swapped names": (
         changed(class_names=(NAMES[1], NAMES[0], *NAMES[2:])),
-        "class 0 named 'east' instead of 'north' (the classes have another order)",
+        "class 0 named 'east' instead of 'north' (the classes are in a different order)",
     ),
     "a new name": (
         changed(class_names=(*NAMES[:3], "up\n")),
@@ -99,11 +99,11 @@ OTHERS = {
     "more to train on": (resized("train", 68, 0), "68 train images instead of 64"),
     "less to train on": (resized("train", 60, 0), "60 train images instead of 64"),
     "more to test on": (resized("test", 24, 1), "24 test images instead of 20"),
-    "a training label": (relabelled("train"), "other labels of the train images"),
-    "a test label": (relabelled("test"), "other labels of the test images"),
-    "a training pixel": (repainted("train"), "other pixels in the train images"),
-    "a test pixel": (repainted("test"), "other pixels in the test images"),
-    "another seed": (of_another_seed(), "other pixels in the train images"),
+    "a training label": (relabelled("train"), "different labels of the train images"),
+    "a test label": (relabelled("test"), "different labels of the test images"),
+    "a training pixel": (repainted("train"), "different pixels in the train images"),
+    "a test pixel": (repainted("test"), "different pixels in the test images"),
+    "another seed": (of_another_seed(), "different pixels in the train images"),
     "another shape": (of_another_shape(), "images of 4x16x3 instead of 8x8x3"),
 }
 
@@ -159,7 +159,7 @@ def test_seeds_refuse_other_data_of_any_of_them(monkeypatch, finished, tmp_path)
     (tmp_path / "seed-1" / "data.json").write_text(json.dumps(data))
     provide(monkeypatch, tiny.dataset())
     before = content(workdir)
-    with pytest.raises(run_data.OtherData, match="seed-1 was trained on: other labels"):
+    with pytest.raises(run_data.OtherData, match="seed-1 was trained on: different labels"):
         seeds.run(config(seeds=2), workdir)
     assert content(workdir) == before
 

@@ -1,4 +1,4 @@
-"""The split is seeded, complete, and has the class distribution of the whole."""
+"""The split follows its seed, loses no image, and can keep the class distribution."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ from cifar_jax.errors import UserError
 
 
 def fake_labels(seed=0):
-    """50,000 labels in random order, 5,000 of each class, as CIFAR-10 has."""
+    """50,000 labels in random order, 5,000 of each class, like CIFAR-10."""
     labels = np.repeat(np.arange(10, dtype=np.int32), 5000)
     return np.random.default_rng(seed).permutation(labels)
 
@@ -40,10 +40,10 @@ def test_the_seed_decides_the_split(stratified):
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     common = np.intersect1d(first[1], other[1])
-    assert len(common) < 0.3 * len(first[1])  # by chance alone 15 % are in both
+    assert len(common) < 0.3 * len(first[1])  # 15 % would be in both by chance
 
 
-def test_a_split_without_strata_is_of_the_images_alone():
+def test_a_split_that_is_not_stratified_ignores_the_labels():
     labels = fake_labels()
     _, validation = splits.split(labels, 0.15, 0, stratified=False)
     assert len(validation) == 7_500
@@ -52,7 +52,7 @@ def test_a_split_without_strata_is_of_the_images_alone():
     np.testing.assert_array_equal(validation, others)
 
 
-def test_an_unbalanced_set_stays_so():
+def test_a_stratified_split_keeps_unbalanced_classes_unbalanced():
     labels = np.repeat(np.array([0, 1, 2], np.int32), [600, 300, 100])
     train, validation = splits.split(labels, 0.2, 0, stratified=True)
     assert np.bincount(labels[validation]).tolist() == [120, 60, 20]
@@ -67,7 +67,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)
-def test_an_impossible_split_is_the_users_to_mend(case):
+def test_an_impossible_split_is_a_user_error(case):
     labels, fraction = IMPOSSIBLE[case]
     with pytest.raises(UserError) as caught:
         splits.split(labels, fraction, 0, stratified=True)
@@ -77,12 +77,12 @@ def test_an_impossible_split_is_the_users_to_mend(case):
     assert "\n" not in message
 
 
-def test_class_counts_name_every_class():
+def test_class_counts_include_classes_without_images():
     labels = np.array([0, 2, 2, 0, 2], np.int32)
     assert splits.class_counts(labels, ("cat", "dog", "owl")) == {"cat": 2, "dog": 0, "owl": 3}
 
 
-def test_channel_statistics_are_those_of_numpy():
+def test_channel_statistics_agree_with_numpy():
     rng = np.random.default_rng(0)
     images = rng.integers(0, [255, 128, 5], (300, 9, 7, 3)).astype(np.uint8)
     mean, std = splits.channel_statistics(images)
@@ -93,7 +93,7 @@ def test_channel_statistics_are_those_of_numpy():
 
 
 @pytest.mark.parametrize("value", [0, 59, 171, 255])
-def test_a_channel_of_one_value_has_no_deviation(value):
+def test_a_constant_channel_has_standard_deviation_zero(value):
     mean, std = splits.channel_statistics(np.full((3, 5, 5, 1), value, np.uint8))
     np.testing.assert_allclose(mean, value / 255, rtol=1e-6)
     np.testing.assert_allclose(std, 0, atol=1e-7)

@@ -1,4 +1,4 @@
-"""A cache is used for the data that it was made of, and for no others."""
+"""A cache is used only for the data that it was made from."""
 
 import logging
 import os
@@ -11,26 +11,26 @@ from test_sources import config, isolated, official  # noqa: F401
 
 from cifar_jax.data import archive, cache, fingerprint, sources, tfds_prepare
 
-SET = "cifar10:3.0.2"  # under this name nothing is known of its content, as of most sets
+SET = "cifar10:3.0.2"  # with a version, the name is not the one whose content is known
 
 
 @pytest.fixture
 def caches(tmp_path):
-    """The directory of the caches."""
+    """The directory that holds the caches."""
     return tmp_path / "xdg" / "cifar_jax"
 
 
 @pytest.fixture
 def prepared(tmp_path):
-    """A set in TFDS' directory, in the cache."""
+    """A data set in the TFDS directory that is also in the cache."""
     path = prepare_cifar10(tmp_path / "tfds", random_splits())
     assert sources.load(config(SET)).source == f"TFDS {path}"
     assert sources.load(config(SET)).source.startswith("cache ")
     return path
 
 
-def replaced(path, splits) -> None:
-    """Puts other images into the prepared directory, each file with its old time and size."""
+def replace(path, splits) -> None:
+    """Replaces the records of the prepared directory, keeping each file's size and mtime."""
     other = prepare_cifar10(path.parent / "other", splits)
     for file in path.iterdir():
         stat = file.stat()
@@ -44,17 +44,17 @@ def replaced(path, splits) -> None:
 def relabel(path) -> None:
     splits = random_splits()
     splits["train"] = splits["train"][0], (splits["train"][1] + 1) % 10
-    replaced(path, splits)
+    replace(path, splits)
 
 
 def repaint(path) -> None:
     splits = random_splits()
     splits["test"][0][1, 2, 3] ^= 1
-    replaced(path, splits)
+    replace(path, splits)
 
 
 def rename(path) -> None:
-    """Swaps two classes, of which one is as long as the other."""
+    """Swaps two class names of the same length, keeping the file's size and mtime."""
     file = next(path.glob("*label.labels.txt"))
     stat, names = file.stat(), list(archive.CLASS_NAMES)
     names[4], names[6] = names[6], names[4]
@@ -64,7 +64,7 @@ def rename(path) -> None:
 
 
 def link(path) -> None:
-    """The set is another directory's by now."""
+    """Replaces the data set's directory with a link to another one."""
     other = prepare_cifar10(path.parents[2] / "elsewhere", random_splits(1)).parent
     path.parent.rename(path.parents[2] / "moved")
     path.parent.symlink_to(other)
@@ -93,25 +93,25 @@ def link_records(path) -> None:
 @pytest.mark.parametrize(
     "change", [relabel, repaint, rename, link, link_version, link_root, link_records]
 )
-def test_a_source_that_changes_is_read_anew(prepared, caches, change):
+def test_a_changed_source_is_read_again(prepared, caches, change):
     before = sources.load(config(SET))
     change(prepared)
     after = sources.load(config(SET))
     assert after.source.startswith("TFDS ")
     texts = fingerprint.differences(before.description, after.description)
     expected = {
-        "relabel": "other labels of the train images",
-        "repaint": "other pixels in the test images",
-        "rename": "class 4 named 'frog' instead of 'deer' (the classes have another order)",
+        "relabel": "different labels of the train images",
+        "repaint": "different pixels in the test images",
+        "rename": "class 4 named 'frog' instead of 'deer' (the classes are in a different order)",
     }
-    assert texts[0] == expected.get(change.__name__, "other pixels in the train images")
+    assert texts[0] == expected.get(change.__name__, "different pixels in the train images")
     again = sources.load(config(SET))
     assert again.source.startswith("cache ") and again.description == after.description
     shutil.rmtree(caches)
     assert sources.load(config(SET)).description == after.description
 
 
-def test_a_link_that_goes_back_finds_its_cache_again(prepared, tmp_path):
+def test_restoring_a_source_finds_its_old_cache(prepared, tmp_path):
     before = sources.load(config(SET))
     link(prepared)
     sources.load(config(SET))
@@ -120,7 +120,7 @@ def test_a_link_that_goes_back_finds_its_cache_again(prepared, tmp_path):
     assert sources.load(config(SET)).source == before.source
 
 
-def test_links_in_a_circle_and_to_nowhere_end(prepared):
+def test_link_loops_and_broken_links_are_tolerated(prepared):
     (prepared / "circle").symlink_to(prepared.parent)
     (prepared / "nowhere").symlink_to("no such file")
     (prepared.parent / "latest").symlink_to(prepared.name)
@@ -128,7 +128,7 @@ def test_links_in_a_circle_and_to_nowhere_end(prepared):
     assert first.source.startswith("TFDS ") and sources.load(config(SET)).source[:5] == "cache"
 
 
-# ---------------------------------------------------------------------------- foreign caches
+# ---------------------------------------------------------------------------- caches of other data
 def other_labels(arrays):
     arrays["train_labels"][0] = (arrays["train_labels"][0] + 1) % 10
 
@@ -146,17 +146,17 @@ def fewer(arrays):
         arrays[field] = arrays[field][1:]
 
 
-def in_another_order(arrays):
+def reordered(arrays):
     for field in ("train_images", "train_labels"):
         arrays[field] = arrays[field][::-1]
 
 
-def of_another_shape(arrays):
+def reshaped(arrays):
     for field in ("train_images", "test_images"):
         arrays[field] = arrays[field].reshape(-1, 16, 64, 3)
 
 
-def of_another_seed(arrays):
+def from_another_seed(arrays):
     for split, (images, labels) in random_splits(5, len(arrays["test_labels"])).items():
         arrays |= {f"{split}_images": images, f"{split}_labels": labels}
 
@@ -169,12 +169,12 @@ def of_another_seed(arrays):
         other_pixels,
         other_names,
         fewer,
-        in_another_order,
-        of_another_shape,
-        of_another_seed,
+        reordered,
+        reshaped,
+        from_another_seed,
     ],
 )
-def test_a_cache_of_the_right_form_but_other_content_is_rebuilt(
+def test_a_valid_cache_of_other_content_is_rebuilt(
     tmp_path,
     official,  # noqa: F811
     caches,
@@ -198,14 +198,20 @@ def test_a_cache_of_the_right_form_but_other_content_is_rebuilt(
 
 
 @pytest.mark.parametrize("names", [np.arange(10), np.array(["a"] * 10, "S"), np.array("abc")])
-def test_class_names_of_another_form_are_not_used(tmp_path, official, caches, caplog, names):  # noqa: F811
+def test_class_names_of_a_wrong_shape_or_dtype_are_not_used(
+    tmp_path,
+    official,  # noqa: F811
+    caches,
+    caplog,
+    names,
+):
     data = config(archive=str(write_tar(tmp_path, "binary", official)))
     sources.load(data)
     (path,) = caches.glob("*.npz")
     arrays = cache.read(path)
     cache.write(path, arrays | {"class_names": names})
     assert sources.load(data).source.startswith("archive")
-    assert "unexpected form of the class names" in caplog.text
+    assert "unexpected shape or dtype of the class names" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -219,8 +225,8 @@ def test_a_damaged_note_is_rebuilt(prepared, caches, note):
     assert path.read_bytes() == good and len(list(caches.glob("*.npz"))) == 1
 
 
-def test_a_note_of_another_set_is_not_taken(prepared, caches, tmp_path):
-    """As if two names fell on the same file."""
+def test_a_note_about_another_data_set_is_ignored(prepared, caches, tmp_path):
+    """As if the notes of two data sets had the same file name."""
     other = prepare_cifar10(tmp_path / "elsewhere", random_splits(1))
     (first,) = caches.glob("*.json")
     sources.load(config(SET, dir=str(other.parents[1])))
@@ -229,7 +235,7 @@ def test_a_note_of_another_set_is_not_taken(prepared, caches, tmp_path):
     assert sources.load(config(SET)).source == f"TFDS {prepared}"
 
 
-def test_a_set_that_is_prepared_only_now_is_cached(tmp_path, monkeypatch):
+def test_a_data_set_is_cached_right_after_it_is_prepared(tmp_path, monkeypatch):
     def prepare(name, builder):
         shutil.copytree(path, builder.data_path)
 

@@ -1,4 +1,4 @@
-"""Where caches lie for a user without a home: a number without a name, as in containers."""
+"""Where caches go for a user without a home directory, as in a container run under a bare uid."""
 
 import os
 import pathlib
@@ -25,19 +25,19 @@ def homeless(tmp_path, monkeypatch):
     return tmp_path / f"cifar_jax-{os.getuid()}"
 
 
-def test_a_user_without_a_home_has_a_private_place(homeless):
+def test_a_user_without_a_home_gets_a_private_directory(homeless):
     assert places.user_cache() == homeless == places.user_cache()
     assert stat.S_IMODE(homeless.stat().st_mode) == 0o700
     assert not pathlib.Path("~").exists()
 
 
-def test_what_was_named_comes_first(homeless, monkeypatch):
+def test_xdg_cache_home_takes_precedence(homeless, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/named")
     assert places.user_cache() == pathlib.Path("/named/cifar_jax")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a directory away")
-def test_the_place_of_another_is_not_trusted(homeless):
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a directory")
+def test_a_directory_owned_by_someone_else_is_not_trusted(homeless):
     homeless.mkdir()
     os.chown(homeless, 12345, 12345)
     with pytest.raises(UserError, match="is another user's: set XDG_CACHE_HOME"):

@@ -1,8 +1,9 @@
-"""CIFAR-10 from a local copy of its official archive, in the binary or the python flavour.
+"""Reads CIFAR-10 from a local copy of its official archive, in the binary or the Python flavor.
 
-https://www.cs.toronto.edu/~kriz/cifar.html describes both: six batches of 10,000 images, either as
-`data_batch_1.bin` (a label byte, then 3,072 pixel bytes in channel, row, column order, for each
-image) or as `data_batch_1` (a pickled dict of `data [N, 3072] uint8` and `labels`).
+https://www.cs.toronto.edu/~kriz/cifar.html describes both. Each has six batches of 10,000
+images. A binary batch, `data_batch_1.bin`, stores each image as one label byte and 3,072 pixel
+bytes in channel, row, column order. A Python batch, `data_batch_1`, is a pickled dict with `data
+[N, 3072] uint8` and `labels`.
 """
 
 import gzip
@@ -41,7 +42,7 @@ _TEST = "test_batch"
 _SUFFIXES = {"binary": ".bin", "python": ""}
 _FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
 _PIXELS = 3 * 32 * 32
-_MAX_BATCH_BYTES = 64 * 2**20  # an official batch is 30 MB; more is not a batch
+_MAX_BATCH_BYTES = 64 * 2**20  # an official batch is 30 MB
 _OFFICIAL_MD5 = {
     "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
     "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
@@ -49,44 +50,44 @@ _OFFICIAL_MD5 = {
 
 
 def is_archive(path: Path) -> bool:
-    """Whether `path` is a file, or a directory with batches: no TFDS directory."""
-    return path.is_file() or any(
-        (folder / name).is_file()
-        for folder in (path, *(path / name for name in _FOLDERS))
-        for name in _ALL_NAMES
-    )
+    """Whether `path` is a file or an unpacked archive, as opposed to a TFDS directory."""
+    return path.is_file() or bool(_batch_files(path))
 
 
 def read(path: Path) -> Splits:
-    """The splits in the archive at `path`, a `.tar.gz` or a directory unpacked from one.
+    """Reads the splits of the archive at `path`, a `.tar.gz` or a directory unpacked from one.
 
-    Nothing is unpacked to disk. Only the form is checked here; whether the images are the right
-    ones is for the caller to check.
+    Nothing is unpacked to disk. Only the file format is checked; the caller must check the content.
 
     Returns:
-      Images `[N, 32, 32, 3]` and labels `[N]`, in the archive's order.
+      Images `[N, 32, 32, 3]` uint8 and labels `[N]` int32, in the archive's order.
 
     Raises:
-      UserError: unreadable, truncated, not an archive, a batch missing or malformed.
+      UserError: the archive is unreadable or truncated or no archive at all, or a batch is missing
+        or malformed.
     """
     try:
-        batches = _from_directory(path) if path.is_dir() else _from_tar(path)
+        if path.is_dir():
+            batches = {file.name: file.read_bytes() for file in _batch_files(path)}
+        else:
+            batches = _from_tar(path)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise UserError(_damaged(path, error)) from error
-    except OSError as error:  # gzip.BadGzipFile is one, without an errno
+    except OSError as error:  # including gzip.BadGzipFile, which has no errno
         if error.errno is None:
             raise UserError(_damaged(path, error)) from error
         raise UserError(f"cannot read config.data.archive={path}: {error.strerror}") from error
-    flavour = max(_SUFFIXES, key=lambda name: sum(_names(name).count(batch) for batch in batches))
-    missing = [name for name in _names(flavour) if name not in batches]
+    flavor = max(_SUFFIXES, key=lambda name: sum(_names(name).count(batch) for batch in batches))
+    missing = [name for name in _names(flavor) if name not in batches]
     if missing:
         raise UserError(
             f"config.data.archive={path} is not the official CIFAR-10 archive: expected"
-            f" data_batch_1.bin or data_batch_1, and so on, found no {', '.join(missing)}"
+            " data_batch_1.bin to data_batch_5.bin and test_batch.bin, or the same names without"
+            f" .bin; found no {', '.join(missing)}"
         )
-    parse = {"binary": _parse_binary, "python": _parse_python}[flavour]
+    parse = {"binary": _parse_binary, "python": _parse_python}[flavor]
     parsed = []
-    for name in _names(flavour):
+    for name in _names(flavor):
         try:
             parsed.append(parse(batches[name]))
         except _Malformed as error:
@@ -97,20 +98,21 @@ def read(path: Path) -> Splits:
     return {"train": (train_images, train_labels), "test": test}
 
 
-def _names(flavour: str) -> tuple[str, ...]:
-    """The batches' file names, the test batch last."""
-    return tuple(name + _SUFFIXES[flavour] for name in (*_TRAIN, _TEST))
+def _names(flavor: str) -> tuple[str, ...]:
+    """File names of the batches; the test batch comes last."""
+    return tuple(name + _SUFFIXES[flavor] for name in (*_TRAIN, _TEST))
 
 
-_ALL_NAMES = frozenset(name for flavour in _SUFFIXES for name in _names(flavour))
+_ALL_NAMES = frozenset(name for flavor in _SUFFIXES for name in _names(flavor))
 
 
-def _from_directory(path: Path) -> dict[str, bytes]:
+def _batch_files(path: Path) -> list[Path]:
+    """The batches in the directory `path`, or in the folder that the archive unpacks to."""
     for folder in (path, *(path / name for name in _FOLDERS)):
         files = [file for file in map(folder.joinpath, _ALL_NAMES) if file.is_file()]
         if files:
-            return {file.name: file.read_bytes() for file in files}
-    return {}
+            return files
+    return []
 
 
 def _from_tar(path: Path) -> dict[str, bytes]:
@@ -123,9 +125,9 @@ def _from_tar(path: Path) -> dict[str, bytes]:
             if member.size > _MAX_BATCH_BYTES:
                 raise tarfile.ReadError(f"{name} claims {member.size:,} bytes")
             content = tar.extractfile(member)
-            assert content is not None  # it is a regular file
+            assert content is not None  # `isfile` holds
             batches[name] = content.read()
-        while file.read(2**20):  # gzip checks its CRC-32 at the end only, which tar need not reach
+        while file.read(2**20):  # gzip checks its CRC-32 at the end, which tar may not reach
             pass
     return batches
 
@@ -141,7 +143,7 @@ def _damaged(path: Path, error: Exception) -> str:
 
 
 class _Malformed(Exception):
-    """A batch is not what the official ones are."""
+    """A batch does not have the official format."""
 
 
 def _parse_binary(batch: bytes) -> tuple[Images, Labels]:
@@ -161,14 +163,14 @@ def _parse_python(batch: bytes) -> tuple[Images, Labels]:
         raise _Malformed(str(error)) from error
     if not isinstance(content, dict):
         raise _Malformed(f"expected a dict, found {type(content).__name__}")
-    # A batch pickled anew by Python 3 may carry bytes keys.
+    # A batch that was pickled again by Python 3 may have bytes keys.
     data, labels = (content.get(key, content.get(key.encode())) for key in ("data", "labels"))
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_PIXELS,):
         raise _Malformed(f"expected data [N, {_PIXELS}] uint8, found {_form(data)}")
     if isinstance(labels, list) and all(isinstance(label, int | float) for label in labels):
         labels = np.array(labels)
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
-        raise _Malformed(f"expected labels that are whole numbers, found {_form(labels)}")
+        raise _Malformed(f"expected integer labels, found {_form(labels)}")
     if labels.shape != data.shape[:1]:
         raise _Malformed(f"expected {len(data)} labels, found {_form(labels)}")
     return _to_images(data), labels.astype(np.int32)
@@ -183,7 +185,7 @@ def _to_images(pixels: UInt8[np.ndarray, "n 3072"]) -> UInt8[np.ndarray, "n 32 3
 
 
 class _NumpyUnpickler(pickle.Unpickler):
-    """Admits what an array of numbers is made of, and nothing that could run code."""
+    """Loads numeric arrays only; refuses everything else, since unpickling can run code."""
 
     _ALLOWED = {
         ("numpy", "ndarray"),
@@ -201,7 +203,7 @@ class _NumpyUnpickler(pickle.Unpickler):
         return super().find_class(module_name, global_name)
 
 
-# What `pickle` documents that damaged bytes can raise.
+# `pickle` documents these for damaged input.
 _UNPICKLING_ERRORS = (
     pickle.UnpicklingError,
     AttributeError,

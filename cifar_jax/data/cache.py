@@ -1,10 +1,10 @@
-"""Decoded data sets on disk, so that only the first start pays for decoding.
+"""Keeps decoded data sets on disk, so that only the first start has to decode them.
 
-A cache is one uncompressed `.npz`, named by its content: reading it is reading a file. Zip's CRC-32
-of every array is checked on the way, so a flipped byte or a cut file is noticed; whether it is the
-content that was asked for is for the caller to check. Beside it a note says of a source, such as a
-TFDS directory, which content it was found to have. Both are written beside their final place and
-renamed, so a reader (or a second writer) only ever sees a whole file.
+A cache is one uncompressed `.npz` file, named after a hash of its content. Reading it checks the
+CRC-32 that zip keeps of every array, so flipped bytes and truncated files are detected; the caller
+must check that the content is the expected one. A JSON note next to it records which content a
+source, such as a TFDS directory, held when it was read. Both files are written under a temporary
+name and renamed, so readers and other writers never see a partial file.
 """
 
 import errno
@@ -28,8 +28,8 @@ from cifar_jax.errors import UserError
 
 FIELDS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-# What zipfile and numpy raise, between them, for a file with any one byte flipped or cut anywhere,
-# or one that claims another compression or arrays larger than memory.
+# zipfile and numpy raise these for files with a flipped byte or truncated anywhere, with an unknown
+# compression, or with arrays larger than memory.
 _DAMAGE = (
     OSError,
     EOFError,
@@ -41,7 +41,7 @@ _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
-    SyntaxError,  # of numpy's header, which is a Python literal
+    SyntaxError,  # numpy parses an array's header as a Python literal
     tokenize.TokenError,
 )
 
@@ -49,13 +49,15 @@ _log = logging.getLogger(__name__)
 
 
 def path_of(cache_dir: str, name: str, content: str) -> Path:
-    """Where the data set `name` is cached.
+    """The path of the cache of the data set `name`.
 
-    `content` is any text that identifies the content; its digest is a part of the file's name.
-    `cache_dir` "" means `$XDG_CACHE_HOME/cifar_jax`, or `~/.cache/cifar_jax`.
+    Args:
+      cache_dir: "" means `$XDG_CACHE_HOME/cifar_jax`, or else `~/.cache/cifar_jax`.
+      name: of the data set, as TFDS spells it.
+      content: any string that identifies the content; its hash becomes part of the file name.
 
     Raises:
-      UserError: that is no path of this machine.
+      UserError: `cache_dir` is not a local path.
     """
     directory = places.user_cache()
     if cache_dir:
@@ -65,15 +67,16 @@ def path_of(cache_dir: str, name: str, content: str) -> Path:
 
 
 def read(path: Path) -> dict[str, np.ndarray] | None:
-    """The cached `FIELDS`, or None where there is no usable cache.
+    """Reads the `FIELDS` from a cache; None, after a warning, if it is damaged.
 
-    images `[N, H, W, C]` uint8, labels `[N]` int32, class_names `[K]` str. A damaged cache is
-    reported in one warning and never used.
+    Returns:
+      images `[N, H, W, C]` uint8, labels `[N]` int32, class_names `[K]` str; None if there is no
+      usable cache.
     """
     try:
-        if not path.is_file():  # a pipe would wait
+        if not path.is_file():  # opening a pipe would block
             return None
-        # Opened here since np.load would leave a file open that it finds damaged.
+        # Opened here because np.load does not close a file that it finds damaged.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as npz:
             arrays = {field: npz[field] for field in FIELDS}
     except _DAMAGE as error:
@@ -87,23 +90,23 @@ def read(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def _fault(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """In what the arrays have not the form that `write` gave them."""
+    """Says which array has a wrong shape or dtype; None if all are as `write` stores them."""
     for split in ("train", "test"):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         if images.dtype != np.uint8 or images.ndim != 4 or labels.dtype != np.int32:
-            return f"unexpected form of the {split} arrays"
+            return f"unexpected shape or dtype of the {split} arrays"
         if labels.shape != images.shape[:1]:
             return f"{len(images)} {split} images, {len(labels)} labels"
     names = arrays["class_names"]
     if names.dtype.kind != "U" or names.ndim != 1:
-        return "unexpected form of the class names"
+        return "unexpected shape or dtype of the class names"
     return None
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes `FIELDS` to `path` in one atomic step, or leaves no trace.
+    """Writes `FIELDS` to `path` atomically; a failed write leaves no file behind.
 
-    A directory that cannot be written is worth a warning only: the run goes on uncached.
+    Only warns if the directory cannot be written: the run then goes on without a cache.
 
     Raises:
       UserError: the disk is full.
@@ -113,10 +116,10 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def state_of(directory: Path) -> str | None:
-    """A text that is another one as soon as a file at any depth is; None: no such directory.
+    """A hash that changes whenever a file at any depth changes; None if there is no directory.
 
-    It names each file with its target, size and times. Nobody can set the time of a file's last
-    change back, so one that is edited in place is seen, too.
+    It covers each file's path (with links resolved), size, mtime and ctime. Programs cannot set the
+    ctime, so even an edit that restores size and mtime is detected.
     """
     if not directory.is_dir():
         return None
@@ -124,7 +127,7 @@ def state_of(directory: Path) -> str | None:
     entered: set[str] = set()
     for place, directories, names in os.walk(directory, followlinks=True):
         target = os.path.realpath(place)
-        if target in entered:  # links may go in circles
+        if target in entered:  # links can form a loop
             directories.clear()
             continue
         entered.add(target)
@@ -132,7 +135,7 @@ def state_of(directory: Path) -> str | None:
             path = os.path.realpath(os.path.join(place, name))
             try:
                 stat = os.stat(path)
-            except FileNotFoundError:  # a link to nowhere
+            except FileNotFoundError:  # a broken link
                 files.append(path)
                 continue
             files.append(f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}")
@@ -141,7 +144,7 @@ def state_of(directory: Path) -> str | None:
 
 
 def recall(cache_dir: str, name: str, source: str) -> Any:
-    """The content that `note` noted of the source; None where it noted none of this one."""
+    """The content that `note` recorded for exactly this source, else None."""
     path = path_of(cache_dir, name, source).with_suffix(".json")
     try:
         note = json.loads(path.read_bytes())
@@ -154,14 +157,18 @@ def recall(cache_dir: str, name: str, source: str) -> Any:
 
 
 def note(cache_dir: str, name: str, source: str, content: Any) -> None:
-    """Notes what a source was found to hold, JSON-ready; otherwise as `write`."""
+    """Records the content (JSON-ready) of a source, for `recall`; fails and warns as `write`.
+
+    Args:
+      source: any string that identifies the source and its current state.
+    """
     path = path_of(cache_dir, name, source).with_suffix(".json")
     text = json.dumps({"source": source, "content": content}, indent=1)
     _write(path, lambda file: file.write(text.encode()), len(text) / 1e6)
 
 
 def _write(path: Path, fill: Callable[[BinaryIO], Any], megabytes: float) -> None:
-    # Unique to this call, so that two processes (or hosts on one file system) cannot meet in it.
+    # Unique to this call, so that two processes (or hosts that share a file system) cannot collide.
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,6 +182,6 @@ def _write(path: Path, fill: Callable[[BinaryIO], Any], megabytes: float) -> Non
         if error.errno in NO_SPACE:
             raise UserError(
                 f"no space left for the data cache {path}: it takes {megabytes:.0f} MB; free some"
-                " or set config.data.cache_dir to a directory on another disk"
+                " space or set config.data.cache_dir to a directory on another disk"
             ) from error
         _log.warning("cannot write the data cache %s (%s); going on without it", path, error)

@@ -1,13 +1,14 @@
-"""The 15 common corruptions of CIFAR-10-C at 5 severities, computed anew: "CIFAR-10-C style".
+"""The 15 common corruptions of CIFAR-10-C at 5 severities, reimplemented: "CIFAR-10-C style".
 
 Hendrycks and Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations". The parameters are those their code has for CIFAR
-(github.com/hendrycks/robustness, ImageNet-C/create_c/make_cifar_c.py, Apache 2.0). The images are
-not those of the published files: the random numbers are others, pixels are rounded where theirs
-are cut off, and the texture of `frost` is synthetic where theirs is cut from photographs, so that
-its accuracy compares networks with each other and not with published figures.
+Perturbations". The parameters come from their code for CIFAR (github.com/hendrycks/robustness,
+ImageNet-C/create_c/make_cifar_c.py, Apache 2.0). The images differ from the published files: they
+use other random numbers, round pixels instead of truncating them, and draw a synthetic texture for
+`frost` instead of cutting it from photographs. So compare these accuracies between networks, not
+with published numbers.
 
-Lengths are pixels of a 32-pixel image, except where a function says that they scale.
+Lengths are in pixels of a 32-pixel image unless a function says that they scale. Each function maps
+pixels in [0, 1] to pixels that `corrupt` clips to [0, 1].
 """
 
 import functools
@@ -23,20 +24,23 @@ from cifar_jax.data import resampling
 from cifar_jax.data.resampling import Pixels
 
 SEVERITIES = (1, 2, 3, 4, 5)
-_CHUNK = 500  # images at a time: a few of their float copies fit a cache of some megabytes
+_CHUNK = 500  # images at a time, so that a few float copies fit into a cache of some megabytes
 
 
 def corrupt(
     images: UInt8[np.ndarray, "n h w c"], name: str, severity: int, seed: int = 0
 ) -> UInt8[np.ndarray, "n h w c"]:
-    """Corrupted copies of `images`, of 1 or 3 channels.
+    """Returns corrupted copies of `images`, which have 1 or 3 channels.
 
-    A function of its arguments alone. The severities of one corruption share their random
-    numbers, so that they differ in strength only.
+    The result depends on the arguments alone. All severities of one corruption use the same random
+    numbers, so they differ in strength only.
 
     Args:
       name: one of `NAMES`.
       severity: 1 to 5.
+
+    Raises:
+      KeyError: the name is unknown.
     """
     function, parameters = _CORRUPTIONS[name]
     corrupted = np.empty_like(images)
@@ -54,19 +58,19 @@ def _gaussian_noise(x: Pixels, rng: np.random.Generator, deviation: float) -> Pi
 
 
 def _shot_noise(x: Pixels, rng: np.random.Generator, photons: float) -> Pixels:
-    """Poisson noise; `photons` make white."""
+    """Poisson noise; a white pixel stands for `photons` photons."""
     return rng.poisson(photons * x) / photons
 
 
 def _impulse_noise(x: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
-    """Salt and pepper, in each channel by itself."""
+    """Salt-and-pepper noise, independent in each channel; `amount` is the fraction it hits."""
     chance = rng.random(x.shape, np.float32)
     return np.where(chance < amount / 2, 0, np.where(chance > 1 - amount / 2, 1, x))
 
 
 # ---------------------------------------------------------------------------- blur
 def _defocus_blur(x: Pixels, rng: np.random.Generator, radius: float, softness: float) -> Pixels:
-    """A disk, softened by a Gaussian of three taps."""
+    """Convolves with a disk that a 3-tap Gaussian has softened."""
     offsets = np.arange(-2, 3)
     disk = (np.add.outer(offsets**2, offsets**2) <= radius**2).astype(np.float64)
     taps = np.exp(-((np.arange(-1, 2) / softness) ** 2) / 2)
@@ -76,17 +80,17 @@ def _defocus_blur(x: Pixels, rng: np.random.Generator, radius: float, softness: 
 
 
 def _glass_blur(x: Pixels, rng: np.random.Generator, sigma: float, iterations: int) -> Pixels:
-    """Pixels that change places, between two Gaussian blurs.
+    """Moves pixels at random between two Gaussian blurs.
 
-    As in the published files, whose code means to swap two pixels and copies one onto the other:
-    a pixel becomes itself, the one above, the one on the left or the one between those.
+    The published code means to swap two pixels but copies one onto the other, and so does this: a
+    pixel keeps its value or takes that of its upper, left or upper left neighbor.
     """
     blur = functools.partial(ndimage.gaussian_filter, sigma=(0, sigma, sigma, 0), mode="nearest")
     x = blur(x)
     rows, columns = resampling.grid(x)
     for _ in range(iterations):
         up, left = rng.integers(0, 2, (2, *x.shape[:3]))
-        # The first two rows and columns stay.
+        # The first two rows and columns stay as they are.
         inner = (rows >= 2) & (columns >= 2)
         x = resampling.gather(x, rows - up * inner, columns - left * inner)
     return blur(x)
@@ -97,7 +101,7 @@ def _motion_blur(x: Pixels, rng: np.random.Generator, radius: int, sigma: float)
 
 
 def _zoom_blur(x: Pixels, rng: np.random.Generator, steps: int) -> Pixels:
-    """The mean of the image, twice, and its magnifications by 1 %, 2 %, ..."""
+    """Averages the image, counted twice, with its magnifications by 1 %, 2 %, ..."""
     return (x + resampling.zoom(x, *(1 + i / 100 for i in range(steps)))) / (steps + 1)
 
 
@@ -113,18 +117,18 @@ def _snow(
     sigma: float,
     dimming: float,
 ) -> Pixels:
-    """Flakes that fall in streaks from both sides of an image that grows pale."""
+    """Adds motion-blurred flakes from two opposite directions to a paler image."""
     flakes = rng.normal(mean, deviation, (*x.shape[:3], 1)).astype(np.float32)
     flakes = resampling.zoom(flakes, zoom)
     flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
     flakes = resampling.streak(flakes, rng.uniform(-135, -45, len(x)), radius, sigma)
-    grey = x @ np.array([0.299, 0.587, 0.114], np.float32) if x.shape[-1] == 3 else x[..., 0]
-    pale = np.maximum(x, 1.5 * grey[..., None] + 0.5)
+    gray = x @ np.array([0.299, 0.587, 0.114], np.float32) if x.shape[-1] == 3 else x[..., 0]
+    pale = np.maximum(x, 1.5 * gray[..., None] + 0.5)
     return dimming * x + (1 - dimming) * pale + flakes + flakes[:, ::-1, ::-1]
 
 
 def _frost(x: Pixels, rng: np.random.Generator, image: float, frost: float) -> Pixels:
-    """Bluish ice over the image: ridges where a plasma, of three, crosses its middle height."""
+    """Adds bluish ice, bright where one of three plasma fractals is close to 1/2."""
     ridges = [1 - np.abs(2 * _plasma(x, rng, decay) - 1) for decay in (1.2, 1.5, 2)]
     ice = np.max(ridges, axis=0)[..., None] ** 3
     tint = np.array([0.8, 0.9, 1], np.float32) if x.shape[-1] == 3 else 0.9
@@ -138,7 +142,7 @@ def _fog(x: Pixels, rng: np.random.Generator, amount: float, decay: float) -> Pi
 
 
 def _brightness(x: Pixels, rng: np.random.Generator, amount: float) -> Pixels:
-    """Adds to the value of hue, saturation, value: the channels grow in proportion."""
+    """Adds to the V of HSV, which scales all channels of a pixel by the same factor."""
     value = x.max(-1, keepdims=True)
     brighter = np.minimum(value + amount, 1)
     return np.where(value > 0, x * brighter / np.where(value > 0, value, 1), brighter)
@@ -153,15 +157,15 @@ def _contrast(x: Pixels, rng: np.random.Generator, factor: float) -> Pixels:
 def _elastic_transform(
     x: Pixels, rng: np.random.Generator, strength: float, sigma: float, shift: float
 ) -> Pixels:
-    """An affine map that moves three points by up to `shift`, then a smooth displacement.
+    """Applies an affine map that moves three points by up to `shift`, then a smooth displacement.
 
     All lengths are fractions of the shorter side.
     """
     side = min(x.shape[1:3])
-    centre, arm = np.array(x.shape[1:3]) // 2, side // 3
-    corners = centre + arm * np.array([(1, 1), (-1, 1), (-1, -1)])
+    center, arm = np.array(x.shape[1:3]) // 2, side // 3
+    corners = center + arm * np.array([(1, 1), (-1, 1), (-1, -1)])
     moved = corners + side * rng.uniform(-shift, shift, (len(x), 3, 2))
-    # From where a pixel comes: the inverse map takes the moved points back to the corners.
+    # The inverse map, from moved points to corners, says where each output pixel comes from.
     one = np.ones((len(x), 3, 1))
     inverse = np.linalg.solve(np.concatenate([moved, one], -1), corners.astype(np.float64))
     rows, columns = resampling.grid(x)
@@ -175,8 +179,7 @@ def _elastic_transform(
 
 
 def _pixelate(x: Pixels, rng: np.random.Generator, factor: float) -> Pixels:
-    """Down to `factor` of the size and up again, each by box averages."""
-
+    """Shrinks to `factor` of the size and enlarges again, both by box averages."""
     return resampling.boxes(x, factor)
 
 
@@ -193,33 +196,34 @@ def _jpeg_compression(x: Pixels, rng: np.random.Generator, quality: int) -> Pixe
 
 
 def _plasma(x: Pixels, rng: np.random.Generator, decay: float) -> Float[np.ndarray, "n h w"]:
-    """A random landscape of heights in [0, 1] for each image, by diamonds and squares on a torus.
+    """A plasma fractal with values in [0, 1] for each image.
 
-    Fournier, Fussell and Carpenter 1982. The larger `decay`, the smoother.
+    Diamond-square algorithm (Fournier, Fussell and Carpenter 1982) with wrap-around borders. A
+    larger `decay` gives a smoother result.
     """
     side = 1 << (max(x.shape[1:3]) - 1).bit_length()
     heights = np.zeros((len(x), side, side), np.float32)
     step, amplitude = side, 1.0
 
-    def about(sums: np.ndarray) -> np.ndarray:
-        """Means of four neighbours, with noise."""
+    def midpoints(sums: np.ndarray) -> np.ndarray:
+        """Means of four neighbors plus noise; `sums` are the sums of these neighbors."""
         return sums / 4 + rng.uniform(-amplitude, amplitude, sums.shape)
 
     while step > 1:
         half = step // 2
         corners = heights[:, ::step, ::step]
         pairs = corners + np.roll(corners, -1, 2)
-        centres = about(pairs + np.roll(pairs, -1, 1))
-        heights[:, half::step, half::step] = centres
-        heights[:, ::step, half::step] = about(pairs + centres + np.roll(centres, 1, 1))
+        centers = midpoints(pairs + np.roll(pairs, -1, 1))
+        heights[:, half::step, half::step] = centers
+        heights[:, ::step, half::step] = midpoints(pairs + centers + np.roll(centers, 1, 1))
         pairs = corners + np.roll(corners, -1, 1)
-        heights[:, half::step, ::step] = about(pairs + centres + np.roll(centres, 1, 2))
+        heights[:, half::step, ::step] = midpoints(pairs + centers + np.roll(centers, 1, 2))
         step, amplitude = half, amplitude / decay**2
     low, high = (f(heights, (1, 2), keepdims=True) for f in (np.min, np.max))
     return ((heights - low) / (high - low))[:, : x.shape[1], : x.shape[2]]
 
 
-# Name -> function and its parameters at severities 1 to 5.
+# Name -> function, its parameters at severities 1 to 5.
 _CORRUPTIONS: dict[str, tuple[Callable[..., Pixels], tuple[tuple[float, ...], ...]]] = {
     "gaussian_noise": (_gaussian_noise, ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,))),
     "shot_noise": (_shot_noise, ((500,), (250,), (100,), (75,), (50,))),

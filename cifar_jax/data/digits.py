@@ -1,4 +1,4 @@
-"""The bundled data set: no network is needed for it."""
+"""A small data set that comes with scikit-learn and needs no download."""
 
 import numpy as np
 from PIL import Image
@@ -12,13 +12,13 @@ _TEST_PER_CLASS = 36
 
 
 def read() -> Splits:
-    """scikit-learn's 1,797 handwritten digits as `[N, 32, 32, 3]` images; no network needed.
+    """scikit-learn's 1,797 handwritten digits as `[N, 32, 32, 3]` uint8 images.
 
-    The 8x8 images of 0..16 are scaled to 0..255, enlarged by Pillow's bicubic filter and repeated
-    over the channels. The test split is the first 36 of each class in canonical order: stratified,
-    and fixed by the content alone.
+    The 8x8 images with values 0..16 are scaled to 0..255, enlarged with Pillow's bicubic filter and
+    repeated over the channels. The first 36 images of each class in canonical order form the test
+    split, so the split is stratified and depends on the content alone.
     """
-    # Imported here since only this data set pays for it.
+    # Imported late because the import is slow and no other data set needs it.
     from sklearn.datasets import load_digits
 
     small, labels = load_digits(return_X_y=True)
@@ -30,7 +30,7 @@ def read() -> Splits:
     is_test = np.zeros(len(labels), bool)
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[:_TEST_PER_CLASS]] = True
-    # Left in the order of the small images, which does not hang on Pillow's rounding.
+    # Stay in the canonical order of the 8x8 images, which does not depend on Pillow's rounding.
     return {
         "train": (images[~is_test], labels[~is_test]),
         "test": (images[is_test], labels[is_test]),

@@ -1,14 +1,13 @@
-"""What tells one data set from another: JSON-ready, so that a run or a cache can keep it.
+"""Describes the content of a data set in JSON, so that runs and caches can recognize it.
 
     {
         "image_shape": [H, W, C],
-        "class_names": in the order of the labels,
-        "fingerprint": {split: {"images": their number, "pixels": SHA-256, "content": SHA-256}},
+        "class_names": [name of label 0, name of label 1, ...],
+        "fingerprint": {split: {"images": count, "pixels": SHA-256, "content": SHA-256}},
     }
 
-The digest of the content is of the bytes of all images, then of all labels as little-endian int32;
-that of the pixels leaves the labels out. Of data in canonical order they are the same wherever the
-data came from.
+"content" hashes the bytes of all images, followed by all labels as little-endian int32; "pixels"
+hashes the images only. For data in canonical order, both are the same whatever the source.
 """
 
 import hashlib
@@ -26,9 +25,9 @@ KEYS = ("image_shape", "class_names", "fingerprint")
 def canonical(
     images: UInt8[np.ndarray, "n ..."], labels: Int32[np.ndarray, " n"]
 ) -> tuple[UInt8[np.ndarray, "n ..."], Int32[np.ndarray, " n"]]:
-    """Sorts a split by the digests of its images, then by label.
+    """Sorts a split by the BLAKE2b hash of each image, then by label.
 
-    An order that any source can compute from the content alone, and as good as shuffled.
+    This order depends on the content alone, so every source arrives at it. It looks shuffled.
     """
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
     order = sorted(range(len(images)), key=lambda i: (digests[i], labels[i]))
@@ -38,7 +37,7 @@ def canonical(
 def of_split(
     images: UInt8[np.ndarray, "n h w c"], labels: Int32[np.ndarray, " n"]
 ) -> dict[str, Any]:
-    """A split's part of the fingerprint. CIFAR-10 takes 0.2 s."""
+    """The fingerprint of one split. Takes 0.2 s for CIFAR-10."""
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
     pixels = digest.hexdigest()
     digest.update(labels.astype("<i4").tobytes())
@@ -46,7 +45,7 @@ def of_split(
 
 
 def of(splits: Splits, class_names: Sequence[str]) -> dict[str, Any]:
-    """What tells a data set from others."""
+    """The description of a data set, as shown at the top of this file."""
     return {
         "image_shape": list(splits["train"][0].shape[1:]),
         "class_names": list(class_names),
@@ -55,7 +54,10 @@ def of(splits: Splits, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """What tells `found` from `known`, in words; what `known` lacks is not compared."""
+    """Says in words how two descriptions differ; [] if they agree.
+
+    `known` may lack the fingerprint, or its "pixels"; these are then not compared.
+    """
     texts = []
     same_shape = known["image_shape"] == found["image_shape"]
     if not same_shape:
@@ -67,9 +69,9 @@ def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
         if now["images"] != was["images"]:
             texts.append(f"{now['images']:,} {split} images instead of {was['images']:,}")
         elif same_shape and now["pixels"] != was.get("pixels", now["pixels"]):
-            texts.append(f"other pixels in the {split} images")
+            texts.append(f"different pixels in the {split} images")
         elif same_shape and now["content"] != was["content"]:
-            texts.append(f"other labels of the {split} images")
+            texts.append(f"different labels of the {split} images")
     return texts
 
 
@@ -78,6 +80,7 @@ def _names(known: list[str], found: list[str]) -> list[str]:
         return [f"{len(found)} classes instead of {len(known)}"]
     for i, (was, now) in enumerate(zip(known, found, strict=True)):
         if was != now:
-            order = " (the classes have another order)" if sorted(known) == sorted(found) else ""
-            return [f"class {i} named {now!r} instead of {was!r}{order}"]
+            reordered = sorted(known) == sorted(found)
+            hint = " (the classes are in a different order)" if reordered else ""
+            return [f"class {i} named {now!r} instead of {was!r}{hint}"]
     return []

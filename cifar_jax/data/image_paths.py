@@ -1,4 +1,4 @@
-"""Which files an argument of `--mode=predict` means: itself, a directory's or a pattern's."""
+"""Finds the image files that an argument of `--mode=predict` stands for."""
 
 import collections
 import glob
@@ -13,20 +13,21 @@ from cifar_jax.data import images
 from cifar_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
-# What stands before the first ** of a pattern, and behind it.
+# The part of a pattern before its first **, and the part after it.
 _RECURSIVE = re.compile(r"(|.*?/)(?:\*\*/+)*\*\*(?:/+(.*))?", re.DOTALL)
 
 
 def find(argument: str) -> list[str]:
-    """The paths of the images that an argument means, each once; only these names are held.
+    """The paths of the images that an argument stands for, each once. Opens none of them.
 
-    A file is itself, whatever its name, and "-" stands for standard input. A directory is its files
-    of `images.SUFFIXES` at any depth, sorted; how many others it holds is logged in a line. What
-    does not exist is a pattern of files and directories, with * and **. Links to directories are
-    followed only where the argument names them: behind others lie loops, and images twice.
+    A file stands for itself, whatever its name, and "-" for standard input. A directory stands for
+    its files with one of `images.SUFFIXES`, at any depth and sorted; one log line counts the others
+    that it holds. An argument that does not exist is taken as a pattern with * and **. Links to
+    directories are followed only if the argument names them, since others can form loops or lead to
+    the same image twice.
 
     Raises:
-      UserError: there are none, or it is the address of something elsewhere.
+      UserError: no image is found, or the argument is a remote address.
     """
     if argument == "-":
         return [argument]
@@ -37,11 +38,9 @@ def find(argument: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         roots = _matches(argument)
         if not roots:
-            raise UserError(
-                f"{argument} does not exist, nor matches anything as a pattern"
-            ) from None
+            raise UserError(f"{argument} does not exist and no file matches it") from None
     except OSError:
-        return [argument]  # reading it tells the reason
+        return [argument]  # reading it will report the reason
     paths: list[str] = []
     skipped: collections.Counter[str] = collections.Counter()
     for root in roots:
@@ -56,11 +55,11 @@ def find(argument: str) -> list[str]:
         _log.info("%s: %s skipped (%s)", argument, f"{skipped.total():,}", reasons)
     if not paths:
         raise UserError(f"{argument} holds no image ({', '.join(images.SUFFIXES)})")
-    return list(dict.fromkeys(paths))  # a pattern matches directories and what is inside
+    return list(dict.fromkeys(paths))  # a pattern can match a directory and also its files
 
 
 def _matches(pattern: str) -> list[str]:
-    """As `glob.glob` has it, sorted, but that ** does not follow links."""
+    """Like `sorted(glob.glob(pattern))`, except that ** does not follow links."""
     recursive = _RECURSIVE.fullmatch(pattern)
     if not recursive:
         return sorted(glob.glob(pattern))
@@ -76,19 +75,22 @@ def _matches(pattern: str) -> list[str]:
     return list(found)
 
 
-def _walk(root: str, closed: list[OSError]) -> Iterator[tuple[str, list[str], list[str]]]:
-    """`os.walk` in order, past hidden directories and links; `closed` gets what it cannot list."""
-    for place, directories, names in os.walk(root, onerror=closed.append):
+def _walk(root: str, errors: list[OSError]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk` in sorted order, without hidden directories and links.
+
+    An error is added to `errors` for each directory that cannot be listed.
+    """
+    for place, directories, names in os.walk(root, onerror=errors.append):
         names.sort()
         yield place, directories, names
         directories[:] = sorted(name for name in directories if not name.startswith("."))
 
 
 def _inside(directory: str, skipped: collections.Counter[str]) -> list[str]:
-    """The images at any depth; what is none is added to `skipped` by its reason."""
+    """The images at any depth; counts all other entries in `skipped`, by reason."""
     paths: list[str] = []
-    closed: list[OSError] = []
-    for place, directories, names in _walk(directory, closed):
+    errors: list[OSError] = []
+    for place, directories, names in _walk(directory, errors):
         for name in directories:
             if name.startswith("."):
                 skipped["hidden"] += 1
@@ -101,8 +103,8 @@ def _inside(directory: str, skipped: collections.Counter[str]) -> list[str]:
                 skipped[reason] += 1
             else:
                 paths.append(path)
-    # A directory that cannot be listed is tried as an image, and so named with the reason.
-    return paths + [error.filename for error in closed]
+    # A directory that cannot be listed is returned too: reading it will report the reason.
+    return paths + [error.filename for error in errors]
 
 
 def _reason_to_skip(name: str, path: str) -> str | None:
@@ -112,6 +114,6 @@ def _reason_to_skip(name: str, path: str) -> str | None:
         return "other suffixes"
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:  # a broken link; what cannot be looked at is tried, and so named
+    except OSError:  # a broken link; for any other file, reading it will report the reason
         return "links" if os.path.islink(path) else None
     return None if regular else "pipes, sockets and devices"

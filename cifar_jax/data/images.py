@@ -1,4 +1,4 @@
-"""Any picture a user has, as the pixels that a network takes."""
+"""Decodes users' image files into the pixels that a network takes."""
 
 import os
 import stat
@@ -14,13 +14,15 @@ from cifar_jax.errors import UserError
 
 FITS = ("crop", "whole")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
-MAX_BYTES = 256 << 20  # of a file; an uncompressed one of the pixels allowed is about as large
-_PART = 1 << 20  # bytes of a stream at a time
-_MODES = {1: "L", 3: "RGB"}  # by the number of channels
-# A JPEG is decoded at a half to an eighth, but at least so many times as large as wanted: Pillow
-# calls what the resize then makes of it almost indistinguishable from that of the whole.
-_GAP = 3
-# By EXIF's orientation. ImageOps.exif_transpose writes the EXIF anew, and fails where that is odd.
+MAX_BYTES = 256 << 20  # about the size of an uncompressed file with the most pixels allowed
+_READ_BYTES = 1 << 20  # read from a stream at a time
+_MODES = {1: "L", 3: "RGB"}  # number of channels -> Pillow's mode
+# libjpeg may decode a JPEG at 1/2, 1/4 or 1/8 of its size, but at this many times the size of the
+# result or more. Pillow's docs on `reducing_gap` call the resized image then almost
+# indistinguishable from that of a full decode.
+_REDUCING_GAP = 3
+# EXIF orientation -> transpose. `ImageOps.exif_transpose` would do, but it also rewrites the EXIF
+# data and fails if they are malformed.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,7 +33,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-# Pillow only warns of an image of up to twice `Image.MAX_IMAGE_PIXELS`.
+# For up to twice `Image.MAX_IMAGE_PIXELS`, Pillow only warns.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
@@ -40,41 +42,47 @@ def decode(
     image_shape: tuple[int, int, int],
     fit: str = "crop",
 ) -> UInt8[np.ndarray, "h w c"]:
-    """The first frame of a PNG, JPEG, WebP, GIF or BMP, upright, of another size and on white.
+    """Decodes the first frame of a PNG, JPEG, WebP, GIF or BMP file and resizes it.
 
-    16-bit grey is scaled to 8, bicubic resizing is antialiased, and colours become grey by ITU-R
-    601. Colour profiles are not applied.
+    The image is turned upright as its EXIF data say, transparent parts become white, 16-bit gray is
+    scaled to 8 bits, and color becomes gray by the luma of ITU-R 601. Resizing is bicubic with
+    antialiasing. Color profiles are ignored.
 
     Args:
-      source: a file: its path (`str` or `os.PathLike`), its content (`bytes`, `bytearray` or
-        `memoryview`), or a stream of that (`read` returns bytes). No array and no `PIL.Image`.
+      source: the path of a file (`str` or `os.PathLike`), its content (`bytes`, `bytearray` or
+        `memoryview`), or a binary stream (`read` returns bytes). Not an array or a `PIL.Image`.
       image_shape: height, width and channels (1 or 3) of the result.
-      fit: "crop" takes the largest part in the middle that has the result's proportions,
-        "whole" squashes all of the image into them.
+      fit: "crop" cuts out the largest central part with the aspect ratio of the result; "whole"
+        squeezes the whole image into that aspect ratio.
+
+    Returns:
+      Pixels of `image_shape`, in [0, 255].
 
     Raises:
-      UserError: it cannot be read, is damaged, or is too large; the message is the reason alone.
-        Or `source` or `fit` is something else.
+      UserError: the file is unreadable, damaged or too large (the message does not name the file),
+        or `source`, `image_shape` or `fit` is not one of the above.
     """
     if fit not in FITS:
-        raise UserError(f"fit={fit!r} is none of {', '.join(FITS)}")
+        raise UserError(f"fit={fit!r} is not one of {', '.join(FITS)}")
     height, width, channels = image_shape
     if channels not in _MODES:
-        raise UserError(f"the network takes images of {channels} channels, not grey or RGB")
+        raise UserError(
+            f"the network takes images with {channels} channels, not 1 (gray) or 3 (RGB)"
+        )
     data = _read(source)
     if not data:
         raise UserError("empty")
     if len(data) > MAX_BYTES:
         raise UserError(f"more than {MAX_BYTES >> 20} MiB: make it smaller")
     image = image_formats.open_image(data)
-    least = _GAP * max(height, width)
+    least = _REDUCING_GAP * max(height, width)
     with image_formats.reading():
         drafted = image.draft(None, (least, least))
         image.load()
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    right, below = drafted[1][2:] if drafted else image.size  # fractions of pixels count
-    image = _with_colours(image)
-    # The small image is turned, since that is cheap and the middle remains the middle.
+    right, below = drafted[1][2:] if drafted else image.size  # may be fractional
+    image = _to_color(image)
+    # Turn the image after resizing: that is cheaper, and the center stays the center.
     size = (height, width) if orientation in _SIDEWAYS else (width, height)
     left, top = 0.0, 0.0
     if fit == "crop":
@@ -91,20 +99,19 @@ def decode(
 
 
 def _read(source: Any) -> bytes:
-    """All of a file or stream, or enough of it to see that it is too large."""
+    """Reads a whole file or stream, or one byte more than `MAX_BYTES` if it is too large."""
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
     if isinstance(source, str | os.PathLike):
         return _read_file(source)
     if not hasattr(source, "read"):
         kind = type(source).__name__
-        raise UserError(f"{kind} is no image file: give its path, its bytes or a binary stream")
+        raise UserError(f"{kind} is not an image file: pass a path, bytes or a binary stream")
     data = bytearray()
     try:
-        # One byte more than is allowed tells that there are too many.
-        while (left := MAX_BYTES + 1 - len(data)) and (part := source.read(min(left, _PART))):
+        while (left := MAX_BYTES + 1 - len(data)) and (part := source.read(min(left, _READ_BYTES))):
             if not isinstance(part, bytes):
-                raise UserError("a stream of text is no image file: open it in binary mode, 'rb'")
+                raise UserError("a text stream is not an image file: open it in binary mode, 'rb'")
             data += part
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})") from error
@@ -114,21 +121,21 @@ def _read(source: Any) -> bytes:
 def _read_file(path: str | os.PathLike[str]) -> bytes:
     try:
         mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading it could wait for ever
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading it could block forever
             raise UserError("a pipe, socket or device: pass its content on standard input, as -")
         with open(path, "rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})") from error
-    except ValueError as error:  # a NUL
-        raise UserError(f"no path of a file ({error})") from error
+    except ValueError as error:  # the path contains a NUL character
+        raise UserError(f"not a valid path ({error})") from error
 
 
-def _with_colours(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA where anything can be seen through: modes that resize as pixels ought to."""
+def _to_color(image: Image.Image) -> Image.Image:
+    """Converts to RGB, or to RGBA if there is any transparency: Pillow resizes these correctly."""
     if image.mode == "I;16":
         levels = np.asarray(image)
-        transparent = image.info.get("transparency")  # a level
+        transparent = image.info.get("transparency")  # the gray level that is transparent
         image = Image.fromarray(((levels.astype(np.uint32) + 128) // 257).astype(np.uint8))
         if transparent is not None:
             image.putalpha(Image.fromarray(levels != transparent).convert("L"))

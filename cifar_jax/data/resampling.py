@@ -1,7 +1,7 @@
-"""Images taken apart and put together again: gathered, interpolated, zoomed, streaked.
+"""Resamples a batch of images in numpy: gathering, interpolation, zoom, motion blur.
 
-All of a batch at once, in numpy. Images are float `[N, H, W, C]`; rows count down, columns to the
-right, from 0 at the middle of the first pixel.
+Images are float `[N, H, W, C]`. Row coordinates grow downward and column coordinates to the right;
+(0, 0) is the center of the first pixel.
 """
 
 import numpy as np
@@ -13,18 +13,18 @@ Pixels = Float[np.ndarray, "n h w c"]
 
 
 def grid(x: Pixels) -> tuple[np.ndarray, np.ndarray]:
-    """Row `[1, H, 1]` and column `[1, 1, W]` of each pixel."""
+    """Row coordinates `[1, H, 1]` and column coordinates `[1, 1, W]` of all pixels, int."""
     rows, columns = np.ogrid[: x.shape[1], : x.shape[2]]
     return rows[None], columns[None]
 
 
 def gather(x: Pixels, rows: np.ndarray, columns: np.ndarray) -> Pixels:
-    """Of each image the pixels at whole rows and columns, which broadcast to `[N, H, W]`."""
+    """Picks pixels of each image by row and column, int arrays that broadcast to `[N, H, W]`."""
     return x[np.arange(len(x))[:, None, None], rows, columns]
 
 
 def interpolate(x: Pixels, rows: np.ndarray, columns: np.ndarray) -> Pixels:
-    """Of each image the pixels at fractional places `[N, H, W]`, bilinearly; mirrored outside."""
+    """Bilinear values of each image at `[N, H, W]` float coordinates; mirrored at the border."""
     height, width = x.shape[1:3]
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
     down, right = ((rows - top)[..., None], (columns - left)[..., None])
@@ -38,16 +38,16 @@ def interpolate(x: Pixels, rows: np.ndarray, columns: np.ndarray) -> Pixels:
 
 
 def _mirrored(index: np.ndarray, size: int) -> np.ndarray:
-    """Indices reflected at the middle of the border pixels until they are below `size`."""
+    """Reflects indices at the centers of the border pixels, into [0, size)."""
     return size - 1 - np.abs(size - 1 - index % (2 * size - 2))
 
 
 def boxes(x: Pixels, factor: float) -> Pixels:
-    """Down to `factor` of the size and up again, each by Pillow's averages over boxes."""
+    """Shrinks to `factor` of the size and enlarges again, both with Pillow's box filter."""
 
     def matrix(size: int) -> np.ndarray:
         box, small = Image.Resampling.BOX, int(factor * size)
-        # What it makes of the unit vectors.
+        # Resizing is linear: its matrix is the result for the identity.
         down = Image.fromarray(np.eye(size, dtype=np.float32)).resize((size, small), box)
         return np.asarray(down.resize((size, size), box))
 
@@ -56,19 +56,19 @@ def boxes(x: Pixels, factor: float) -> Pixels:
 
 
 def zoom(x: Pixels, *factors: float) -> Pixels:
-    """The sum of magnifications of the middle, bilinear, at the size that it has."""
+    """Magnifies the center bilinearly by each factor (>= 1), keeps the size, returns the sum."""
 
     def matrices(size: int) -> np.ndarray:
         return np.stack([_magnifier(size, factor) for factor in factors])
 
-    # All magnifications in one linear map of the image, so that they are one matrix product.
+    # All magnifications together are one linear map, so one matrix product does them all.
     rows, columns = map(matrices, x.shape[1:3])
     kernel = np.einsum("zih,zjw->hwij", rows, columns, optimize=True)
     return np.moveaxis(np.tensordot(x, kernel, ([1, 2], [0, 1])), 1, -1)
 
 
 def _magnifier(size: int, factor: float) -> np.ndarray:
-    """`[size, size]`: a row or column of an image to one of its magnified middle."""
+    """`[size, size]` matrix that maps one axis of an image to that of its magnified center."""
     crop = int(np.ceil(size / factor))
     start = (size - crop) // 2
     units = np.eye(size, dtype=np.float32)[start : start + crop]
@@ -78,7 +78,13 @@ def _magnifier(size: int, factor: float) -> np.ndarray:
 
 
 def streak(x: Pixels, degrees: np.ndarray, radius: int, sigma: float) -> Pixels:
-    """Motion blur as ImageMagick's: half a Gaussian along a line, of an angle for each image."""
+    """Motion blur as in ImageMagick: half a Gaussian along a line.
+
+    Args:
+      degrees: `[N]`, the angle for each image.
+      radius: pixels; the blur has 2 * radius + 1 taps.
+      sigma: standard deviation of the Gaussian, in pixels.
+    """
     taps = np.exp(-((np.arange(2 * radius + 1) / sigma) ** 2) / 2)
     rows, columns = grid(x)
     angle = np.deg2rad(degrees)[:, None, None]

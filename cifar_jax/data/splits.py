@@ -1,4 +1,4 @@
-"""The seeded split of the training images, and the statistics that go with it."""
+"""Splits the training images by seed, and computes class counts and channel statistics."""
 
 from collections.abc import Sequence
 
@@ -11,22 +11,23 @@ from cifar_jax.errors import UserError
 def split(
     labels: Integer[np.ndarray, " n"], fraction: float, seed: int, stratified: bool
 ) -> tuple[Int32[np.ndarray, " train"], Int32[np.ndarray, " validation"]]:
-    """Splits the training set in two.
+    """Splits the training images into training and validation.
 
     Args:
-      fraction: of the images that validate, in [0, 1).
-      seed: decides which.
-      stratified: give both parts the class distribution of the whole.
+      fraction: share of the images that go to validation, in [0, 1).
+      seed: decides which images these are.
+      stratified: keep the class distribution in both parts.
 
     Returns:
-      The sorted indices of the two parts, training first.
+      The sorted indices of both parts, training first.
 
     Raises:
-      UserError: a part would be empty that is not to be, or a class is too small to be in both.
+      UserError: with `fraction` > 0, a part would be empty or a class too small for both parts.
     """
     if not fraction:
         return np.arange(len(labels), dtype=np.int32), np.zeros(0, np.int32)
-    # Here, so that what needs no split starts without it. Its RandomState stream is frozen.
+    # Imported late so that runs without a split start faster. NumPy guarantees that the RandomState
+    # stream behind it never changes.
     from sklearn.model_selection import train_test_split
 
     try:
@@ -45,7 +46,7 @@ def split(
 
 
 def class_counts(labels: Integer[np.ndarray, " n"], class_names: Sequence[str]) -> dict[str, int]:
-    """Class name -> number of images with that label."""
+    """The number of images of each class, by class name."""
     counts = np.bincount(labels, minlength=len(class_names))
     return dict(zip(class_names, counts.tolist(), strict=True))
 
@@ -53,8 +54,8 @@ def class_counts(labels: Integer[np.ndarray, " n"], class_names: Sequence[str]) 
 def channel_statistics(
     images: UInt8[np.ndarray, "n h w c"],
 ) -> tuple[Float32[np.ndarray, " c"], Float32[np.ndarray, " c"]]:
-    """Mean and standard deviation of each channel, in units of pixels / 255, from exact sums."""
-    # A histogram is exact and needs no float copy of the images.
+    """Mean and standard deviation of each channel, for pixels scaled to [0, 1]."""
+    # Histograms are exact and avoid a float copy of the images.
     values = np.arange(256) / 255
     histograms = np.stack(
         [np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)]
@@ -62,16 +63,16 @@ def channel_statistics(
     mean = histograms @ values / histograms.sum(1)
     squares = np.square(values - mean[:, None])
     variance = (histograms * squares).sum(1) / histograms.sum(1)
-    constant = (histograms > 0).sum(1) == 1  # whose variance would be that of rounding
+    constant = (histograms > 0).sum(1) == 1  # its variance would be a rounding error, not 0
     return mean.astype(np.float32), np.sqrt(np.where(constant, 0, variance)).astype(np.float32)
 
 
 def standardization(
     images: UInt8[np.ndarray, "n h w c"],
 ) -> tuple[Float32[np.ndarray, " c"], Float32[np.ndarray, " c"]]:
-    """What to take from each channel and to divide it by then, in units of pixels / 255.
+    """What `augment.standardize` subtracts and divides by, for pixels scaled to [0, 1].
 
-    Mean and standard deviation; of a constant channel 1 in place of the deviation, which is 0.
+    These are mean and standard deviation of each channel, but 1 for a standard deviation of 0.
     """
     mean, std = channel_statistics(images)
     return mean, np.where(std == 0, np.float32(1), std)
