@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 UV := uv==0.13.9
 
 # Runs a command while holding a lock that dies with it: two makes at once install once.
@@ -16,12 +17,13 @@ LOCKED = mkdir -p .cache && $(PYTHON) -c 'import fcntl, os, sys; \
   fcntl.flock(lock, fcntl.LOCK_EX); \
   os.execvp(sys.argv[1], sys.argv[1:])'
 
-.PHONY: help quickstart test lint results bench constraints clean check-python install-run install-dev
+.PHONY: help quickstart test test-fast lint results bench constraints clean check-python install-run install-dev
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make quickstart   install, train a small model, show where its results are'
-	@echo 'make test         run the tests; ARGS="-k resume" passes arguments to pytest'
+	@echo 'make test         run all tests; ARGS="-k resume" passes arguments to pytest'
+	@echo 'make test-fast    run those that take seconds: 3 minutes on two cores'
 	@echo 'make lint         ruff check, ruff format --check, basedpyright'
 	@echo 'make results      the README tables anew, from results/'
 	@echo 'make bench        speed beside plain Flax, Keras and PyTorch, into results/benchmarks'
@@ -34,7 +36,10 @@ quickstart: install-run
 	@echo 'Open runs/quickstart/report.html in a browser.'
 
 test: install-dev
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+test-fast: install-dev
+	@$(PYTEST) -m 'not slow' $(ARGS)
 
 lint: install-dev
 	@$(BIN)/python -m ruff check .

@@ -4,6 +4,7 @@ Eight CPU devices stand in for an accelerator pod, so that sharding is real in e
 that starts a process of its own decides for itself: the child inherits this environment.
 """
 
+import collections
 import os
 import sys
 from pathlib import Path
@@ -36,12 +37,11 @@ def real_cifar10_dir() -> Path:
     return Path(data_dir)
 
 
-# With `-n 2 --dist loadfile` a worker takes a file at a time: those of minutes first, so that none
-# is left with one at the end.
-LONG = ("test_train.py", "test_kills.py", "test_keras_parity.py", "test_processes.py",
-        "test_compilation.py", "test_seeds.py", "test_resume.py", "test_export.py",
-        "test_report.py")  # fmt: skip
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+    """Puts the files with the most slow tests first.
+
+    With `-n 2 --dist loadfile` a worker takes a file at a time: so none is left with a long one at
+    the end. A file's tests stay together, for the fixtures that they share.
+    """
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])

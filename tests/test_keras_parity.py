@@ -35,6 +35,8 @@ from cifar_jax.optim import chain as optim
 from cifar_jax.runtime import sharding
 from cifar_jax.training import state, steps
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("model1", "model2", "model3", "final")
 IMAGE_SHAPE = (32, 32, 3)
 STEPS, BATCH_SIZE = 5, 8

@@ -8,10 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 
 import pytest
-from packaging import requirements, utils
+import yaml
+from packaging import requirements, specifiers, utils
 
 ROOT = pathlib.Path(__file__).parent.parent
 LISTS = {path.stem: path for path in (ROOT / "requirements").glob("*.txt")}
@@ -142,3 +144,22 @@ def test_an_installed_package_claims_no_commit_of_the_repository_around_it(insta
     file, commit = json.loads(done.stdout)
     assert pathlib.Path(file).is_relative_to(installed)
     assert commit is None
+
+
+def test_the_changelog_begins_with_the_version_of_the_package():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    headings = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == version
+
+
+def test_ci_calls_existing_make_targets_on_each_supported_python():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    job = workflow["jobs"]["test"]
+    supported = specifiers.SpecifierSet(project["requires-python"])
+    versions = job["strategy"]["matrix"]["python"]
+    assert versions == [f"3.{i}" for i in range(30) if f"3.{i}" in supported]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands == ["make lint", "make test"]
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {command.split()[1] for command in commands} <= set(targets)

@@ -15,6 +15,8 @@ import pytest
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import distributed
 
+pytestmark = pytest.mark.slow
+
 SHORT = "--config.epochs=1"  # of 38 steps
 
 

@@ -17,6 +17,8 @@ from cifar_jax.errors import TRY_AGAIN
 from cifar_jax.runtime import workdir
 from cifar_jax.runtime.interrupt import Interrupted
 
+pytestmark = pytest.mark.slow
+
 # When a signal strikes, and how often: 20 kills. Together they let 456 steps not come to an end.
 KILLS = {"while starting": 6, "while saving": 7, "some steps on": 7}
 TERMINATIONS = {"while saving": 5, "some steps on": 5}
