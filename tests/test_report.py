@@ -1,4 +1,4 @@
-"""The pages: what they show of a finished run, an unfinished one, a broken one, several."""
+"""Report pages: of a finished run, an unfinished one, a damaged one, and of several runs."""
 
 import html.parser
 import json
@@ -16,8 +16,7 @@ from ml_collections import ConfigDict
 from cifar_jax import metrics, terminal
 from cifar_jax.config import tree as config_tree
 from cifar_jax.errors import UserError
-from cifar_jax.report import evidence, figures, page
-from cifar_jax.report import galleries as pictures
+from cifar_jax.report import evidence, figures, galleries, page
 from cifar_jax.training import run as train
 from cifar_jax.training import test as evaluate
 
@@ -26,13 +25,13 @@ from cifar_jax.training import test as evaluate
 def finished(tmp_path_factory) -> epath.Path:
     """The workdir of a short run on the bundled digits."""
     workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
-    train.run(command_line.tiny_config(), workdir)
+    train.run(command_line.tiny_config(), workdir, write_report=page.write)
     return workdir
 
 
 @pytest.fixture
 def workdir(finished, tmp_path) -> epath.Path:
-    """A copy of it to spoil."""
+    """A copy of `finished` that a test may damage."""
     return epath.Path(shutil.copytree(finished, tmp_path / "digits"))
 
 
@@ -43,7 +42,7 @@ def edit(path: epath.Path, change) -> None:
 
 
 def with_100_classes(workdir: epath.Path) -> epath.Path:
-    """Makes the workdir that of a data set with 100 classes, whose images are not at hand."""
+    """Rewrites a workdir as that of a data set with 100 classes that is not on this machine."""
     names = tuple(f"a class called {i}" for i in range(100))
     rng = np.random.default_rng(0)
     labels = np.arange(2000) % 100
@@ -51,14 +50,14 @@ def with_100_classes(workdir: epath.Path) -> epath.Path:
     logits = logits.astype(np.float32)
     np.savez(workdir / "predictions.npz", logits=logits, labels=labels)
     counts = {split: dict.fromkeys(names, 20) for split in ("train", "validation", "test")}
-    figures_ = metrics.classification_figures(logits, labels, names)
-    edit(workdir / "result.json", lambda r: r.update(figures_, class_counts=counts))
+    report = metrics.classification_figures(logits, labels, names)
+    edit(workdir / "result.json", lambda r: r.update(report, class_counts=counts))
     edit(workdir / "config.json", lambda c: c["data"].update(name="not_on_this_machine"))
     return workdir
 
 
 class Reader(html.parser.HTMLParser):
-    """Collects what a test asks of a page."""
+    """Collects the tags of a page and checks that they are closed in order."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -97,7 +96,7 @@ def read(path: epath.Path) -> tuple[str, Reader]:
 
 
 # ---------------------------------------------------------------------------- one run
-def test_training_ends_with_a_page_of_everything(finished):
+def test_training_ends_with_a_complete_report_page(finished):
     result = json.loads((finished / "result.json").read_text())
     text, reader = read(finished / "report.html")
     assert f"{100 * result['test_accuracy']:.2f} %" in text
@@ -111,7 +110,7 @@ def test_training_ends_with_a_page_of_everything(finished):
     assert "Unfinished" not in text
 
 
-def test_the_gap_without_augmentation_and_dropout_stands_beside_the_other(workdir):
+def test_the_page_shows_the_gap_with_and_without_augmentation_and_dropout(workdir):
     edit(workdir / "result.json", lambda r: r.update(train_accuracy_clean=0.9876))
     run = evidence.load(workdir)
     gaps = {"without": run.clean_gap, "with": run.gap(run.best_row)}
@@ -121,14 +120,14 @@ def test_the_gap_without_augmentation_and_dropout_stands_beside_the_other(workdi
     assert len(shown) == 2 and all(gap in text for gap in shown) and "98.76 %" in text
     comparison, _ = read(page.compare([workdir], workdir))
     assert f"{100 * run.clean_gap:.2f}" in comparison
-    # A result from before it was measured is read as before.
+    # Results of earlier versions lack it.
     edit(workdir / "result.json", lambda r: r.pop("train_accuracy_clean"))
     assert evidence.load(workdir).clean_gap is None
     page.compare([workdir], workdir)
     assert "without augmentation and dropout" not in page.run(workdir).read_text()
 
 
-def test_the_page_is_the_same_when_it_is_made_again(finished, workdir):
+def test_writing_the_page_again_gives_the_same_page(finished, workdir):
     before = (finished / "report.html").read_text()
     (workdir / "report.html").unlink()
     assert page.run(workdir).read_text() == before
@@ -136,11 +135,11 @@ def test_the_page_is_the_same_when_it_is_made_again(finished, workdir):
 
 def test_a_finished_run_without_its_page_gets_it_back(workdir):
     (workdir / "report.html").unlink()
-    train.run(command_line.tiny_config(), workdir)
+    train.run(command_line.tiny_config(), workdir, write_report=page.write)
     assert (workdir / "report.html").exists()
 
 
-def test_an_unfinished_run_is_marked_and_shows_what_there_is(workdir):
+def test_an_unfinished_run_is_marked_and_shows_what_it_has_so_far(workdir):
     (workdir / "result.json").unlink()
     (workdir / "predictions.npz").unlink()
     rows = (workdir / "metrics.jsonl").read_text().splitlines()
@@ -151,9 +150,9 @@ def test_an_unfinished_run_is_marked_and_shows_what_there_is(workdir):
     assert len(reader.of("svg")) == 5 and not reader.of("img")
 
 
-def test_without_an_epoch_there_is_one_clear_line(workdir):
+def test_a_run_without_a_finished_epoch_is_refused_in_one_line(workdir):
     (workdir / "metrics.jsonl").write_text("")
-    with pytest.raises(UserError, match="no epoch in metrics.jsonl yet"):
+    with pytest.raises(UserError, match="has not finished an epoch yet"):
         page.run(workdir)
 
 
@@ -164,21 +163,21 @@ def test_damaged_predictions_are_named_with_the_remedy(workdir, content):
         page.run(workdir)
 
 
-def test_predictions_that_are_missing_cost_the_pictures_only(workdir):
+def test_without_predictions_only_pictures_and_calibration_are_left_out(workdir):
     (workdir / "predictions.npz").unlink()
     text, reader = read(page.run(workdir))
     assert "predictions.npz is missing" in text and "conv2d_0" in text
     assert not reader.of("img") and len(reader.of("svg")) == 6
 
 
-def test_a_data_set_that_is_not_here_costs_layers_and_pictures_only(workdir):
+def test_without_the_data_set_only_layers_and_pictures_are_left_out(workdir):
     text, reader = read(page.run(with_100_classes(workdir)))
     assert "Layers and pictures are left out" in text
     assert not reader.of("img") and len(reader.of("svg")) == 7
     assert "a class called 99" in text
 
 
-def test_text_of_others_is_shown_not_obeyed(workdir):
+def test_html_in_a_recorded_command_is_escaped(workdir):
     edit(
         workdir / "environment.json",
         lambda e: e["starts"][0].update(command="main.py '<script>alert(1)</script>'"),
@@ -204,19 +203,19 @@ NAMES = (
 )
 
 
-def test_classes_of_any_name_have_their_rows(workdir):
+def test_every_class_has_its_row_whatever_its_name(workdir):
     rng = np.random.default_rng(0)
     labels = np.arange(10 * len(NAMES)) % len(NAMES)
     logits = (rng.normal(size=(len(labels), len(NAMES))) + 3 * np.eye(len(NAMES))[labels]).astype(
         np.float32
     )
     counts = {split: dict.fromkeys(NAMES, 10) for split in ("train", "validation", "test")}
-    drawn = metrics.classification_figures(logits, labels, NAMES)
-    edit(workdir / "result.json", lambda r: r.update(drawn, class_counts=counts))
+    report = metrics.classification_figures(logits, labels, NAMES)
+    edit(workdir / "result.json", lambda r: r.update(report, class_counts=counts))
     (workdir / "predictions.npz").unlink()
     edit(workdir / "config.json", lambda c: c["data"].update(name="not_on_this_machine"))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # such as of a glyph that is missing
+        warnings.simplefilter("error")  # for instance about missing glyphs
         text, reader = read(page.run(workdir))
     (classes,) = re.findall(r"<h2>Classes</h2>.*?</table>", text, re.DOTALL)
     shown = re.findall(r"<tr><td>(.*?)</td><td>", classes, re.DOTALL)
@@ -252,8 +251,8 @@ def test_pictures_are_chosen_by_confidence():
     )
     labels = np.array([0, 0, 0, 1, 1])
     images = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)
-    gallery = pictures.Gallery(images, logits, labels, ("cat", "dog"))
-    assert [p.uri for p in gallery.mistakes()] == [pictures.data_uri(images[i]) for i in (2, 1, 3)]
+    gallery = galleries.Gallery(images, logits, labels, ("cat", "dog"))
+    assert [p.uri for p in gallery.mistakes()] == [galleries.data_uri(images[i]) for i in (2, 1, 3)]
     assert [p.confidence for p in gallery.mistakes()] == pytest.approx([0.8, 0.7, 0.6])
     best, worst = gallery.extremes()["cat"]
     assert [p.probability for p in best] == pytest.approx([0.9, 0.3, 0.2])
@@ -265,25 +264,27 @@ def test_the_confusion_figure_has_every_number_and_a_description():
     text = figures.confusion([[7, 13], [0, 29]], ("cat", "dog"))
     for part in (">7<", ">13<", ">29<", "36 of 49 images on the diagonal"):
         assert part in text
-    assert not re.search(r"#0[1-3]0[1-2]0\d", text)  # colours that should be the page's
+    assert not re.search(r"#0[1-3]0[1-2]0\d", text)  # placeholder colors left in
 
 
 # ---------------------------------------------------------------------------- several
-def test_a_comparison_replaces_no_page_of_the_user(finished, tmp_path):
-    """It lies beside the runs, where anything may lie; its own is replaced, old ones, too."""
+def test_a_comparison_never_overwrites_a_page_of_the_user(finished, tmp_path):
+    """It does replace its own pages, including those of earlier versions."""
     path = page.compare([finished], epath.Path(tmp_path))
     assert page.compare([finished], epath.Path(tmp_path)) == path
     (tmp_path / "comparison.html").write_text(
-        "<title>Comparison of runs</title>, of an old version"
+        "<title>Comparison of runs</title>, of an earlier version"
     )
     page.compare([finished], epath.Path(tmp_path))
     (tmp_path / "comparison.html").write_text("<title>My comparison</title>")
-    with pytest.raises(UserError, match=r"comparison.html is no comparison of runs: move it, or"):
+    with pytest.raises(
+        UserError, match=r"comparison.html is not a page of this program: move it, or"
+    ):
         page.compare([finished], epath.Path(tmp_path))
     assert (tmp_path / "comparison.html").read_text() == "<title>My comparison</title>"
 
 
-def test_a_comparison_overlays_runs_and_names_what_differs(finished, workdir):
+def test_a_comparison_overlays_the_curves_and_lists_config_differences(finished, workdir):
     edit(workdir / "config.json", lambda c: c["optimizer"].update(learning_rate=0.02))
     edit(workdir / "result.json", lambda r: r["classification_report"]["3"].update(recall=0.125))
     unfinished = epath.Path(shutil.copytree(workdir, workdir.parent / "unfinished"))
@@ -297,12 +298,12 @@ def test_a_comparison_overlays_runs_and_names_what_differs(finished, workdir):
     assert text.count(">unfinished<") >= 2
 
 
-def test_runs_of_different_classes_are_not_compared(finished, workdir):
+def test_runs_with_different_classes_are_not_compared(finished, workdir):
     with pytest.raises(UserError, match="different classes"):
         page.compare([finished, with_100_classes(workdir)], workdir.parent)
 
 
-def test_the_config_of_a_workdir_is_not_changed_by_a_report(workdir):
+def test_a_report_leaves_the_config_of_the_workdir_unchanged(workdir):
     before = config_tree.from_plain(json.loads((workdir / "config.json").read_text()))
     page.run(workdir)
     after = config_tree.from_plain(json.loads((workdir / "config.json").read_text()))

@@ -1,4 +1,4 @@
-"""The pages in a real browser, at the widths of a desk and of a phone, light and dark."""
+"""Report pages in a real browser: desktop and phone widths, light and dark theme."""
 
 import shutil
 
@@ -10,7 +10,7 @@ from cifar_jax.report import page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
-# No sandbox, as containers run as root; and none of the browser's own errands.
+# No sandbox because containers run as root; no background traffic of the browser's own.
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
 
@@ -24,18 +24,18 @@ def browser():
         chromium.close()
 
 
-def look(browser, path, width, scheme) -> None:
-    """Opens a page offline; it must be quiet, ask for nothing, and fit."""
+def check(browser, path, width, scheme) -> None:
+    """Opens a page offline: it must log nothing, request nothing else, and fit the width."""
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
     )
-    opened, said, asked = context.new_page(), [], []
-    opened.on("console", lambda message: said.append(message.text))
-    opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("request", lambda request: asked.append(request.url))
+    opened, logged, requested = context.new_page(), [], []
+    opened.on("console", lambda message: logged.append(message.text))
+    opened.on("pageerror", lambda error: logged.append(str(error)))
+    opened.on("request", lambda request: requested.append(request.url))
     opened.goto(f"file://{path}")
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [f"file://{path}"]
+    assert logged == []
+    assert [url for url in requested if not url.startswith("data:")] == [f"file://{path}"]
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
     boxes = [figure.bounding_box() for figure in opened.query_selector_all("svg[role=img]")]
     assert boxes and all(box["width"] > 250 and box["height"] > 60 for box in boxes)
@@ -53,6 +53,6 @@ def look(browser, path, width, scheme) -> None:
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (375, "dark")])
 def test_the_pages_open_offline_and_fit(browser, finished, workdir, width, scheme):  # noqa: F811
-    look(browser, finished / "report.html", width, scheme)
-    look(browser, page.compare([finished, workdir], workdir.parent), width, scheme)
-    look(browser, page.run(with_100_classes(workdir)), width, scheme)
+    check(browser, finished / "report.html", width, scheme)
+    check(browser, page.compare([finished, workdir], workdir.parent), width, scheme)
+    check(browser, page.run(with_100_classes(workdir)), width, scheme)

@@ -1,1 +1,1 @@
-"""Pages about finished and unfinished runs: `--mode=report`."""
+"""HTML pages about one run or several, finished or not: `--mode=report`."""

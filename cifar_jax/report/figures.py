@@ -17,7 +17,7 @@ from cifar_jax.report.evidence import Run
 from cifar_jax.terminal import label as shown
 
 _DASHES = ("-", "--", "-.", ":")
-_SHADE = (0, 114 / 255, 178 / 255)  # of a matrix; its opacity is the value, on either theme
+_SHADE = (0, 114 / 255, 178 / 255)  # confusion matrix; opacity shows the value in both themes
 _MANY_CLASSES = 20
 
 
@@ -35,10 +35,11 @@ def _epochs(axes: Axes, label: str) -> None:
 
 @matplotlib.rc_context(svg.STYLE)
 def curves(run: Run, quantity: str, label: str) -> Markup:
-    """Training and validation over the epochs, with what happened on the way.
+    """Training and validation by epoch; marks the best epoch, rate drops and an early stop.
 
     Args:
-      quantity: of `metrics.jsonl`, without "train_" or "validation_".
+      quantity: a key of `metrics.jsonl` without its "train_" or "validation_".
+      label: of the y axis.
     """
     figure, axes = _axes(5, 3.3)
     epochs = [row["epoch"] for row in run.rows]
@@ -81,28 +82,29 @@ def learning_rate(run: Run) -> Markup:
 
 @matplotlib.rc_context(svg.STYLE)
 def overlay(runs: Sequence[Run], quantity: str, label: str) -> Markup:
-    """Validation of several runs, each in its colour and dash; training in the same, faint."""
+    """Validation curves of several runs, each with its own color and dash; training is fainter."""
     figure, axes = _axes(6.4, 4)
     styles = zip(itertools.cycle(svg.SERIES), itertools.cycle(_DASHES), strict=False)
-    for run, (colour, dash) in zip(runs, styles, strict=False):
+    for run, (color, dash) in zip(runs, styles, strict=False):
         epochs = [row["epoch"] for row in run.rows]
         for split, alpha in (("train", 0.35), ("validation", 1.0)):
             if split == "validation" and not run.validates:
                 continue
             values = [row[f"{split}_{quantity}"] for row in run.rows]
-            # matplotlib leaves out what begins with an underscore: not behind a word joiner.
-            own = f"\N{WORD JOINER}{shown(run.name)}"
-            name = own if split == "validation" or not run.validates else None
-            axes.plot(epochs, values, dash, color=colour, alpha=alpha, label=name)
+            # matplotlib leaves labels that start with an underscore out of the legend, so start
+            # with an invisible character.
+            visible = f"\N{WORD JOINER}{shown(run.name)}"
+            name = visible if split == "validation" or not run.validates else None
+            axes.plot(epochs, values, dash, color=color, alpha=alpha, label=name)
     _epochs(axes, label)
     axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3)
     names = ", ".join(shown(run.name) for run in runs)
-    return svg.draw(figure, f"{label} by epoch of {names}: validation, and training fainter")
+    return svg.draw(figure, f"{label} by epoch, for {names}: validation, with training fainter")
 
 
 @matplotlib.rc_context(svg.STYLE)
 def class_distribution(counts: dict[str, dict[str, int]]) -> Markup:
-    """Args: counts: split -> class -> number of images."""
+    """Number of images of each class; `counts` maps split -> class -> number of images."""
     names = [shown(name) for name in next(iter(counts.values()))]
     many = len(names) > _MANY_CLASSES
     figure, grid = _axes(6.4, 0.12 * len(names) + 1 if many else 3, 1, len(counts))
@@ -118,12 +120,12 @@ def class_distribution(counts: dict[str, dict[str, int]]) -> Markup:
         f"{split} from {min(row.values()):,} to {max(row.values()):,}"
         for split, row in counts.items()
     )
-    return svg.draw(figure, f"Images of each class: {', '.join(sizes)}")
+    return svg.draw(figure, f"Images per class: {', '.join(sizes)}")
 
 
 @matplotlib.rc_context(svg.STYLE)
 def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
-    """Rows: true class. Shaded by the fraction of the row."""
+    """Confusion matrix `[K, K]`, rows: true class. Shading shows the share of the row."""
     values = np.asarray(matrix)
     share = values / np.maximum(values.sum(1, keepdims=True), 1)
     names = [shown(name) for name in names]
@@ -143,24 +145,24 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
     axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    right = int(values.trace())
+    correct = int(values.trace())
     return svg.draw(
         figure,
-        f"Confusion matrix: {right:,} of {values.sum():,} images on the diagonal; the table "
-        "below names the most frequent confusions",
+        f"Confusion matrix: {correct:,} of {values.sum():,} images on the diagonal; the table "
+        "below lists the most frequent confusions",
     )
 
 
 @matplotlib.rc_context(svg.STYLE)
 def reliability(bins: CalibrationBins) -> Markup:
-    """Accuracy against confidence, and how many images have it."""
+    """Reliability diagram: accuracy by confidence, above the share of images in each bin."""
     count = len(bins.number)
     edges = np.arange(count) / count
-    some = bins.number > 0
+    filled = bins.number > 0
     figure, (upper, lower) = _axes(5, 4.2, 2, 1)
     upper.bar(
-        edges[some],
-        bins.accuracy[some],
+        edges[filled],
+        bins.accuracy[filled],
         1 / count,
         align="edge",
         color=svg.SERIES[0],
@@ -169,8 +171,8 @@ def reliability(bins: CalibrationBins) -> Markup:
         label="accuracy",
     )
     upper.plot(
-        bins.confidence[some],
-        bins.confidence[some],
+        bins.confidence[filled],
+        bins.confidence[filled],
         "o-",
         ms=4,
         color=svg.SERIES[1],
@@ -192,13 +194,13 @@ def reliability(bins: CalibrationBins) -> Markup:
 
 @matplotlib.rc_context(svg.STYLE)
 def robustness(entry: dict[str, Any]) -> Markup:
-    """Accuracy on each row of a suite's entry in `robustness.json`, a mark for each column."""
+    """Accuracy on each row of a suite's entry in `robustness.json`, one marker per column."""
     rows = entry["accuracy"]
     figure, axes = _axes(5, 1.4 + 0.25 * len(rows))
     styles = zip("osD^v", (*svg.SERIES[:4], svg.SERIES[6]), strict=True)
-    for column, (mark, colour) in zip(next(iter(rows.values())), styles, strict=False):
+    for column, (mark, color) in zip(next(iter(rows.values())), styles, strict=False):
         values = [row[column] for row in rows.values()]
-        axes.plot(values, list(rows), mark, ms=5, color=colour, label=column, clip_on=False)
+        axes.plot(values, list(rows), mark, ms=5, color=color, label=column, clip_on=False)
     clean = entry["clean_accuracy"]
     axes.axvline(clean, color=svg.TEXT, linewidth=1, linestyle="--", label="clean")
     axes.invert_yaxis()
@@ -207,9 +209,9 @@ def robustness(entry: dict[str, Any]) -> Markup:
     axes.set_xlabel(f"accuracy, by {entry['columns']}")
     axes.grid(linewidth=0.6)
     figure.legend(fontsize=9, loc="outside lower center", ncols=6, handletextpad=0.1)
-    least, name = min((min(row.values()), name) for name, row in rows.items())
+    lowest, name = min((min(row.values()), name) for name, row in rows.items())
     return svg.draw(
         figure,
-        f"{entry['title']}: accuracy by {', '.join(rows)}; clean {clean:.3f}, least {least:.3f} on "
-        f"{name}; the table has every figure",
+        f"{entry['title']}: accuracy by {', '.join(rows)}; clean {clean:.3f}, lowest {lowest:.3f} "
+        f"on {name}; all figures are in the table",
     )

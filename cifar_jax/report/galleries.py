@@ -1,4 +1,4 @@
-"""Images of a data set as pictures in a page, chosen by what the network says of them."""
+"""Test images to show on a page, chosen by what the network predicts for them."""
 
 import base64
 import dataclasses
@@ -15,12 +15,12 @@ _MANY_CLASSES = 20
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A test image with what is true of it and what the network says."""
+    """A test image with its true class and the network's prediction. Probabilities in [0, 1]."""
 
-    uri: str  # data:image/png
+    uri: str  # data:image/png;base64,...
     truth: str
     predicted: str
-    confidence: float  # in the predicted class
+    confidence: float  # probability of the predicted class
     probability: float  # of the true class
 
     @property
@@ -29,14 +29,14 @@ class Picture:
 
 
 def data_uri(image: UInt8[np.ndarray, "h w c"]) -> str:
-    """An image as a PNG in a data URI; one channel is grey."""
+    """Encodes an image as a PNG in a data URI; an image of one channel is gray."""
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 class Gallery:
-    """The pictures of a page. `images` are those that `logits` and `labels` belong to."""
+    """The pictures of a page; row i of `images`, `logits` and `labels` is one test image."""
 
     def __init__(
         self,
@@ -62,13 +62,13 @@ class Gallery:
         ]
 
     def mistakes(self) -> list[Picture]:
-        """The wrong answers of the highest confidence, highest first."""
+        """The misclassified images, most confident first, at most 30."""
         wrong = np.flatnonzero(self._predicted != self._labels)
         confidence = self._probabilities[wrong].max(1)
         return self._pictures(wrong[np.argsort(-confidence, kind="stable")][:_MISTAKES])
 
     def extremes(self) -> dict[str, tuple[list[Picture], list[Picture]]]:
-        """Class -> its images of the highest and of the lowest probability of being just that."""
+        """Class -> its images with the highest and with the lowest probability of that class."""
         each = 4 if len(self._names) <= _MANY_CLASSES else 1
         chosen = {}
         for label, name in enumerate(self._names):

@@ -1,4 +1,4 @@
-"""`--mode=report`: a page about one run, or one that compares several."""
+"""`--mode=report`: writes a page about one run, or a page that compares several."""
 
 import logging
 import pathlib
@@ -24,10 +24,11 @@ from cifar_jax.training import experiment, run_data
 from cifar_jax.training.experiment import Experiment
 
 _log = logging.getLogger(__name__)
-# What tells a page that may be replaced from one that a user has put in its place.
+# Marks of a page that this program wrote and may replace; pages of before the first mark have
+# the second.
 _GENERATOR = b'<meta name="generator" content="cifar-jax">'
 _TITLE = b"<title>Comparison of runs</title>"
-_CONFUSIONS = 20  # rows of the table of the most frequent ones
+_CONFUSIONS = 20  # rows in the table of the most frequent confusions
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
@@ -41,20 +42,20 @@ _TEMPLATES.filters["label"] = terminal.label
 
 
 def run(workdir: epath.Path, data_dir: str = "") -> epath.Path:
-    """Writes `report.html` of the run in `workdir`, finished or not.
+    """Writes `report.html` for the run in `workdir`, finished or not.
 
-    What needs the data set is left out, with a note, where that cannot be loaded: nothing is
-    downloaded for a report.
+    Nothing is downloaded for a report. If the data set cannot be loaded, the page says so and
+    leaves out the parts that need it.
 
     Args:
-      data_dir: where this machine has the data, by `run_data.place`; "": where the config says.
+      data_dir: where this machine keeps the data, see `run_data.place`; "": where the config says.
 
     Returns:
       The page's path.
 
     Raises:
-      UserError: there is no run, it has not ended an epoch yet, a file is damaged, or the data at
-        hand are not those of the run.
+      UserError: there is no run, it has not finished an epoch yet, a file is damaged, or the data
+        found here are not the run's.
     """
     run = evidence.load(workdir)
     config = run.config.copy_and_resolve_references()
@@ -67,21 +68,17 @@ def run(workdir: epath.Path, data_dir: str = "") -> epath.Path:
         raise
     except UserError as error:
         reason = str(error).splitlines()[0]
-        _log.warning("layers and pictures are left out: %s", reason)
+        _log.warning("the report leaves out layers and pictures: %s", reason)
     return _write(run, exp, reason)
 
 
 def write(workdir: epath.Path, exp: Experiment) -> epath.Path:
-    """Writes `report.html` of a run; see `run`.
-
-    Args:
-      exp: its experiment.
-    """
+    """Writes `report.html` for the run in `workdir`, whose experiment `exp` is already built."""
     return _write(evidence.load(workdir), exp, "")
 
 
 def _write(run: Run, exp: Experiment | None, reason: str) -> epath.Path:
-    """Without what needs the data set where `exp` is None, and `reason` says why."""
+    """Writes the page; where `exp` is None, without the parts that need the data set (`reason`)."""
     result = run.result or {}
     context: dict[str, Any] = {
         "title": run.name,
@@ -116,22 +113,21 @@ def _write(run: Run, exp: Experiment | None, reason: str) -> epath.Path:
 
 
 def compare(workdirs: Sequence[epath.Path], directory: epath.Path) -> epath.Path:
-    """Writes `comparison.html` of several runs into `directory`.
+    """Writes `comparison.html`, about several runs, into `directory`.
 
     Raises:
-      UserError: a workdir has no run or no epoch of it, the runs know different classes, or the
-        directory has another page of this name.
+      UserError: a workdir has no run, or a run without a finished epoch; the runs have different
+        classes; or `directory` has a `comparison.html` that this program did not write.
     """
     path = directory / files.COMPARISON
-    # The second is of pages from before the first.
     if path.is_file() and not any(mark in path.read_bytes() for mark in (_GENERATOR, _TITLE)):
-        raise UserError(f"{path} is no comparison of runs: move it, or choose another --workdir")
+        raise UserError(f"{path} is not a page of this program: move it, or change --workdir")
     runs = [evidence.load(workdir) for workdir in workdirs]
     finished = [run for run in runs if run.result]
     classes = {_class_names(run.result): run.name for run in finished if run.result}
     if len(classes) > 1:
         raise UserError(
-            f"{' and '.join(classes.values())} know different classes: compare runs of one data set"
+            f"{' and '.join(classes.values())} have different classes: compare runs on one data set"
         )
     differences = {
         run.name: config_tree.differences(runs[0].config, run.config) for run in runs[1:]
@@ -173,7 +169,7 @@ def _class_names(result: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _confusions(matrix: list[list[int]], classes: Sequence[str]) -> list[tuple[str, str, int]]:
-    """True class, predicted class, number of images: of the wrong answers, most frequent first."""
+    """(true class, predicted class, number of images) of the errors, most frequent first."""
     wrong = np.array(matrix)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]

@@ -1,4 +1,4 @@
-"""The figures of the student's report that this project reproduces."""
+"""Published figures of the student's report that this project reproduces."""
 
 import dataclasses
 import re
@@ -6,14 +6,14 @@ import re
 
 @dataclasses.dataclass(frozen=True)
 class Reported:
-    """A model of the report: its figures on the 10,000 test images, and what it adds."""
+    """A model of the report: its results on the 10,000 test images, and what was new in it."""
 
     accuracy: float  # in [0, 1]
     objective: float  # cross-entropy in nats plus the L2 penalty, which Keras prints as loss
-    cure: str  # against the faults of the model before
+    cure: str  # what it adds against overfitting
 
 
-# By the name of the config that reproduces it, in the report's order.
+# Keyed by the config that reproduces the model, in the report's order.
 REPORTED = {
     "model1": Reported(0.6877, 1.1005, "nothing: it overfits"),
     "model2": Reported(0.7556, 0.8183, "dropout, random flips"),
@@ -23,7 +23,7 @@ REPORTED = {
     ),
 }
 
-# Precision, recall and F1 of the final model, of the ten classes in the data set's order.
+# Precision, recall and F1 of the final model for the ten classes, in the data set's order.
 FINAL_CLASSES = (
     (0.87, 0.87, 0.87),
     (0.94, 0.91, 0.93),
@@ -39,9 +39,10 @@ FINAL_CLASSES = (
 
 
 def config_name(command: str) -> str | None:
-    """The config of a run by its command: "final" of `main.py --config=configs/final.py`.
+    """The config in a run's command: "final" for `main.py --config=configs/final.py`.
 
-    "sweep:wide" of `--config=sweep.py:wide`, which is another experiment.
+    `--config=sweep.py:wide` is an experiment of its own, so it gives "sweep:wide". None if the
+    command names no config.
     """
     match = re.search(r"--?config[= ]\S*?([\w-]+)\.py(:\S+)?", command)
     return match and match[1] + (match[2] or "")

@@ -1,4 +1,4 @@
-"""What matplotlib draws, as inline SVG in the colours and fonts of the page."""
+"""Turns matplotlib figures into inline SVG with the colors and fonts of the page."""
 
 import io
 import re
@@ -9,15 +9,15 @@ import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-# What matplotlib draws in these colours the page draws in its own.
+# Placeholder colors for matplotlib; `draw` replaces them with the page's CSS variables.
 TEXT, _GRID = "#010101", "#020202"
 SERIES = tuple(f"#0301{i:02}" for i in range(7))
 _VARIABLES = {TEXT: "currentColor", _GRID: "var(--line)"} | {
-    colour: f"var(--series-{i})" for i, colour in enumerate(SERIES)
+    color: f"var(--series-{i})" for i, color in enumerate(SERIES)
 }
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a name may have a dollar sign
+    "text.parse_math": False,  # names may contain dollar signs
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -34,17 +34,17 @@ STYLE: dict[Any, Any] = {
 
 
 def draw(figure: Figure, description: str) -> Markup:
-    """The figure for a page: no size of its own, the description as its text alternative."""
+    """Renders a figure without a fixed size; `description` becomes its text alternative."""
     figure.patch.set_visible(False)
     for axes in figure.axes:
         axes.patch.set_visible(False)
     buffer = io.StringIO()
-    # Ids come of a hash with this salt: the same page again, and no two figures with one id.
+    # The salt makes element ids reproducible and different in each figure.
     with matplotlib.rc_context({"svg.hashsalt": description}), warnings.catch_warnings():
-        # The browser draws the text: it matters little which glyphs matplotlib has not.
+        # The browser draws the text, so glyphs that matplotlib lacks do not matter.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata=nothing)
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata=no_metadata)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<[^>]*>", _styled, text)
@@ -56,8 +56,8 @@ def draw(figure: Figure, description: str) -> Markup:
 
 
 def _styled(tag: re.Match) -> str:
-    """An SVG tag with the page's colours; never the text between tags, which may look like one."""
-    text = re.sub(r' id="[^"]*_\d+"', "", tag[0])  # names of groups: nothing refers to them
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, variable)
+    """Puts the page's colors into one SVG tag. Text between tags may look alike, and stays."""
+    text = re.sub(r' id="[^"]*_\d+"', "", tag[0])  # ids of groups, which nothing refers to
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, variable)
     return text

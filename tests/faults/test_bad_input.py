@@ -181,7 +181,7 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ),
     ("--mode=report", "no run in run"),
     ("--mode=report --workdirs=nowhere,there", "no run in nowhere"),
-    ("--mode=report --workdir=other", "no epoch in metrics.jsonl yet"),
+    ("--mode=report --workdir=other", "has not finished an epoch yet"),
     ("--mode=demo", "no run in run"),
     ("--mode=demo --workdirs=there", "takes --workdir or --workdirs, not both"),
     ("--mode=demo --workdirs=a,b,c", "--workdirs names too many runs"),
