@@ -1,4 +1,4 @@
-"""The demo as its own process, and requests to it that no browser would send."""
+"""Runs the demo as a process and sends it requests that no browser would send."""
 
 import contextlib
 import http.client
@@ -15,7 +15,7 @@ import pytest
 
 @contextlib.contextmanager
 def serving(*arguments: str, end: int = signal.SIGINT) -> Iterator[tuple[str, list[str]]]:
-    """A demo on a free port, ended by a signal: its address, and its lines, filled at the end."""
+    """Runs a demo on a free port until the signal `end`; yields its address and output lines."""
     process = command_line.start("--mode=demo", "--port=0", *arguments)
     lines: list[str] = []
     try:
@@ -24,7 +24,7 @@ def serving(*arguments: str, end: int = signal.SIGINT) -> Iterator[tuple[str, li
             if line.startswith("http://"):
                 break
         else:
-            pytest.fail(f"it ended: {lines}")
+            pytest.fail(f"the demo ended: {lines}")
         yield lines[-1].split()[0], lines
         process.send_signal(end)
         output, _ = process.communicate(timeout=60)
@@ -35,7 +35,7 @@ def serving(*arguments: str, end: int = signal.SIGINT) -> Iterator[tuple[str, li
 
 
 class Server:
-    """A running demo, by its address."""
+    """A client of the running demo at `url`."""
 
     def __init__(self, url: str):
         self.port = urllib.parse.urlsplit(url).port
@@ -50,11 +50,11 @@ class Server:
         host: str | None = "the server's",
         **headers: str | None,
     ) -> tuple[int, bytes]:
-        """The status of the answer, and what it says; a header that is None is not sent.
+        """Sends a request; returns status and body. A header that is None is not sent.
 
         Args:
-          path: as it is sent, so quoted.
-          host: by default the server's own.
+          path: sent as it is, so already quoted.
+          host: the Host header, by default the server's own.
         """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
@@ -82,14 +82,14 @@ class Server:
         return self.ask("/gradio_api/upload", body, **headers)
 
     def uploaded(self, name: str, content: bytes) -> str:
-        """The path that an upload got."""
+        """Uploads a file; returns the path where the server stored it."""
         status, answer = self.upload(name, content)
         assert status == 200, answer
         (path,) = json.loads(answer)
         return path
 
     def call(self, function: int, data: Any, **more: Any) -> tuple[int, bytes]:
-        """Of one of the page's functions; an answer to it is yet to come."""
+        """Calls one of the page's functions; `answers` waits for the result."""
         self._session = secrets.token_hex(8)
         call = {"session_hash": self._session, "fn_index": function, "data": data, **more}
         return self.ask(
@@ -97,7 +97,7 @@ class Server:
         )
 
     def answers(self) -> Any:
-        """What the page would show for the last call."""
+        """The values that the page would show for the last call."""
         status, stream = self.ask(f"/gradio_api/queue/data?session_hash={self._session}")
         assert status == 200, stream
         messages = [json.loads(line[6:]) for line in stream.decode().splitlines() if line]
@@ -106,5 +106,5 @@ class Server:
 
 
 def file(path: Any, **more: Any) -> dict[str, Any]:
-    """As Gradio's page names a file."""
+    """A file as Gradio's page refers to it."""
     return {"path": path, "meta": {"_type": "gradio.FileData"}, **more}

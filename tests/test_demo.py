@@ -1,4 +1,4 @@
-"""The demo: a picture gets its class on a page that asks nothing of other machines."""
+"""The demo classifies pictures on a page that makes no request to other machines."""
 
 import contextlib
 import json
@@ -27,13 +27,12 @@ from cifar_jax.training import run as train
 
 pytest.importorskip("gradio", reason="requirements-demo.txt is not installed")
 
-from cifar_jax.demo import drawing as pictures
-from cifar_jax.demo import examples
+from cifar_jax.demo import drawing, examples
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory) -> epath.Path:
-    """A run that knows its digits."""
+    """A run that classifies digits well."""
     config = tiny.config({"data.name": "digits", "epochs": 5, "model.dense": (64,)})
     config.eval.batch_size = 64
     directory = epath.Path(tmp_path_factory.mktemp("demo") / "digits")
@@ -44,7 +43,7 @@ def digits(tmp_path_factory) -> epath.Path:
 
 @pytest.fixture(scope="module")
 def compass(digits) -> epath.Path:
-    """A run on smaller images of other classes, whose data are not to be found."""
+    """A run on smaller images with other classes; its data are not on this machine."""
     directory = digits.parent / "compass"
     with mock.patch.object(sources, "load", return_value=tiny.dataset()):
         train.run(tiny.config({"epochs": 1, "data.dir": "nowhere"}), directory)
@@ -59,11 +58,11 @@ def test_set():
 
 @pytest.fixture(scope="module")
 def photos(digits, test_set) -> dict[str, pathlib.Path]:
-    """Files of test images, enlarged, by their true class, which the network knows."""
-    right = trained.load(digits).predict(test_set.test_images).argmax(1) == test_set.test_labels
+    """True class -> file of an enlarged test image that the network classifies correctly."""
+    correct = trained.load(digits).predict(test_set.test_images).argmax(1) == test_set.test_labels
     files = {}
     for label in (3, 7, 8):
-        index = np.flatnonzero(right & (test_set.test_labels == label))[1]
+        index = np.flatnonzero(correct & (test_set.test_labels == label))[1]
         path = pathlib.Path(digits.parent / f"photo-{label}.png")
         Image.fromarray(test_set.test_images[index]).resize((96, 96)).save(path)
         files[test_set.class_names[label]] = path
@@ -73,7 +72,7 @@ def photos(digits, test_set) -> dict[str, pathlib.Path]:
 # ---------------------------------------------------------------------------- in a browser
 @pytest.fixture(scope="module")
 def address(browser, digits, compass, tmp_path_factory):  # noqa: F811
-    """Of the page with both runs."""
+    """The address of a page with both runs."""
     temporary = tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
@@ -81,24 +80,26 @@ def address(browser, digits, compass, tmp_path_factory):  # noqa: F811
             note = "no examples of cifar10: config.data.dir=nowhere does not exist\n"
             assert note in lines
             yield url
-    assert list(temporary.iterdir()) == []  # of what was uploaded nothing is left
+    assert list(temporary.iterdir()) == []  # uploads are deleted
 
 
 @contextlib.contextmanager
 def opened(browser, address, width=1200):  # noqa: F811
-    """The page; it must be quiet, ask nobody else, and fit."""
+    """Opens the page: it must log no error, ask no other machine, and fit the width."""
     context = browser.new_context(viewport={"width": width, "height": 900})
-    page, said, asked = context.new_page(), [], set()
-    page.on("console", lambda message: said.append((message.type, message.text)))
-    page.on("pageerror", lambda error: said.append(("error", str(error))))
-    page.on("request", lambda request: asked.add(request.url))
-    page.on("response", lambda r: r.status >= 400 and said.append(("error", f"{r.status} {r.url}")))
+    page, logged, requested = context.new_page(), [], set()
+    page.on("console", lambda message: logged.append((message.type, message.text)))
+    page.on("pageerror", lambda error: logged.append(("error", str(error))))
+    page.on("request", lambda request: requested.add(request.url))
+    page.on(
+        "response", lambda r: r.status >= 400 and logged.append(("error", f"{r.status} {r.url}"))
+    )
     page.set_default_timeout(60_000)
     page.goto(address)
     page.wait_for_selector("#picture input[type=file]", state="attached")
     yield page
-    assert [text for kind, text in said if kind == "error"] == []
-    assert {url for url in asked if not url.startswith((address, "data:", "blob:"))} == set()
+    assert [text for kind, text in logged if kind == "error"] == []
+    assert {url for url in requested if not url.startswith((address, "data:", "blob:"))} == set()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
 
@@ -108,12 +109,12 @@ def upload(page, path) -> None:
 
 
 def shows(page, name: str) -> None:
-    """Waits until the first panel's class is that."""
+    """Waits until the first panel shows the class `name`."""
     page.wait_for_selector(f"[data-testid=label-output-value] >> nth=0 >> text=/^{name}$/")
 
 
 @pytest.mark.parametrize("width", [1200, 375])
-def test_a_picture_gets_its_class_from_two_networks(browser, address, photos, width):  # noqa: F811
+def test_two_networks_classify_a_picture_side_by_side(browser, address, photos, width):  # noqa: F811
     with opened(browser, address, width) as page:
         upload(page, photos["7"])
         shows(page, "7")
@@ -133,12 +134,12 @@ def test_a_picture_gets_its_class_from_two_networks(browser, address, photos, wi
                 arg=alt,
             )
         for size in ("32 x 32", "8 x 8"):
-            assert page.get_by_text(f"What it sees, {size}").count() == 1
+            assert page.get_by_text(f"What the network sees, {size}").count() == 1
         tops = [panel.bounding_box()["y"] for panel in panels.all()]
         assert (tops[0] == tops[1]) == (width == 1200)  # side by side, or one above the other
 
 
-BRING = """([event, target, bytes]) => {
+BRING_FILE = """([event, target, bytes]) => {
   const data = new DataTransfer();
   data.items.add(new File([new Uint8Array(bytes)], "photo.png", { type: "image/png" }));
   const init = { bubbles: true, cancelable: true };
@@ -148,7 +149,7 @@ BRING = """([event, target, bytes]) => {
 }"""
 
 
-def test_pictures_are_dropped_pasted_and_taken_from_the_test_set(
+def test_pictures_can_be_dropped_pasted_or_taken_from_the_test_set(
     browser,  # noqa: F811
     address,
     photos,
@@ -156,20 +157,20 @@ def test_pictures_are_dropped_pasted_and_taken_from_the_test_set(
 ):
     with opened(browser, address) as page:
         drop = ["drop", "#picture button[aria-dropeffect]", [*photos["3"].read_bytes()]]
-        page.evaluate(BRING, drop)
+        page.evaluate(BRING_FILE, drop)
         shows(page, "3")
-        page.evaluate(BRING, ["paste", "body", [*photos["8"].read_bytes()]])
+        page.evaluate(BRING_FILE, ["paste", "body", [*photos["8"].read_bytes()]])
         shows(page, "8")
         example = examples.find(trained.load(digits))[4]
         page.locator(".examples button").nth(4).click()
-        page.wait_for_selector(f"[role=status] >> text=its true class: {example.truth}")
+        page.wait_for_selector(f"[role=status] >> text=true class: {example.truth}")
         expected = trained.load(digits).predict(example.image[None])[0].argmax()
         shows(page, str(expected))
         page.get_by_label("Remove Image").click()
         page.wait_for_selector("[data-testid=label-output-value]", state="detached")
 
 
-def test_what_is_no_picture_is_named_and_the_page_goes_on(
+def test_an_unreadable_file_is_reported_and_the_page_still_works(
     browser,  # noqa: F811
     address,
     photos,
@@ -186,7 +187,7 @@ def test_what_is_no_picture_is_named_and_the_page_goes_on(
         upload(page, photos["7"])
         shows(page, "7")
         upload(page, broken)
-        page.wait_for_selector("[role=alert] >> text=No picture to show: damaged")
+        page.wait_for_selector("[role=alert] >> text=Cannot read this picture: damaged")
         page.wait_for_selector("[data-testid=label-output-value]", state="detached")
         upload(page, vector)
         page.wait_for_selector("[role=alert] >> text=not a PNG, JPEG, WebP, GIF or BMP image")
@@ -198,21 +199,23 @@ def test_what_is_no_picture_is_named_and_the_page_goes_on(
         shows(page, "3")
 
 
-# ---------------------------------------------------------------------------- without one
-def test_one_run_is_served_to_this_machine_alone_until_sigterm(digits):
+# ---------------------------------------------------------------------------- without a browser
+def test_the_demo_serves_only_this_machine_until_sigterm(digits):
     with serving(f"--workdir={digits}", end=signal.SIGTERM) as (url, _):
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(f"{url}gradio_api/file={digits / 'config.json'}")
         port = int(url.split(":")[2].strip("/"))
         status, output = command_line.run("--mode=demo", f"--workdir={digits}", f"--port={port}")
         assert (status, output.count("\n")) == (2, 1)
-        assert output.startswith(f"error: --port={port} cannot be had (Address already in use): ")
+        assert output.startswith(
+            f"error: --port={port} is not available (Address already in use): "
+        )
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", port)):
             pass
 
 
 def python(program: str, *arguments: str) -> tuple[int, str]:
-    """The exit status of a program of some lines, and all it printed."""
+    """Runs Python code in a new process; returns its exit status and output."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         cwd=command_line.ROOT,
@@ -223,7 +226,7 @@ def python(program: str, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_importing_gradio_turns_off_what_it_would_tell():
+def test_gradio_is_imported_with_telemetry_off():
     program = (
         "import cifar_jax.demo.server; from gradio import analytics; from huggingface_hub import"
         " constants; print(analytics.analytics_enabled(), constants.HF_HUB_OFFLINE)"
@@ -242,7 +245,7 @@ def test_a_missing_gradio_is_named(digits, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_there_is_an_example_of_each_class(digits, test_set):
+def test_every_class_has_an_example(digits, test_set):
     found = examples.find(trained.load(digits))
     assert tuple(example.truth for example in found) == test_set.class_names
     for example in found:
@@ -251,16 +254,16 @@ def test_there_is_an_example_of_each_class(digits, test_set):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_are_the_images_enlarged_with_the_mask_over_them(channels):
+def test_the_overlay_is_gray_where_the_mask_is_zero_and_colored_elsewhere(channels):
     image = np.full((4, 8, channels), 100, np.uint8)
     image[0, 0] = 200
     mask = np.zeros((4, 8), np.float32)
     mask[3, 7] = 1
-    large = np.asarray(pictures.enlarged(image)).reshape(128, 256, channels)
+    large = np.asarray(drawing.enlarged(image)).reshape(128, 256, channels)
     assert (large[:32, :32] == 200).all() and (large[32:, 32:] == 100).all()
-    marked = np.asarray(pictures.overlay(image, mask)).astype(int)
-    assert (marked[:16, :16] == 200).all()  # grey where nothing is marked
-    assert np.ptp(marked[-1, -1]) > 50  # colour where it is
-    assert (np.asarray(pictures.overlay(image, 0 * mask))[32:, 32:] == 100).all()
-    decoded = images.decode(pictures.png(image), image.shape)
+    marked = np.asarray(drawing.overlay(image, mask)).astype(int)
+    assert (marked[:16, :16] == 200).all()  # gray where the mask is 0
+    assert np.ptp(marked[-1, -1]) > 50  # colored where it is not
+    assert (np.asarray(drawing.overlay(image, 0 * mask))[32:, 32:] == 100).all()
+    decoded = images.decode(drawing.png(image), image.shape)
     np.testing.assert_array_equal(decoded, image)

@@ -1,4 +1,4 @@
-"""The demo against requests that its page would not send: what they get, and what is left."""
+"""The demo refuses requests that its page would not send, and leaves no files behind."""
 
 import asyncio
 import contextlib
@@ -37,8 +37,8 @@ from cifar_jax.training import run as train
 
 PICTURE = encoded(Image.fromarray(PIXELS), "PNG")
 UPLOAD, CLEAR, SELECT = range(3)  # the page's functions
-NOT_OURS = (403, b"no file of this page")
-NO_PART = (404, b"no part of this page")
+NOT_A_FILE = (403, b"not a file of this page")
+NOT_A_PART = (404, b"not part of this page")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def temporary(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def server(temporary):
-    """A demo, which must end in order, in silence and without a trace when its terminal is gone."""
+    """A demo. When its terminal is gone it must exit cleanly, silently, and leave no files."""
     workdir = epath.Path(temporary.parent / "digits")
     train.run(tiny.config({"data.name": "digits", "epochs": 1}), workdir)
     with pytest.MonkeyPatch.context() as patch:
@@ -66,7 +66,7 @@ def ours(server, temporary) -> pathlib.Path:
 
 
 def shown(server) -> str:
-    """The page's message, and of how many classes there are probabilities."""
+    """The page's message and the number of classes that have a probability."""
     message, label, *_ = server.answers()
     return f"{message} {len(label.get('confidences') or ())}"
 
@@ -86,7 +86,7 @@ def test_an_upload_is_answered_and_can_be_fetched(server, ours):
     "../../../../tmp/picture.png", "/etc/picture.png", "..", ".", "", "a/..", "x" * 5000, "é\n.png",
     "picture.png\0.txt", "..\\..\\picture.png", "%2e%2e%2fpicture.png", "deep_links/state.json",
 ])  # fmt: skip
-def test_an_upload_lies_with_the_others_whatever_its_name(server, ours, name):
+def test_an_upload_stays_in_the_upload_directory_whatever_its_name(server, ours, name):
     status, answer = server.upload(name, PICTURE)
     if status == 200:
         (path,) = json.loads(answer)
@@ -97,21 +97,21 @@ def test_an_upload_lies_with_the_others_whatever_its_name(server, ours, name):
         assert status in (400, 413)
 
 
-def test_a_lossless_jpeg_is_named_on_the_page(server):
+def test_the_page_says_that_lossless_jpegs_are_not_supported(server):
     path = server.uploaded("photo.jpg", jpegs.lossless(PIXELS))
     server.call(UPLOAD, [file(path)])
-    assert "No picture to show: a lossless JPEG, which is not supported" in shown(server)
+    assert "Cannot read this picture: a lossless JPEG, which is not supported" in shown(server)
 
 
 @pytest.fixture(scope="module")
 def traps(ours, tmp_path_factory) -> list[str]:
-    """Paths of files that are not the page's, of some that are not there, and of links."""
+    """Paths of files that are not uploads, of missing files, and of links."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "picture.png").write_bytes(PICTURE)
     os.mkfifo(elsewhere / "pipe.png")
     inside = ours / ("0" * 64)
     inside.mkdir()
-    (inside / "picture.png").write_bytes(PICTURE)  # is one of the page's
+    (inside / "picture.png").write_bytes(PICTURE)  # a valid upload
     os.mkfifo(inside / "pipe.png")
     (inside / "directory").mkdir()
     (inside / "link.png").symlink_to(elsewhere / "picture.png")
@@ -133,11 +133,11 @@ def traps(ours, tmp_path_factory) -> list[str]:
     ]
 
 
-def test_a_call_reads_uploads_alone_and_tells_nothing_of_others(server, ours, traps):
+def test_a_call_reads_only_uploads_and_reveals_nothing_about_other_files(server, ours, traps):
     began = time.monotonic()
     for path in traps:
-        assert server.call(UPLOAD, [file(path)]) == NOT_OURS, path
-        assert server.call(UPLOAD, [file(path, url=path, is_stream=True)]) == NOT_OURS, path
+        assert server.call(UPLOAD, [file(path)]) == NOT_A_FILE, path
+        assert server.call(UPLOAD, [file(path, url=path, is_stream=True)]) == NOT_A_FILE, path
     assert time.monotonic() - began < 20
     assert server.call(UPLOAD, [file(f"{ours}/{'0' * 64}/picture.png")])[0] == 200
     assert shown(server).endswith(" 10")
@@ -146,55 +146,55 @@ def test_a_call_reads_uploads_alone_and_tells_nothing_of_others(server, ours, tr
 def test_only_uploads_are_served(server, traps):
     for path in traps:
         for quoted in (urllib.parse.quote(path, safe="/:~"), urllib.parse.quote(path, safe="")):
-            assert server.ask(f"/gradio_api/file={quoted}") == NOT_OURS, path
+            assert server.ask(f"/gradio_api/file={quoted}") == NOT_A_FILE, path
             twice = urllib.parse.quote(quoted)
             assert server.ask(f"/gradio_api/file={twice}")[0] == 403, path
 
 
 @pytest.mark.parametrize("directory", ["assets", "static", "svelte"])
-def test_gradios_own_files_are_all_that_is_served_beside_them(server, directory):
+def test_gradios_asset_paths_cannot_escape_their_directories(server, directory):
     for above in ("..", "%2e%2e", "..%2f..", "%2fetc", "x/../../.."):
         for name in ("package.json", "routes.py", "nowhere"):
-            assert server.ask(f"/{directory}/{above}/{name}") == NO_PART
+            assert server.ask(f"/{directory}/{above}/{name}") == NOT_A_PART
 
 
-def test_no_other_server_is_asked(server, temporary):
-    asked = []
+def test_the_server_sends_no_requests_of_its_own(server, temporary):
+    requested = []
 
     class Other(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
+            requested.append(self.path)
 
     with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         at = f"127.0.0.1:{other.server_port}/picture.png"
         path = server.uploaded("picture.png", PICTURE)
         for url in (f"http://{at}", f"https://{at}", f"HTTP://{at}", f"//{at}", f"ftp://{at}"):
-            assert server.call(UPLOAD, [file(url)]) == NOT_OURS
-            assert server.ask(f"/gradio_api/file={url}") == NOT_OURS
-            assert server.ask(f"/gradio_api/proxy={url}") == NO_PART
-            # Of an upload the rest of what is said is not looked at.
+            assert server.call(UPLOAD, [file(url)]) == NOT_A_FILE
+            assert server.ask(f"/gradio_api/file={url}") == NOT_A_FILE
+            assert server.ask(f"/gradio_api/proxy={url}") == NOT_A_PART
+            # For an upload, only the path counts.
             assert server.call(UPLOAD, [file(path, url=url)])[0] == 200
             assert shown(server).endswith(" 10")
         other.shutdown()
-    assert asked == []
+    assert requested == []
 
 
 # ---------------------------------------------------------------------------- routes, calls
-def test_of_gradios_routes_those_of_the_page_alone_are_there(server):
-    """Those that Gradio's source names, also where it has them only at times."""
+def test_only_the_gradio_routes_that_the_page_uses_answer(server):
+    """Tries every route in Gradio's source, including those that depend on its settings."""
     (place,) = importlib.util.find_spec("gradio").submodule_search_locations
     source = (pathlib.Path(place) / "routes.py").read_text()
     routes = re.findall(r'@(app|router)\.(\w+)\(\s*f?"([^"]*)"', source)
     assert len(routes) > 80
-    there = set()
+    answered = set()
     for owner, method, route in routes:
         path = "/gradio_api" * (owner == "router") + re.sub(r"{[^}]*}", "x", route)
         body = b"{}" if method == "post" else None
         status, answer = server.ask(path, body, method.upper(), Content_Type="application/json")
-        refused = (status, answer or NO_PART[1]) == NO_PART  # to HEAD there is no text
-        there |= set() if refused else {path}
-    assert there == {
+        refused = (status, answer or NOT_A_PART[1]) == NOT_A_PART  # HEAD has no body
+        answered |= set() if refused else {path}
+    assert answered == {
         *("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json"),
         *("/static/x", "/assets/x", "/svelte/x", "/gradio_api/file=x", "/gradio_api/upload"),
         *("/gradio_api/upload_progress", "/gradio_api/queue/data", "/gradio_api/queue/join"),
@@ -226,37 +226,37 @@ def test_of_gradios_routes_those_of_the_page_alone_are_there(server):
     *({"data": [], "session_hash": session} for session in ("", "../x", None, "x" * 65, 1)),
     {"data": [], "trigger_id": "x"},
 ])  # fmt: skip
-def test_what_is_no_call_of_the_page_is_refused(server, call):
+def test_calls_that_the_page_does_not_make_are_refused(server, call):
     call = {"function": UPLOAD, **call}
-    assert server.call(**call) == (422, b"no call of this page")
+    assert server.call(**call) == (422, b"not a call this page makes")
 
 
-def test_a_body_that_is_no_call_is_refused(server):
+def test_a_body_that_is_not_a_call_is_refused(server):
     deep = b"[" * 30_000
     for body in (b"", b"null", b"[]", b"0", b'"', b"{", deep, b"\xff", b'{"data": ' + deep):
         found = server.ask("/gradio_api/queue/join", body, Content_Type="application/json")
-        assert found == (422, b"no call of this page")
+        assert found == (422, b"not a call this page makes")
 
 
-def test_a_test_image_is_picked_by_its_place(server):
+def test_a_test_image_is_selected_by_its_index(server):
     select = {"event_data": {"index": 3, "value": {"image": file("/etc/passwd")}}}
     assert server.call(SELECT, [], **select)[0] == 200
     _, message, *_ = server.answers()
-    assert "its true class: 3" in message
-    for far in (10, 10**12, 10**30):
-        assert server.call(SELECT, [], event_data={"index": far})[0] in (200, 422)
-        if far < 10**30:
-            assert "No such test image" in server.answers()[1]
+    assert "true class: 3" in message
+    for index in (10, 10**12, 10**30):
+        assert server.call(SELECT, [], event_data={"index": index})[0] in (200, 422)
+        if index < 10**30:
+            assert "There is no such test image" in server.answers()[1]
 
 
-# ---------------------------------------------------------------------------- who asks
-ASKED = [("/", None), ("/config", None), ("/theme.css", None), ("/gradio_api/queue/join", b"{}"),
+# ---------------------------------------------------------------------------- hosts and origins
+REQUESTS = [("/", None), ("/config", None), ("/theme.css", None), ("/gradio_api/queue/join", b"{}"),
          ("/gradio_api/upload", b""), ("/gradio_api/queue/data?session_hash=x", None),
          ("/gradio_api/file=/etc/passwd", None), ("/nowhere", None)]  # fmt: skip
 
 
-@pytest.mark.parametrize(("path", "body"), ASKED)
-def test_only_names_of_this_machine_with_the_port_are_answered(server, path, body):
+@pytest.mark.parametrize(("path", "body"), REQUESTS)
+def test_only_this_machines_names_with_the_port_are_accepted_as_host(server, path, body):
     port = server.port
     for host in (
         *("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}"),
@@ -265,19 +265,19 @@ def test_only_names_of_this_machine_with_the_port_are_answered(server, path, bod
         f"127.0.0.1:{port}, evil.example",
     ):
         status, answer = server.ask(path, body, host=host)
-        assert status in (400, 403), host  # 400 where HTTP asks for a host
+        assert status in (400, 403), host  # 400: HTTP itself requires a valid host
         assert status == 400 or answer == f"this page is at localhost:{port}".encode()
 
 
-def test_each_name_of_this_machine_will_do(server):
+def test_every_name_of_this_machine_is_accepted(server):
     for name in ("localhost", "127.0.0.1", "[::1]", "LocalHost"):
         host = f"{name}:{server.port}"
         assert server.ask("/", host=host)[0] == 200
         assert server.ask("/config", host=host, Origin=f"http://{host}")[0] == 200
 
 
-@pytest.mark.parametrize(("path", "body"), ASKED)
-def test_no_other_origin_is_answered(server, path, body):
+@pytest.mark.parametrize(("path", "body"), REQUESTS)
+def test_requests_from_other_origins_are_refused(server, path, body):
     kind = {"/gradio_api/queue/join": "application/json"}.get(path, "multipart/form-data")
     port = server.port
     for origin in (
@@ -285,16 +285,16 @@ def test_no_other_origin_is_answered(server, path, body):
         *(f"https://127.0.0.1:{port}", "http://127.0.0.1", f"http://127.0.0.1:{port + 1}"),
     ):
         status, answer = server.ask(path, body, Origin=origin, Content_Type=kind)
-        assert (status, answer) == (403, b"another page may not ask for this"), origin
+        assert (status, answer) == (403, b"requests from other pages are refused"), origin
     for site in ("cross-site", "same-site"):
         status, _ = server.ask(path, body, Sec_Fetch_Site=site, Content_Type=kind)
         assert status == 403
-    # A link, and only to the page itself.
+    # A link may lead to the page itself, and nowhere else.
     status, _ = server.ask(path, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")
     assert (status == 200) == (path == "/")
 
 
-def test_no_other_page_may_hold_this_one(server):
+def test_no_other_page_may_frame_this_one(server):
     import urllib.request
 
     with urllib.request.urlopen(server.origin) as answer:
@@ -307,7 +307,7 @@ def test_no_other_page_may_hold_this_one(server):
     "text/plain", "application/x-www-form-urlencoded", None, "", "multipart/form-data",
     "text/plain; application/json",
 ])  # fmt: skip
-def test_what_a_form_can_send_is_no_call(server, kind):
+def test_content_types_that_an_html_form_can_send_are_refused(server, kind):
     body = json.dumps({"fn_index": CLEAR, "data": [], "session_hash": "x"}).encode()
     assert server.ask("/gradio_api/queue/join", body, Content_Type=kind)[0] == 415
     if kind != "multipart/form-data":
@@ -315,7 +315,7 @@ def test_what_a_form_can_send_is_no_call(server, kind):
 
 
 # ---------------------------------------------------------------------------- size and time
-def test_bodies_say_their_length_and_are_small(server):
+def test_bodies_must_declare_their_length_and_be_small(server):
     for path, kind, most in (
         ("/gradio_api/queue/join", "application/json", 64 << 10),
         ("/gradio_api/upload", "multipart/form-data", images.MAX_BYTES + (64 << 10)),
@@ -329,8 +329,8 @@ def test_bodies_say_their_length_and_are_small(server):
             assert status == 411 or length and status == 400
 
 
-def test_what_never_ends_keeps_nobody_waiting(server):
-    """Uploads and calls that stop in the middle, and streams that nobody reads."""
+def test_requests_that_never_end_do_not_block_others(server):
+    """Uploads and calls that stall in the middle, and streams that nobody reads."""
     head = f"Host: 127.0.0.1:{server.port}\r\n"
     upload = "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000\r\n\r\n--x"
     call = "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
@@ -349,14 +349,14 @@ def test_what_never_ends_keeps_nobody_waiting(server):
         assert shown(server).endswith(" 10")
         one_more = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
         one_more.sendall(f"POST /gradio_api/upload HTTP/1.1\r\n{head}{upload}".encode())
-        until_it_is(503, server)
+        upload_until(503, server)
         assert server.ask("/")[0] == 200
         assert time.monotonic() - began < 20
-    until_it_is(200, server)
+    upload_until(200, server)
 
 
-def until_it_is(status: int, server: Server) -> None:
-    """Uploads until it is answered so."""
+def upload_until(status: int, server: Server) -> None:
+    """Repeats an upload until the server answers with `status`."""
     until = time.monotonic() + 20
     while server.upload("picture.png", PICTURE)[0] != status:
         assert time.monotonic() < until
@@ -367,12 +367,12 @@ def until_it_is(status: int, server: Server) -> None:
     ("/gradio_api/queue/join", "application/json"),
     ("/gradio_api/upload", "multipart/form-data; boundary=x"),
 ])  # fmt: skip
-def test_a_body_that_does_not_come_is_not_waited_for(path, kind, monkeypatch):
+def test_a_body_that_does_not_arrive_times_out(path, kind, monkeypatch):
     import gradio as gr
 
     from cifar_jax.demo import gate
 
-    async def reads_it(scope, receive, send):
+    async def read_body(scope, receive, send):
         await starlette.requests.Request(scope, receive).body()
 
     async def nothing():
@@ -382,19 +382,19 @@ def test_a_body_that_does_not_come_is_not_waited_for(path, kind, monkeypatch):
         sent.append(message)
 
     sent = []
-    monkeypatch.setattr(gate, "_PATIENCE", 0.01)
+    monkeypatch.setattr(gate, "_BODY_TIMEOUT", 0.01)
     headers = {"host": "localhost:1", "content-type": kind, "content-length": "9"}
     scope = {
         "type": "http", "method": "POST", "path": path, "server": ("127.0.0.1", 1),
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }  # fmt: skip
     blocks = mock.Mock(spec=gr.Blocks, fns={})
-    asyncio.run(gate.Gate(reads_it, blocks)(scope, nothing, send))
+    asyncio.run(gate.Gate(read_body, blocks)(scope, nothing, send))
     assert sent[0]["status"] == 408
 
 
-def test_the_oldest_uploads_make_room(monkeypatch):
-    monkeypatch.setattr(uploads, "_MOST", 25)
+def test_the_oldest_uploads_are_deleted_to_make_room(monkeypatch):
+    monkeypatch.setattr(uploads, "_MAX_TOTAL", 25)
     directory = pathlib.Path(uploads.DIRECTORY) / ("a" * 64)
     directory.mkdir()
     paths = [directory / f"{i}.png" for i in range(4)]
@@ -410,7 +410,7 @@ def test_the_oldest_uploads_make_room(monkeypatch):
     assert uploads.read(str(paths[3])) == bytes(10)
 
 
-def test_a_swap_while_it_is_opened_is_not_followed(monkeypatch, tmp_path):
+def test_a_file_swapped_for_a_link_or_pipe_while_opening_is_not_followed(monkeypatch, tmp_path):
     directory = pathlib.Path(uploads.DIRECTORY) / ("b" * 64)
     directory.mkdir()
     (tmp_path / "secret").write_text("secret")
@@ -436,7 +436,7 @@ PROGRAM = (
     )),
     "os.killpg(0, signal.SIGKILL); time.sleep(60)",
 ])  # fmt: skip
-def test_nothing_is_left_however_it_ends(end, tmp_path):
+def test_uploads_are_deleted_however_the_process_ends(end, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM + end],
         cwd=command_line.ROOT,

@@ -1,14 +1,14 @@
-"""`--mode=demo`: a page in the browser: a picture, its classes, what the network sees, and where.
+"""`--mode=demo`: a web page that classifies a picture and shows what the network looks at.
 
-It is served on this machine alone, and asks nothing of another: no analytics, no fonts or scripts
-from elsewhere. What is uploaded is deleted at the end, whatever ends it.
+The page is served to this machine only and makes no request to any other: no analytics, no fonts
+or scripts from elsewhere. Uploads are deleted when the demo ends, however it ends.
 """
 
 import os
 
 from cifar_jax.demo import uploads
 
-# Read while Gradio and what it brings are imported, which only the package's modules do.
+# Gradio and its dependencies read these on import, and only this package imports them.
 os.environ |= {
     "GRADIO_TEMP_DIR": uploads.DIRECTORY,
     "GRADIO_ANALYTICS_ENABLED": "False",

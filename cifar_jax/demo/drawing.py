@@ -1,4 +1,4 @@
-"""Images `[H, W, C]` uint8, of one channel or three, as pictures to look at."""
+"""Turns images `[H, W, C]` uint8, with C 1 or 3, into pictures for the page."""
 
 import io
 
@@ -8,36 +8,38 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 from scipy import ndimage
 
-_SIDE = 256  # about; a whole number of times the image's
-_OPACITY = 0.8  # of the overlay, at most
+_SIDE = 256  # pixels, rounded down to a multiple of the image's side
+_OPACITY = 0.8  # of the overlay where the mask is highest
 
 Pixels = UInt8[np.ndarray, "h w c"]
 
 
 def picture(image: Pixels) -> Image.Image:
+    """The image as a Pillow image, gray or RGB."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def enlarged(image: Pixels) -> Image.Image:
-    """So large that each pixel can be seen."""
+    """Enlarges the image to about 256 pixels, so that single pixels are visible."""
     small = picture(image)
-    times = max(1, _SIDE // max(small.size))
-    return small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)
+    factor = max(1, _SIDE // max(small.size))
+    return small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST)
 
 
 def overlay(image: Pixels, mask: Float32[np.ndarray, "h w"]) -> Image.Image:
-    """The picture enlarged and in grey, with `mask`, of values from 0, in colours over it.
+    """Draws `mask` as a heat map over the enlarged image in gray; warmer means higher.
 
-    The warmer, the more. The mask is blurred by a pixel, since single pixels say little.
+    Args:
+      mask: not negative, in any unit. It is blurred by one pixel, because single pixels say little.
     """
-    grey = enlarged(image).convert("L")
+    gray = enlarged(image).convert("L")
     blurred = ndimage.gaussian_filter(mask, 1)
     blurred /= max(blurred.max(), np.finfo(np.float32).tiny)
-    smooth = Image.fromarray(blurred).resize(grey.size, Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(blurred).resize(gray.size, Image.Resampling.BICUBIC)
     heat = np.clip(np.asarray(smooth), 0, 1)
-    colours = matplotlib.colormaps["inferno"](heat, bytes=True)[..., :3]
+    colors = matplotlib.colormaps["inferno"](heat, bytes=True)[..., :3]
     opacity = np.round(255 * _OPACITY * heat).astype(np.uint8)
-    return Image.composite(Image.fromarray(colours), grey.convert("RGB"), Image.fromarray(opacity))
+    return Image.composite(Image.fromarray(colors), gray.convert("RGB"), Image.fromarray(opacity))
 
 
 def png(image: Pixels) -> bytes:

@@ -1,4 +1,4 @@
-"""Images of a test set to begin with, with their true classes."""
+"""Test images that the page offers as examples, with their true classes."""
 
 import dataclasses
 import logging
@@ -9,24 +9,24 @@ from cifar_jax.errors import UserError
 from cifar_jax.evaluation.trained import Trained
 from cifar_jax.training import run_data
 
-_MOST = 20
+_MAX_CLASSES = 20
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """An image uint8 `[H, W, C]` with the name of its class."""
+    """An image `[H, W, C]` uint8 and the name of its true class."""
 
     image: np.ndarray
     truth: str
 
 
 def find(network: Trained) -> list[Example]:
-    """The first test image of each class, of the first 20, that the network's run was tested on.
+    """The first test image of each of the first 20 classes in the data of the network's run.
 
-    Nothing is downloaded: without the data of the run on this machine there are none, and a log
-    line says so.
+    Nothing is downloaded. If this machine does not have the data, the list is empty and a warning
+    is logged.
     """
     config = network.config.copy_and_resolve_references()
     config.data.download = False
@@ -38,5 +38,5 @@ def find(network: Trained) -> list[Example]:
     labels, first = np.unique(dataset.test_labels, return_index=True)
     return [
         Example(dataset.test_images[i], dataset.class_names[label])
-        for label, i in zip(labels[:_MOST], first[:_MOST], strict=True)
+        for label, i in zip(labels[:_MAX_CLASSES], first[:_MAX_CLASSES], strict=True)
     ]

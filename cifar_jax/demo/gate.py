@@ -1,9 +1,9 @@
-"""What may be asked of the page's server, and by whom; Gradio sees nothing else.
+"""Filters requests before Gradio sees them.
 
 Gradio serves far more than the page needs: files, proxies, deep links, its own editor. And any
-page that is open in a browser can send requests to this machine, or have its own name resolve to
-it (DNS rebinding). So only what the page itself asks for passes, and only under the names of this
-machine, from this very page or from a program that is no browser.
+page open in the user's browser can send requests to this machine, or let its own host name resolve
+to it (DNS rebinding). So the gate accepts only the requests that the page itself makes, only under
+this machine's names, and only from the page or from programs other than browsers.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ _PAGES = re.compile(
     r"|(assets|static|svelte)(/[\w@-][\w.@-]*)+)"
 )
 _FILE, _UPLOAD, _CALL = "/gradio_api/file=", "/gradio_api/upload", "/gradio_api/queue/join"
-_POSTS = {  # the type of content, and how many bytes
+_POSTS = {  # content type, most bytes
     _UPLOAD: ("multipart/form-data", images.MAX_BYTES + (64 << 10)),
     _CALL: ("application/json", 64 << 10),
 }
 _UPLOADS_AT_ONCE = 4
-_PATIENCE = 60  # seconds between two parts of a request
+_BODY_TIMEOUT = 60  # seconds between two parts of a request body
 
 _HEADERS = {
-    # Gradio's scripts are in part written in the page and made at run time.
+    # Gradio uses inline scripts and eval.
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:;"
     " frame-ancestors 'none'; form-action 'none'; base-uri 'self'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -55,7 +55,7 @@ class _Event(pydantic.BaseModel):
 
 
 class _Call(pydantic.BaseModel):
-    """What the page's functions need of a call; nothing else of it is passed on."""
+    """The parts of a call that the page's functions need; nothing else is passed on."""
 
     session_hash: Annotated[str, pydantic.Field(pattern=r"^\w{1,64}$")]
     fn_index: _Index
@@ -65,11 +65,11 @@ class _Call(pydantic.BaseModel):
 
 
 class Gate:
-    """An ASGI application before another, of Gradio's page."""
+    """ASGI middleware in front of the Gradio app that serves `blocks`."""
 
     def __init__(self, app: ASGIApp, blocks: gr.Blocks):
         self._app = app
-        # Of each function: how many files it takes, and whether it is told what was selected.
+        # Function -> number of files it takes, and whether it receives a selection.
         self._functions = {
             i: (len(fn.inputs), any(event == "select" for _, event in fn.targets))
             for i, fn in blocks.fns.items()
@@ -80,7 +80,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":  # the page has none
+        elif scope["type"] == "websocket":  # the page uses none
             await send({"type": "websocket.close", "code": 1008})
         else:
             send = _with_headers(send)
@@ -96,38 +96,42 @@ class Gate:
         if scope["method"] in ("GET", "HEAD"):
             if path.startswith(_FILE):
                 if not uploads.holds(path.removeprefix(_FILE)):
-                    raise HTTPException(403, "no file of this page")
+                    raise HTTPException(403, "not a file of this page")
             elif not _PAGES.fullmatch(path):
-                raise HTTPException(404, "no part of this page")
+                raise HTTPException(404, "not part of this page")
             await self._app(scope, receive, send)
             return
         if scope["method"] != "POST" or path not in _POSTS:
-            raise HTTPException(404, "no part of this page")
+            raise HTTPException(404, "not part of this page")
         _check_body(Headers(scope=scope), *_POSTS[path])
         if path == _CALL:
             body = self._checked(await _body(receive))
-            await self._app(_of_length(scope, len(body)), _replay(body, receive), send)
+            await self._app(_with_length(scope, len(body)), _replay(body, receive), send)
             return
         if self._uploading >= _UPLOADS_AT_ONCE:
-            raise HTTPException(503, "too many uploads at once: try again")
+            raise HTTPException(503, "too many uploads at once: try again later")
         self._uploading += 1
         try:
             uploads.make_room(self._kept)
-            await self._app(scope, _patient(receive), send)
+            await self._app(scope, _with_timeout(receive), send)
         finally:
             self._uploading -= 1
 
     def _checked(self, body: bytes) -> bytes:
-        """A call of one of the page's functions, with files that have been uploaded."""
+        """The call in `body`, reduced to its known parts, as JSON.
+
+        Raises:
+          HTTPException: the page makes no such call, or a file is not one of its uploads.
+        """
         try:
             call = _Call.model_validate_json(body)
         except pydantic.ValidationError as error:
-            raise HTTPException(422, "no call of this page") from error
+            raise HTTPException(422, "not a call this page makes") from error
         shape = (len(call.data), call.event_data is not None)
         if self._functions.get(call.fn_index) != shape:
-            raise HTTPException(422, "no call of this page")
+            raise HTTPException(422, "not a call this page makes")
         if not all(uploads.holds(file.path) for file in call.data):
-            raise HTTPException(403, "no file of this page")
+            raise HTTPException(403, "not a file of this page")
         plain = call.model_dump()
         for file in plain["data"]:
             file["meta"] = {"_type": "gradio.FileData"}
@@ -137,7 +141,7 @@ class Gate:
 
 
 def _check_names(scope: Scope) -> None:
-    """Raises HTTPException unless the request is for this machine, and from the page itself."""
+    """Raises HTTPException if the request names another host or comes from another page."""
     headers = Headers(scope=scope)
     _, port = scope["server"]
     hosts = {f"{name}:{port}" for name in _NAMES} | ({*_NAMES} if port == 80 else set())
@@ -145,46 +149,46 @@ def _check_names(scope: Scope) -> None:
     if len(host) != 1 or host[0] not in hosts:
         raise HTTPException(403, f"this page is at {_NAMES[0]}:{port}")
     if [value for value in headers.getlist("origin") if value.lower() != f"http://{host[0]}"]:
-        raise HTTPException(403, "another page may not ask for this")
-    # Browsers say of each request where it comes from. A link elsewhere may lead to the page.
+        raise HTTPException(403, "requests from other pages are refused")
+    # Browsers send the origin of each request. A link on another page may open this one.
     linked = scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not linked:
-        raise HTTPException(403, "another page may not ask for this")
+        raise HTTPException(403, "requests from other pages are refused")
 
 
 def _check_body(headers: Headers, kind: str, most: int) -> None:
-    """Raises HTTPException unless the body is of that type, and says that it is short enough."""
+    """Raises HTTPException unless the body has content type `kind` and at most `most` bytes."""
     if headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
-        raise HTTPException(415, f"{kind} is expected")
+        raise HTTPException(415, f"expected {kind}")
     length = headers.get("content-length", "")
-    # The server lets no body be longer than it says, unless it comes in chunks.
+    # The server holds a body to its declared length, except if it comes in chunks.
     if not length.isdecimal() or "transfer-encoding" in headers:
-        raise HTTPException(411, "the length is missing")
+        raise HTTPException(411, "Content-Length is required")
     if int(length) > most:
-        raise HTTPException(413, f"more than {most} bytes")
+        raise HTTPException(413, f"the body has more than {most} bytes")
 
 
-def _patient(receive: Receive) -> Receive:
-    """Waits for each part of the body, but not for ever: raises HTTPException."""
+def _with_timeout(receive: Receive) -> Receive:
+    """Wraps `receive`; raises HTTPException if a part of the body takes too long to arrive."""
     more = True
 
-    async def receive_soon() -> Message:
+    async def receive_in_time() -> Message:
         nonlocal more
         if not more:
             return await receive()
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_BODY_TIMEOUT):
                 message = await receive()
         except TimeoutError as error:
-            raise HTTPException(408, "the request did not come in time") from error
+            raise HTTPException(408, "timed out waiting for the request body") from error
         more = message.get("more_body", False)
         return message
 
-    return receive_soon
+    return receive_in_time
 
 
 async def _body(receive: Receive) -> bytes:
-    receive, body, more = _patient(receive), b"", True
+    receive, body, more = _with_timeout(receive), b"", True
     while more:
         message = await receive()
         body += message.get("body", b"")
@@ -201,7 +205,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-def _of_length(scope: Scope, length: int) -> Scope:
+def _with_length(scope: Scope, length: int) -> Scope:
     headers = [(key, value) for key, value in scope["headers"] if key != b"content-length"]
     return {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
 

@@ -1,4 +1,4 @@
-"""The page itself: what is on it, and what happens when a picture comes."""
+"""The page: its layout, and the functions that answer a picture."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,17 @@ import numpy as np
 from gradio.components import Component
 
 from cifar_jax.data import images
-from cifar_jax.demo import drawing as pictures
-from cifar_jax.demo import uploads
+from cifar_jax.demo import drawing, uploads
 from cifar_jax.demo.examples import Example
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import saliency
 from cifar_jax.evaluation.trained import Trained
 
 _BARS = 10
-_WAITING = 64  # pictures, for an answer
-_COLUMN = 300  # pixels, from which on columns stand side by side
+_MAX_QUEUE = 64  # pictures that wait for an answer
+_COLUMN = 300  # pixels; narrower columns are stacked
 _INTRODUCTION = """# What does the network see?
-Drop, paste or pick a picture, or take one of the test set. It stays on this machine."""
+Drop, paste or pick a picture, or choose one from the test set. It stays on this machine."""
 
 CSS = """
 #picture img { width: 100%; height: 100%; object-fit: contain }
@@ -29,7 +28,7 @@ CSS = """
   grid-template-columns: repeat(auto-fill, minmax(54px, 1fr)) }
 .examples .caption-label { max-width: 100%; right: 0; bottom: 0; padding: 0 2px; font-size: 10px }
 """
-# Gradio pastes by a button only. With this its input for files takes what Ctrl-V brings.
+# Gradio pastes only through a button. This hands files pasted with Ctrl-V to its file input.
 PASTE = """() => document.addEventListener("paste", (event) => {
   const input = document.querySelector("#picture input[type=file]");
   if (event.clipboardData.files.length) {
@@ -45,10 +44,12 @@ class _Panel:
     def __init__(self, network: Trained):
         self._network = network
         self._saliency = saliency.make(network)
-        self.answer(pictures.png(np.zeros(network.image_shape, np.uint8)))  # compiles
+        self.answer(
+            drawing.png(np.zeros(network.image_shape, np.uint8))
+        )  # compile now, not at the first picture
 
     def render(self) -> list[Component]:
-        """Places what is shown; returns what `answer` gives values for."""
+        """Adds the components to the page; returns those that `answer` fills."""
         network = self._network
         height, width, _ = network.image_shape
         name, data = html.escape(str(network.workdir)), html.escape(network.config.data.name)
@@ -57,42 +58,42 @@ class _Panel:
         label = gr.Label(num_top_classes=bars, label="Probabilities")
         with gr.Row():
             seen = _output(
-                f"What it sees, {width} x {height}", "The picture as the network sees it"
+                f"What the network sees, {width} x {height}", "The picture as the network sees it"
             )
             where = _output(
-                "Where it looks", "The pixels that its first class hangs on: SmoothGrad"
+                "Where it looks", "The pixels that matter most for its top class: SmoothGrad"
             )
         return [label, seen, where]
 
     def answer(self, source: bytes) -> list[Any]:
-        """The values of what `render` placed, for a file's content.
+        """Values for the components of `render`, from the content of an image file.
 
         Raises:
-          UserError: it is no picture; the message is the reason alone.
+          UserError: the file cannot be read as an image; the message is only the reason.
         """
         image = images.decode(source, self._network.image_shape)
         probabilities = self._network.predict(image[None])[0]
         mask = self._saliency(image, int(probabilities.argmax()))
-        named = zip(self._network.class_names, map(float, probabilities), strict=True)
-        return [dict(named), pictures.enlarged(image), pictures.overlay(image, mask)]
+        by_class = zip(self._network.class_names, map(float, probabilities), strict=True)
+        return [dict(by_class), drawing.enlarged(image), drawing.overlay(image, mask)]
 
 
 def build(networks: Sequence[Trained], examples: Mapping[str, list[Example]]) -> gr.Blocks:
-    """The page of one network, or of several side by side: each takes a picture in its own way.
+    """The page of one network, or of several side by side, each at its own image size.
 
     Args:
-      examples: of each data set, by its name.
+      examples: name of the data set -> its examples.
     """
     panels = [_Panel(network) for network in networks]
     outputs: list[Component] = []
 
-    def answer(source: bytes | str, said: str = "") -> list[Any]:
+    def answer(source: bytes | str, note: str = "") -> list[Any]:
         try:
             content = uploads.read(source) if isinstance(source, str) else source
             values = [value for panel in panels for value in panel.answer(content)]
         except UserError as error:
-            return [_message(f"No picture to show: {error}", "alert"), *blank()[1:]]
-        return [_message(said), *values]
+            return [_message(f"Cannot read this picture: {error}", "alert"), *blank()[1:]]
+        return [_message(note), *values]
 
     def blank() -> list[Any]:
         return [_message(), *[None] * (len(outputs) - 1)]
@@ -109,7 +110,7 @@ def build(networks: Sequence[Trained], examples: Mapping[str, list[Example]]) ->
             for panel in panels:
                 with gr.Column(min_width=_COLUMN):
                     outputs += panel.render()
-        # Without Gradio's preprocessing, which opens the file itself and cannot say what is wrong.
+        # Gradio's preprocessing would open the file itself and could not say what is wrong with it.
         picture.upload(
             lambda file: answer(file["path"]),
             picture,
@@ -122,16 +123,16 @@ def build(networks: Sequence[Trained], examples: Mapping[str, list[Example]]) ->
 
             def show(event: gr.SelectData, some: list[Example] = some) -> list[Any]:
                 if event.index >= len(some):
-                    return [None, _message("No such test image", "alert"), *blank()[1:]]
+                    return [None, _message("There is no such test image", "alert"), *blank()[1:]]
                 example = some[event.index]
-                said = f"A test image; its true class: {example.truth}"
+                note = f"A test image; true class: {example.truth}"
                 return [
-                    pictures.picture(example.image),
-                    *answer(pictures.png(example.image), said),
+                    drawing.picture(example.image),
+                    *answer(drawing.png(example.image), note),
                 ]
 
             gallery.select(show, None, [picture, *outputs], api_visibility="private")
-    return blocks.queue(max_size=_WAITING, default_concurrency_limit=1)
+    return blocks.queue(max_size=_MAX_QUEUE, default_concurrency_limit=1)
 
 
 def _input() -> gr.Image:
@@ -156,9 +157,9 @@ def _output(title: str, description: str) -> gr.Image:
 
 
 def _gallery(name: str, examples: list[Example]) -> gr.Gallery:
-    gr.Markdown(f"Test images of {name}, with their true classes:")
+    gr.Markdown(f"Test images of {name} with their true classes:")
     return gr.Gallery(
-        [(pictures.enlarged(example.image), example.truth) for example in examples],
+        [(drawing.enlarged(example.image), example.truth) for example in examples],
         elem_classes="examples",
         show_label=False,
         format="png",

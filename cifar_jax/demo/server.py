@@ -1,4 +1,4 @@
-"""The web server of the page, on this machine's loopback address."""
+"""Serves the page on the loopback address."""
 
 import os
 import signal
@@ -24,25 +24,25 @@ HOST = "127.0.0.1"
 
 
 def run(workdirs: Sequence[epath.Path], port: int, data_dir: str = "") -> None:
-    """Serves the page until a signal ends it: SIGINT by KeyboardInterrupt, others by SystemExit.
+    """Serves the page until SIGINT (KeyboardInterrupt), SIGTERM or SIGHUP (SystemExit).
 
     Args:
-      workdirs: of the runs to show, one or two.
-      port: of 127.0.0.1; 0: any that is free.
-      data_dir: where this machine has the data, by `run_data.place`; "": where the config says.
+      workdirs: the runs to show, one or two.
+      port: on 127.0.0.1; 0: any free port.
+      data_dir: where this machine keeps the data, see `run_data.place`; "": where the config says.
 
     Raises:
-      UserError: there is no trained network, or the port cannot be had.
+      UserError: a workdir has no trained network, or the port is not available.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # by nohup
-        # As the server takes SIGTERM, so that it ends in order.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        # The server shuts down cleanly on SIGTERM.
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         listening = socket.create_server((HOST, port))
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise UserError(f"--port={port} cannot be had ({reason}): choose another") from error
+        raise UserError(f"--port={port} is not available ({reason}): choose another") from error
     with listening:
         networks = [trained.load(workdir) for workdir in workdirs]
         for network in networks:
@@ -51,16 +51,16 @@ def run(workdirs: Sequence[epath.Path], port: int, data_dir: str = "") -> None:
         found = {name: examples.find(network) for name, network in by_data.items()}
         config = uvicorn.Config(
             application(page.build(networks, found)),
-            log_level="critical",  # that an open page's connection is cut at the end is no error
+            log_level="critical",  # or it logs cut connections as errors at the end
             timeout_graceful_shutdown=1,
             proxy_headers=False,
         )
-        say(f"http://{HOST}:{listening.getsockname()[1]}/ is ready; Ctrl-C ends it")
+        say(f"http://{HOST}:{listening.getsockname()[1]}/ is ready; press Ctrl-C to stop")
         uvicorn.Server(config).run(sockets=[listening])
 
 
 def application(blocks: gr.Blocks) -> Gate:
-    """The page as a web application, behind its gate, with the system's own fonts."""
+    """The page as an ASGI application behind its `Gate`. Uses system fonts: no downloads."""
     app = gr.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None),
         blocks,
