@@ -1,71 +1,75 @@
-"""The README's benchmark section, from the evidence under results/benchmarks: `make results`."""
+"""Makes the tables of docs/speed.md and docs/scaling.md from results/benchmarks: `make results`."""
 
-import itertools
 import pathlib
 import statistics
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import chips, machine, schema, session
 from benchmarks.peers import PEERS, ROOT
 from cifar_jax.errors import UserError
 from tools.results import between
+from tools.run_tables import markdown
 
-_COME, _SAME = session.SETTINGS
-
-
-def _ratios(figures: dict[str, Any], peer: str, what: str) -> str:
-    cells = []
-    for of_settings in (figures[_COME], figures[_SAME]):
-        if peer not in of_settings:
-            return "missing"
-        middle, low, high = session.ratio(of_settings["ours"][what], of_settings[peer][what])
-        cells.append(f"**{middle:.2f}** ({low:.2f}–{high:.2f})")
-    return " / ".join(cells)
+_OTHERS = [name for name in PEERS if name != "ours"]
+_TITLES = [PEERS[name].title for name in _OTHERS]
 
 
-def _speed(report: dict[str, Any], what: str) -> list[str]:
-    others = [name for name in PEERS if name != "ours"]
-    peak = " | share of matmul peak" if what == "train" else ""
-    titles = " | ".join(PEERS[name].title for name in others)
-    lines = [f"| network, batch | cifar-jax images/s{peak} | {titles} |"]
-    lines.append("|" + "---|" * (lines[0].count("|") - 1))
+def _bold_least(cells: list[str], values: Sequence[float]) -> list[str]:
+    """The cells, with that of the least value in bold."""
+    least = values.index(min(values))
+    return [f"**{cell}**" if i == least else cell for i, cell in enumerate(cells)]
+
+
+def _speed(report: dict[str, Any], what: str) -> str:
+    """A row for each network and memory setting: our speed, then the ratios to the peers' speed."""
+    titles = ["network, batch", "the peers' memory settings", "cifar-jax, images/s"]
+    titles += ["share of peak"] * (what == "train")
+    rows = []
     for network, row in report["networks"].items():
-        ours = (row["figures"][settings]["ours"][what] for settings in session.SETTINGS)
-        rate = statistics.median(itertools.chain(*ours))
-        cells = [f"{network}, {row['batch_size']}", f"{rate:,.0f}"]
-        if what == "train":
-            # Where Winograd does the work of a direct convolution, this counts the latter's.
-            flops = rate * row["train_flops_per_image"] / 1e9
-            cells.append(f"{flops / report['matmul_gflops']:.0%}")
-        cells += [_ratios(row["figures"], name, what) for name in others]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        for settings in session.SETTINGS:
+            measured = row["figures"][settings]
+            rate = statistics.median(measured["ours"][what])
+            cells, ratios = [f"{rate:,.0f}"], [1.0]
+            for name in _OTHERS:
+                cells.append("missing")
+                ratios.append(float("inf"))
+                if name in measured:
+                    middle, low, high = session.ratio(measured["ours"][what], measured[name][what])
+                    cells[-1] = f"{middle:.2f} ({low:.2f}–{high:.2f})"
+                    ratios[-1] = middle
+            cells = _bold_least(cells, ratios)
+            if what == "train":
+                peak = rate * row["train_flops_per_image"] / 1e9 / report["matmul_gflops"]
+                cells.insert(1, f"{peak:.0%}")
+            rows.append([f"{network}, {row['batch_size']}", settings, *cells])
+    return markdown([*titles, *_TITLES], rows)
 
 
-def _memory(report: dict[str, Any]) -> list[str]:
-    lines = [f"| network | {' | '.join(peer.title for peer in PEERS.values())} |"]
-    lines.append("|---" * (len(PEERS) + 1) + "|")
+def _memory(report: dict[str, Any]) -> str:
+    rows = []
     for network, row in report["networks"].items():
-        cells = []
-        for name in PEERS:
-            both = [row["figures"][settings].get(name) for settings in session.SETTINGS]
-            sizes = [f"{figure['peak_bytes'] / 2**30:.2f}" for figure in both if figure]
-            cells.append(" / ".join(sizes) or "missing")
-        lines.append(f"| {network} | {' | '.join(cells)} |")
-    return lines
+        for settings in session.SETTINGS:
+            peers = (row["figures"][settings].get(name) for name in PEERS)
+            sizes = [peer["peak_bytes"] / 2**30 if peer else float("inf") for peer in peers]
+            cells = ["missing" if size == float("inf") else f"{size:.2f}" for size in sizes]
+            rows.append([network, settings, *_bold_least(cells, sizes)])
+    return markdown(["network", "the peers' memory settings", "cifar-jax", *_TITLES], rows)
 
 
-def _growth(report: dict[str, Any]) -> list[str]:
-    lines = []
-    for name, rows in report["growth"].items():
-        cells = [
-            f"{value}: {statistics.median(row['images_per_second']):,.0f} images/s, "
-            f"{row['peak_bytes'] / 2**30:.2f} GiB"
-            for value, row in rows.items()
+def _growth(report: dict[str, Any]) -> str:
+    rows = [
+        [
+            name.replace("_", " "),
+            value,
+            f"{statistics.median(row['images_per_second']):,.0f}",
+            f"{row['peak_bytes'] / 2**30:.2f}",
         ]
-        lines.append(f"- by {name.replace('_', ' ')}: {'; '.join(cells)}")
-    return lines
+        for name, grown in report["growth"].items()
+        for value, row in grown.items()
+    ]
+    return markdown(("what grows", "to", "images/s", "peak memory, GiB"), rows)
 
 
 def _predict(report: dict[str, Any]) -> str:
@@ -75,52 +79,62 @@ def _predict(report: dict[str, Any]) -> str:
     first, last = (statistics.median(row["seconds"]) for row in (start, whole))
     memory, before = (row["peak_bytes"] / 2**30 for row in (whole, part))
     return (
-        f"`--mode=predict`, {report['network']} network, a directory of {number:,} JPEGs of "
-        f"{report['size']}x{report['size']}: {(number - one) / (last - first):,.0f} images/s "
-        f"after a start of {first:.1f} s, peak memory {memory:.2f} GiB ({before:.2f} for {some:,})."
+        f"`--mode=predict` with the {report['network']} network reads a directory of {number:,} "
+        f"JPEGs of {report['size']}x{report['size']} at {(number - one) / (last - first):,.0f} "
+        f"images/s after a start of {first:.1f} s. Peak memory is {memory:.2f} GiB ({before:.2f} "
+        f"for {some:,} images)."
     )
 
 
-def _exports(report: dict[str, Any]) -> list[str]:
-    networks = report["networks"]
-    lines = [f"| latency p50 / p99, ms; images/s | {' | '.join(networks)} |"]
-    lines.append("|---" * (len(networks) + 1) + "|")
-    for form, title in report["titles"].items():
-        cells = []
-        for network in networks.values():
-            row = network["forms"].get(form)
-            cells.append(
-                f"{row['p50_ms']:.2f} / {row['p99_ms']:.2f}; {row['images_per_second']:,.0f}"
-                if row
-                else "missing"
-            )
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return lines
+def _exports(report: dict[str, Any]) -> str:
+    rows = []
+    for network, row in report["networks"].items():
+        forms = [row["forms"].get(form) for form in report["titles"]]
+        for title, key, sign in (
+            ("latency of one image, p50 / p99, ms", "p50_ms", 1),
+            (f"images/s, batch {report['batch_size']}", "images_per_second", -1),
+        ):
+            values = [sign * form[key] if form else float("inf") for form in forms]
+            cells = [_export_cell(form, key) if form else "missing" for form in forms]
+            rows.append([network, title, *_bold_least(cells, values)])
+    return markdown(["network", "", *report["titles"].values()], rows)
+
+
+def _export_cell(form: dict[str, Any], key: str) -> str:
+    if key == "p50_ms":
+        return f"{form['p50_ms']:.2f} / {form['p99_ms']:.2f}"
+    return f"{form[key]:,.0f}"
 
 
 def section(results: pathlib.Path) -> str:
-    """The section in Markdown; empty before the first measurement."""
+    """The tables of docs/speed.md; empty before the first measurement."""
     names = ("step.json", "startup.json", "scaling.json", "predict.json", "export.json")
     step, startup, scaling, predict, exports = (schema.read(results, name) for name in names)
     if step is None:
         return ""
     lines = [
+        "## Beside plain Flax, Keras and PyTorch",
+        "",
         f"{machine.measured(step)} A float32 matrix product reached "
-        f"{step['matmul_gflops']:.0f} GFLOP/s.",
+        f"{step['matmul_gflops']:.0f} GFLOP/s there: the peak.",
         "",
-        "Train step: how many times as fast as each peer, by the median of the rounds, with least "
-        "and greatest; the peer as it comes / with this project's memory settings. Share of "
-        "the peak: of a direct convolution's work, of which Winograd does less.",
+        "The ratios say how many times as fast as the peer cifar-jax is: median of the rounds, in "
+        "brackets the least and the greatest. Bold: the fastest of the row.",
         "",
-        *_speed(step, "train"),
+        "### Train step",
         "",
-        "Forward pass, likewise:",
+        _speed(step, "train"),
         "",
-        *_speed(step, "infer"),
+        "The share of the peak counts the work of a direct convolution. Winograd's algorithm needs "
+        "less, so the share can exceed 100%.",
         "",
-        "Peak memory in GiB, peers as they come / with the memory settings:",
+        "### Forward pass",
         "",
-        *_memory(step),
+        _speed(step, "infer"),
+        "",
+        "### Peak memory, GiB",
+        "",
+        _memory(step),
     ]
     reasons = {
         f"{PEERS[name].title}: {reason}"
@@ -132,47 +146,59 @@ def section(results: pathlib.Path) -> str:
         seconds = {kind: statistics.median(s) for kind, s in startup["seconds"].items()}
         lines += [
             "",
+            "## Start",
+            "",
             f"From `python main.py` to the first training step: {seconds['cold']:.1f} s cold, "
-            f"{seconds['warm']:.1f} s with compiled programs kept; `--help` takes "
+            f"{seconds['warm']:.1f} s once the compiled programs are cached. `--help` takes "
             f"{seconds['help']:.2f} s. {machine.measured(startup)}",
         ]
     if scaling:
         lines += [
             "",
-            f"Growth of the {scaling['network']} network's train step, and its peak memory:",
+            "## Growth",
             "",
-            *_growth(scaling),
+            f"The {scaling['network']} network's train step as one thing grows. "
+            f"{machine.measured(scaling)}",
             "",
-            f"Gathering and augmenting a batch is {scaling['batch_share_of_step']:.1%} of a step.",
+            _growth(scaling),
+            "",
+            f"Gathering and augmenting a batch takes {scaling['batch_share_of_step']:.1%} of a "
+            "step.",
         ]
         if scaling["epoch"]:
             lines[-1] += (
-                f" An epoch of `main.py`, data path, validation and checkpoint included, takes "
-                f"{scaling['epoch']['seconds']:.0f} s."
+                f" An epoch of `main.py` takes {scaling['epoch']['seconds']:.0f} s, with data, "
+                "validation and checkpoint."
             )
-        lines[-1] += f" {machine.measured(scaling)}"
     if predict:
-        lines += ["", f"{_predict(predict)} {machine.measured(predict)}"]
+        lines += ["", "## Prediction", "", f"{_predict(predict)} {machine.measured(predict)}"]
     if exports:
         lines += [
             "",
-            f"Exports, of one image and of {exports['batch_size']}, from numpy to numpy, malloc "
-            f"as it comes. {machine.measured(exports)}",
+            "## Exports",
             "",
-            *_exports(exports),
+            "From a numpy array to a numpy array, with malloc's own settings. Bold: the fastest of "
+            f"the row. {machine.measured(exports)}",
+            "",
+            _exports(exports),
         ]
     return "\n".join(lines)
 
 
-def updated(readme: str, results: pathlib.Path) -> str:
-    """`readme` with the section between its two markers made anew."""
-    return between(readme, "benchmarks", section(results))
+def updated(text: str, results: pathlib.Path) -> str:
+    """docs/speed.md with its tables made anew."""
+    return between(text, "benchmarks", section(results))
 
+
+PAGES = {"docs/speed.md": updated, "docs/scaling.md": chips.updated}
 
 if __name__ == "__main__":
     try:
-        for path, update in {"README.md": updated, "docs/scaling.md": chips.updated}.items():
-            text = update((ROOT / path).read_text(), ROOT / "results" / "benchmarks")
-            (ROOT / path).write_text(text)
+        texts = {
+            page: update((ROOT / page).read_text(), machine.RESULTS)
+            for page, update in PAGES.items()
+        }
     except UserError as error:
         sys.exit(f"error: {error}")
+    for page, text in texts.items():
+        (ROOT / page).write_text(text)

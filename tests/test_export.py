@@ -172,7 +172,7 @@ def test_onnx_asks_for_the_oldest_runtime_that_knows_its_operations(workdir):
         assert oldest_runtime(data) == ((20, 9) if gelu else (13, 7))
 
 
-# What README.md says that a StableHLO file needs: jax, flatbuffers, and what these need.
+# What docs/usage.md says that a StableHLO file needs: jax, flatbuffers, and what these need.
 NEEDED = ("jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum", "flatbuffers")
 
 

@@ -160,7 +160,7 @@ def strict_json(line):
 
 
 def test_json_and_csv_carry_every_name_to_the_byte(workdir, oddly_named, capfdbinary):
-    """Read back as the README says, by parsers that take no more than the standards allow."""
+    """Read back as docs/usage.md says, by parsers that take no more than the standards allow."""
     names = {os.fsencode(oddly_named / name) for name in ODD_NAMES}
     assert predict.run(workdir, [str(oddly_named)], "json") == (len(names), 0)
     rows = list(map(strict_json, capfdbinary.readouterr().out.splitlines()))
@@ -334,13 +334,13 @@ def test_a_reader_that_has_enough_ends_it_quietly(workdir, photos):
     assert process.returncode == 74
 
 
-def test_the_example_of_the_readme(workdir, photos, tmp_path, monkeypatch, capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_example_of_the_docs(workdir, photos, tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/usage.md").read_text(), re.DOTALL)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/final").symlink_to(workdir)
     (tmp_path / "cat.png").write_bytes((photos[0] / "1.png").read_bytes())
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(example, "usage.md", "exec"), {})
     model = cifar_jax.load("runs/final")
     best = model.predict(photos[2][:1])[0]
     assert capsys.readouterr().out.split() == [

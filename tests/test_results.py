@@ -1,4 +1,4 @@
-"""The README's tables are those that the evidence gives, and the evidence agrees with itself."""
+"""The tables of README and docs show the evidence, and the evidence is consistent."""
 
 import json
 import pathlib
@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from benchmarks import chips, table
+from benchmarks import table
 from cifar_jax.errors import UserError
-from cifar_jax.report import page
+from cifar_jax.report import page as report_page
 from cifar_jax.training import run as train
-from tools import published, readme_tables, results
+from tools import published, results, run_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -23,12 +23,13 @@ def edit(path: pathlib.Path, **changes) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_the_readme_shows_what_make_results_generates():
-    readme = (ROOT / "README.md").read_text()
-    assert results.updated(readme, ROOT / "results") == readme
-    assert table.updated(readme, ROOT / "results" / "benchmarks") == readme
-    scaling = (ROOT / "docs" / "scaling.md").read_text()
-    assert chips.updated(scaling, ROOT / "results" / "benchmarks") == scaling
+def test_the_pages_show_what_make_results_generates():
+    for page in results.PAGES:
+        text = (ROOT / page).read_text()
+        assert results.updated(text, page, ROOT / "results") == text, page
+    for page, update in table.PAGES.items():
+        text = (ROOT / page).read_text()
+        assert update(text, ROOT / "results" / "benchmarks") == text, page
     reports = (ROOT / "results" / "README.md").read_text()
     assert results.classification_reports(ROOT / "results") == reports
 
@@ -40,7 +41,7 @@ def test_every_run_has_all_of_its_evidence():
         names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
         wanted = set(published.REQUIRED)
         began = json.loads((run / "environment.json").read_text())["starts"][0]["time"]
-        if began < "2026-11-26":  # these were not kept, and README.md says so
+        if began < "2026-11-26":  # these were not kept, and docs/results.md says so
             wanted -= {"predictions.npz", "data.json"}
         assert names - set(published.OPTIONAL) - {"report.html"} == wanted, run
 
@@ -56,18 +57,17 @@ def test_a_changed_result_changes_the_table(tmp_path):
     path = next((tmp_path / "results/model1").glob("seed-*/result.json"))
     result = json.loads(path.read_text())
     path.write_text(json.dumps({**result, "test_accuracy": 0.123456}))
-    before, after = (readme_tables.table(p / "results") for p in (ROOT, tmp_path))
-    assert before != after
-    reports = (results.classification_reports(p / "results") for p in (ROOT, tmp_path))
-    assert len(set(reports)) == 2
-    readme = "".join(
-        f"head\n<!-- {name}: begin, by `make results` -->\nold\n<!-- {name}: end -->\ntail\n"
-        for name in results.TABLES
-    )
-    made = readme
-    for make in results.TABLES.values():
-        made = made.replace("\nold\n", f"\n{make(tmp_path / 'results')}\n", 1)
-    assert results.updated(readme, tmp_path / "results") == made
+    for make in (run_tables.short_table, run_tables.table, results.classification_reports):
+        assert make(ROOT / "results") != make(tmp_path / "results")
+    for page, blocks in results.PAGES.items():
+        text = "".join(
+            f"head\n<!-- {name}: begin, by `make results` -->\nold\n<!-- {name}: end -->\ntail\n"
+            for name in blocks
+        )
+        made = text
+        for make in blocks.values():
+            made = made.replace("\nold\n", f"\n{make(tmp_path / 'results')}\n", 1)
+        assert results.updated(text, page, tmp_path / "results") == made
 
 
 def test_a_class_of_any_name_is_one_cell_of_the_table(tmp_path):
@@ -91,7 +91,7 @@ def test_a_class_of_any_name_is_one_cell_of_the_table(tmp_path):
 def test_the_table_of_longer_training_has_the_best_so_far(tmp_path):
     for name, accuracies in {
         "final": [0.2] * 10 + [0.4, 0.3] * 15,
-        "final_long": [0.5] * readme_tables.LONGER[-1],
+        "final_long": [0.5] * run_tables.LONGER[-1],
     }.items():
         run = tmp_path / name / "seed-0"
         shutil.copytree(ROOT / "results" / "final" / "seed-0", run)
@@ -101,52 +101,67 @@ def test_the_table_of_longer_training_has_the_best_so_far(tmp_path):
             for epoch, accuracy in enumerate(accuracies, 1)
         ]
         (run / "metrics.jsonl").write_text("\n".join(rows) + "\n")
-    final, longer = readme_tables.longer_table(tmp_path).splitlines()[2:]
+    final, longer = run_tables.longer_table(tmp_path).splitlines()[2:]
     assert "| 20.00 | 40.00 | 40.00 | 40.00 | – | – | – | – | – |" in final
-    assert longer.count("| 50.00 ") == len(readme_tables.LONGER)
+    assert longer.count("| 50.00 ") == len(run_tables.LONGER)
 
 
 def test_the_table_of_harder_images_has_what_was_measured(tmp_path):
     run = tmp_path / "final" / "seed-0"
     shutil.copytree(ROOT / "results" / "final" / "seed-0", run)
-    assert len(readme_tables.harder_table(tmp_path).splitlines()) == 2  # only the title
+    assert len(run_tables.harder_table(tmp_path).splitlines()) == 2  # only the title
     means = {str(severity): 0.9 - 0.1 * severity for severity in range(1, 6)}
     attacked = {"FGSM": {"2/255": 0.3, "8/255": 0.2}, "PGD": {"2/255": 0.1, "8/255": 0.0}}
     suites = json.loads((ROOT / "results/final/seed-1/robustness.json").read_text())
     suites["corruptions"]["mean_accuracy"] = means
     suites["adversarial"]["accuracy"] = attacked
     (run / "robustness.json").write_text(json.dumps(suites))
-    row = readme_tables.harder_table(tmp_path).splitlines()[2]
+    row = run_tables.harder_table(tmp_path).splitlines()[2]
     clean = json.loads((run / "result.json").read_text())["test_accuracy"]
     figures = f"{100 * clean:.2f} | 60.00 | 80.00 | 40.00 | 30.00 | 20.00 | 10.00 | 0.00 | – |"
-    assert row.endswith(f"seed 0 | {figures}")
+    assert row.endswith(f"seed 0 | {figures} 2-core AMD EPYC |")
     (run / "export").mkdir()
     (run / "export" / "model.int8.json").write_text(json.dumps({"test_accuracy": 0.8125}))
-    assert readme_tables.harder_table(tmp_path).splitlines()[2].endswith(" 81.25 |")
+    assert run_tables.harder_table(tmp_path).splitlines()[2].endswith(" 81.25 | 2-core AMD EPYC |")
 
 
 # ---------------------------------------------------------------------------- notes and spreads
 def test_fewer_than_three_values_have_no_spread():
-    assert readme_tables.spread([None]) == readme_tables.spread([]) == "–"
-    assert readme_tables.spread([0.5, None]) == "50.00"
-    assert readme_tables.spread([0.9027, 0.9027]) == "90.27, 90.27"
-    assert readme_tables.spread([0.1, 0.2, 0.3]) == "20.00 ± 10.00"
+    assert run_tables.spread([None]) == run_tables.spread([]) == "–"
+    assert run_tables.spread([0.5, None]) == "50.00"
+    assert run_tables.spread([0.9027, 0.9027]) == "90.27, 90.27"
+    assert run_tables.spread([0.1, 0.2, 0.3]) == "20.00 ± 10.00"
 
 
-def test_notes_stand_under_the_figures_that_they_are_about(tmp_path):
+def test_a_figure_links_to_the_notes_on_its_config(tmp_path):
     for name in ("model1", "model3", "speedrun90"):
         shutil.copytree(ROOT / "results" / name, tmp_path / name)
         (tmp_path / name / "notes.md").unlink()
-    assert "<sup>" not in readme_tables.table(tmp_path) + readme_tables.speed_table(tmp_path)
-    for name in ("model1", "model3", "speedrun90"):
-        (tmp_path / name / "notes.md").write_text(f"{name} was tested [twice](docs/log.md).\n")
-    lines = readme_tables.table(tmp_path).splitlines()
-    assert " <sup>1</sup> |" in lines[2] and " <sup>2</sup> |" in lines[3]
-    assert "<sup>1</sup> model1 was tested [twice](docs/log.md)." in lines
-    assert "<sup>2</sup> model3 was tested [twice](docs/log.md)." in lines
-    assert "<sup>1</sup> speedrun90 was tested" in readme_tables.speed_table(tmp_path)
+    pages = (run_tables.short_table, run_tables.table, run_tables.speed_table, run_tables.notes)
+    assert not any("notes" in make(tmp_path) for make in pages)
+    for name in ("model1", "speedrun90"):
+        (tmp_path / name / "notes.md").write_text(f"{name} read [twice](../../docs/log.md).\n")
+    rows = run_tables.short_table(tmp_path).splitlines()[2:]
+    for row, page in zip(rows, ("#notes-on-model1)", None, "#notes-on-speedrun90)"), strict=True):
+        assert f"docs/results.md{page}" in row if page else "notes" not in row
+    assert "(#notes-on-model1)" in run_tables.table(tmp_path)
+    assert "(#notes-on-speedrun90)" in run_tables.speed_table(tmp_path)
+    shown = run_tables.notes(tmp_path)
+    assert "### Notes on model1\n\n- model1 read [twice](log.md)." in shown
+    assert "### Notes on speedrun90\n\n- speedrun90 read" in shown
     reports = results.classification_reports(tmp_path)
-    assert "model3 was tested [twice](../docs/log.md)." in reports
+    assert "model1 read [twice](../docs/log.md)." in reports
+
+
+def test_times_are_those_of_a_machine(tmp_path):
+    shutil.copytree(ROOT / "results" / "model1", tmp_path / "model1")
+    seconds = {0: 60.0, 1: 600.0, 2: 120.0}
+    for seed, time in seconds.items():
+        edit(tmp_path / f"model1/seed-{seed}/result.json", train_seconds=time)
+    row = run_tables.short_table(tmp_path).splitlines()[2]
+    assert row.endswith("| 1.5 min on 2-core AMD EPYC, 10.0 min on 2-core Intel Xeon |")
+    rows = run_tables.runs_table(tmp_path).splitlines()[2:]
+    assert " | 10.0 | 4.0 | 2-core Intel Xeon | 2026-11-25 | 1314d8c | – |" in rows[1]
 
 
 def git(*command: str) -> str:
@@ -158,7 +173,7 @@ def test_each_earlier_reading_of_the_test_set_stands_beside_the_figure():
     """Every test accuracy that git's history of results/ has, of a run that was replaced."""
     if git("rev-parse", "--is-shallow-repository").strip() != "false":
         pytest.skip("no checkout with its history")
-    shown = readme_tables.table(ROOT / "results") + readme_tables.speed_table(ROOT / "results")
+    shown = run_tables.notes(ROOT / "results")
     pattern = ":(glob)results/*/seed-*/result.json"
     history = git("log", "--format=", "--raw", "--no-abbrev", "--no-renames", "--", pattern)
     replaced = set()
@@ -173,9 +188,9 @@ def test_each_earlier_reading_of_the_test_set_stands_beside_the_figure():
     assert replaced >= {("model1", "70.66"), ("model3", "79.34"), ("final_long", "89.19")}
     # And that of which docs/log.md alone tells.
     for name, accuracy in {*replaced, ("speedrun90", "91.21")}:
-        notes = " ".join(published.notes(ROOT / "results" / name))
-        assert accuracy in notes, f"results/{name}/notes.md must tell of {accuracy} %"
-        assert all(note in shown for note in published.notes(ROOT / "results" / name))
+        notes = published.notes(ROOT / "results" / name, "")
+        assert accuracy in " ".join(notes), f"results/{name}/notes.md must tell of {accuracy} %"
+        assert all(f"- {note}" in shown for note in notes)
 
 
 # ---------------------------------------------------------------------------- new evidence
@@ -200,20 +215,20 @@ def test_a_run_is_added_with_what_lets_anyone_recompute_its_figures(workdir, tmp
     home = published.add(workdir, tmp_path / "results")
     assert home == tmp_path / "results" / "tiny" / "seed-0"
     assert {path.name for path in home.iterdir()} == set(published.REQUIRED)
-    shown = readme_tables.table(tmp_path / "results")
+    shown = run_tables.runs_table(tmp_path / "results")
     accuracy = json.loads((workdir / "result.json").read_text())["test_accuracy"]
-    assert f"{100 * accuracy:.2f}" in shown and "logits of each run are kept" in shown
-    assert page.run(epath.Path(home)).exists()  # a page can be made of it
+    assert f"| {100 * accuracy:.2f} |" in shown and shown.endswith("| kept |")
+    assert report_page.run(epath.Path(home)).exists()  # a page can be made of it
     with pytest.raises(UserError, match="evidence already"):
         published.add(workdir, tmp_path / "results")
 
 
 def test_the_table_says_whose_logits_are_kept(workdir, tmp_path):
-    for name in ("model1", "model3"):
-        shutil.copytree(ROOT / "results" / name, tmp_path / name)
-    assert "were not kept" in readme_tables.table(tmp_path)
+    shutil.copytree(ROOT / "results" / "model3", tmp_path / "model3")
     published.add(workdir, tmp_path)
-    assert "were kept of `tiny` seed 0, not of the others" in readme_tables.table(tmp_path)
+    model3, tiny = run_tables.runs_table(tmp_path).splitlines()[2:]
+    assert "`model3`" in model3 and model3.endswith("| – |")
+    assert "`tiny`" in tiny and tiny.endswith("| kept |")
 
 
 def test_figures_that_the_predictions_do_not_give_are_refused(workdir, tmp_path, monkeypatch):
@@ -231,7 +246,7 @@ def test_figures_that_the_predictions_do_not_give_are_refused(workdir, tmp_path,
     }.items():
         edit(home / "result.json", **{**result, key: value})
         with pytest.raises(UserError, match=f"disagree in {key}"):
-            readme_tables.table(tmp_path / "results")
+            run_tables.table(tmp_path / "results")
     with np.load(home / "predictions.npz") as file:
         logits, labels = file["logits"], file["labels"]
     logits[0] = -logits[0]
@@ -239,9 +254,11 @@ def test_figures_that_the_predictions_do_not_give_are_refused(workdir, tmp_path,
     edit(home / "result.json", **result)
     # The command says so in a line, and writes nothing.
     monkeypatch.setattr(results, "ROOT", tmp_path)
-    readme = tmp_path / "README.md"
-    readme.write_text("before")
-    assert results.main([]) == 2 and readme.read_text() == "before"
+    (tmp_path / "docs").mkdir()
+    pages = [tmp_path / page for page in results.PAGES]
+    for page in pages:
+        page.write_text("before")
+    assert results.main([]) == 2 and all(page.read_text() == "before" for page in pages)
 
 
 @pytest.mark.parametrize(
@@ -249,9 +266,9 @@ def test_figures_that_the_predictions_do_not_give_are_refused(workdir, tmp_path,
     [
         (lambda path: (path / "result.json").unlink(), "not finished"),
         (lambda path: (path / "predictions.npz").unlink(), "predictions.npz is missing"),
-        (lambda path: change_start(path, git_dirty=True), "a tree with changes"),
-        (lambda path: change_start(path, git_dirty=None), "a tree with changes"),
-        (lambda path: change_start(path, git_commit=None), "no commit"),
+        (lambda path: change_start(path, git_dirty=True), "a clean commit"),
+        (lambda path: change_start(path, git_dirty=None), "a clean commit"),
+        (lambda path: change_start(path, git_commit=None), "a clean commit"),
         (lambda path: change_start(path, command="main.py"), "names no --config"),
         (lambda path: edit(path / "result.json", test_accuracy=0.5), "disagree"),
     ],

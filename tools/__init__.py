@@ -1,1 +1,1 @@
-"""Beside the library: the tables of the README, from the evidence under results/."""
+"""Makes the tables of README and docs from the evidence under results/. Not part of the library."""

@@ -1,6 +1,6 @@
-"""The evidence of published runs under results/: how it gets there, and that it agrees.
+"""Evidence of published runs under results/: copies it there and checks that it is consistent.
 
-A run's evidence is a part of its workdir. `predictions.npz` lets anyone compute the figures again.
+The evidence is part of the run's workdir. From `predictions.npz` anyone can compute the figures.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ from cifar_jax.report import evidence, reference
 from cifar_jax.report.evidence import Run
 from cifar_jax.runtime import workdir as files
 
-NOTES = "notes.md"  # of a config: what is to be known of its figures, a line each
+NOTES = "notes.md"  # of a config: what a reader of its figures must know, a line each
 REQUIRED = (
     files.CONFIG,
     files.DATA,
@@ -26,15 +26,15 @@ REQUIRED = (
     files.PREDICTIONS,
 )
 OPTIONAL = (files.ROBUSTNESS, f"{files.EXPORT}/model.int8.json")
-# Of figures recomputed in float64: sums in another order, by another version of numpy.
+# Between figures in float64: another version of numpy may add in another order.
 _ROUNDING = 1e-9
 
 
 def check(run: Run) -> None:
-    """Computes the test figures again from the predictions, where those are kept.
+    """Computes the test figures from the predictions again, if those were kept.
 
     Raises:
-      UserError: they are not those of the result.
+      UserError: they differ from those in the result.
     """
     if run.predictions is None or run.result is None:
         return
@@ -51,7 +51,7 @@ def check(run: Run) -> None:
             shown = "" if isinstance(value, (dict, list)) else f": {value} and {run.result[key]}"
             raise UserError(
                 f"{files.PREDICTIONS} and {files.RESULT} of {run.workdir} disagree in "
-                f"{key}{shown}: --mode=evaluate makes both again in the workdir of the run"
+                f"{key}{shown}: run --mode=evaluate in the run's workdir, which writes both again"
             )
 
 
@@ -73,12 +73,12 @@ def add(workdir: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
       That directory.
 
     Raises:
-      UserError: the run is not finished, comes from a tree with changes, lacks a file or disagrees
-        with itself; or there is evidence of that seed already.
+      UserError: the run is not finished, its tree had uncommitted changes, it lacks a file, its
+        files contradict each other, or that seed has evidence already.
     """
     run = evidence.load(epath.Path(workdir))
     if run.result is None:
-        raise UserError(f"the run in {workdir} has not finished: go on with --mode=train first")
+        raise UserError(f"the run in {workdir} has not finished: resume it with --mode=train")
     missing = [name for name in REQUIRED if not (workdir / name).exists()]
     if missing:
         raise UserError(f"{', '.join(missing)} is missing in {workdir}: --mode=evaluate writes it")
@@ -87,8 +87,8 @@ def add(workdir: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
         start["git_commit"] is None or start["git_dirty"] is not False for start in starts
     ):
         raise UserError(
-            f"the run in {workdir} comes from no commit, or from a tree with changes, so nobody "
-            "can make it again: commit, and train in a new workdir"
+            f"the run in {workdir} was not started from a clean commit, so nobody can repeat it: "
+            "commit your changes and train in a new workdir"
         )
     name = reference.config_name(run.command)
     if name is None:
@@ -97,10 +97,10 @@ def add(workdir: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
     home = results / name / f"seed-{run.config.seed}"
     if home.exists():
         raise UserError(
-            f"{home} has evidence already: remove it first, and say in {home.parent / NOTES} that "
-            "the test set was read before"
+            f"{home} has evidence already: remove it, and note in {home.parent / NOTES} that the "
+            "test set was read before"
         )
-    # Under another name first, so that there is never half of the evidence.
+    # Copied under another name, then renamed: there is never half of the evidence.
     partial = home.with_name(f".{home.name}")
     with files.writing(home):
         shutil.rmtree(partial, ignore_errors=True)
@@ -111,8 +111,12 @@ def add(workdir: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
         return partial.rename(home)
 
 
-def notes(config_results: pathlib.Path) -> list[str]:
-    """The notes on a config's figures; [] where there are none."""
+def notes(config_results: pathlib.Path, docs: str) -> list[str]:
+    """The notes on a config's figures; [] if there are none.
+
+    Args:
+      docs: where docs/ is, seen from the page that shows the notes: "", "docs/", "../docs/".
+    """
     path = config_results / NOTES
     lines = path.read_text().splitlines() if path.exists() else []
-    return [line for line in lines if line and not line.startswith("#")]
+    return [line.replace("](../../docs/", f"]({docs}") for line in lines if line and line[0] != "#"]

@@ -1,54 +1,67 @@
-"""The README's results tables and results/README.md, from the evidence there: `make results`.
+"""Makes the tables in README.md, docs/results.md and results/README.md: `make results`.
 
 python -m tools.results [--add=WORKDIR]
 
-With `--add` the evidence of a finished run goes into results/ first. Where a run's predictions are
-kept, its figures are computed again from them, and must be those of its `result.json`.
+With `--add` the evidence of a finished run is first copied to results/. Where a run's predictions
+are kept, its figures are computed from them again and must agree with its `result.json`.
 """
 
 import argparse
 import pathlib
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cifar_jax import terminal
 from cifar_jax.errors import BAD_INPUT, UserError
 from cifar_jax.report import reference
 from cifar_jax.terminal import printable, say
-from tools import published, readme_tables
+from tools import published, run_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 
+# Page -> name of a block in it -> what makes the block from results/.
+PAGES: dict[str, dict[str, Callable[[pathlib.Path], str]]] = {
+    "README.md": {"short": run_tables.short_table},
+    "docs/results.md": {
+        "results": run_tables.table,
+        "longer": run_tables.longer_table,
+        "speedruns": run_tables.speed_table,
+        "harder": run_tables.harder_table,
+        "notes": run_tables.notes,
+        "runs": run_tables.runs_table,
+    },
+}
+
 
 def classification_reports(results: pathlib.Path) -> str:
-    """`results/README.md`: precision, recall and F1 of each config, by class, mean of its seeds."""
+    """`results/README.md`: precision, recall and F1 by class, mean over the seeds of a config."""
     lines = [
         "# Classification reports",
         "",
-        "Of the 10,000 test images, mean of a config's seeds. Made by `make results`.",
+        "On the 10,000 test images, mean over a config's seeds. `make results` writes this page.",
         "",
         "| in a run's directory | what |",
         "|---|---|",
-        "| `config.json`, `environment.json` | what was run, on what, by which command |",
+        "| `config.json`, `environment.json` | what ran, where, by which command |",
         "| `metrics.jsonl`, `result.json` | the figures |",
-        "| `predictions.npz` | test logits and labels, from which the test figures can be computed "
+        "| `predictions.npz` | test logits and labels: the test figures can be computed from them "
         "again; runs before 26 November 2026 lack it |",
         "",
-        "`python main.py --mode=report --workdir=results/final/seed-0` makes the page of a run. "
+        "`python main.py --mode=report --workdir=results/final/seed-0` makes a page of a run. "
         "`python -m tools.results --add=WORKDIR` adds a run.",
     ]
-    for name, runs in readme_tables.configs(results):
-        reports = [run.result["classification_report"] for run in runs if run.result]
+    for name, runs in run_tables.configs(results):
+        reports = run_tables.figures(runs, "classification_report")
         reported = reference.FINAL_CLASSES if name == "final" else ()
-        more = " the report's precision | recall | f1-score |" if reported else ""
-        accuracy = readme_tables.spread(readme_tables.figures(runs, "test_accuracy"))
+        titles = ["class", "precision", "recall", "f1-score", "support"]
+        titles += ["the report's precision", "recall", "f1-score"] * bool(reported)
+        accuracy = run_tables.spread(run_tables.figures(runs, "test_accuracy"))
         seeds = ", ".join(str(run.config.seed) for run in runs)
         lines += ["", f"## {name}", "", f"Accuracy {accuracy} %; seeds: {seeds}.", ""]
-        for note in published.notes(results / name):
-            lines += [note.replace("](docs/", "](../docs/"), ""]
-        lines += [f"| class | precision | recall | f1-score | support |{more}"]
-        lines += ["|---" * (8 if reported else 5) + "|"]
+        for note in published.notes(results / name, "../docs/"):
+            lines += [note, ""]
+        rows = []
         for i, label in enumerate(reports[0]):
             means = (
                 statistics.mean(report[label][key] for report in reports)
@@ -58,27 +71,20 @@ def classification_reports(results: pathlib.Path) -> str:
             cells.append(f"{reports[0][label]['support']:,.0f}")
             if reported:
                 cells += [f"{v:.2f}" for v in reported[i]] if i < len(reported) else [""] * 3
-            lines.append(f"| {' | '.join(cells)} |")
+            rows.append(cells)
+        lines.append(run_tables.markdown(titles, rows))
     return "\n".join(lines) + "\n"
 
 
-TABLES = {
-    "results": readme_tables.table,
-    "longer": readme_tables.longer_table,
-    "speedruns": readme_tables.speed_table,
-    "harder": readme_tables.harder_table,
-}
-
-
-def updated(readme: str, results: pathlib.Path) -> str:
-    """`readme` with its tables made anew."""
-    for name, make in TABLES.items():
-        readme = between(readme, name, make(results))
-    return readme
+def updated(text: str, page: str, results: pathlib.Path) -> str:
+    """The text of `page`, a key of `PAGES`, with its tables made anew."""
+    for name, make in PAGES[page].items():
+        text = between(text, name, make(results))
+    return text
 
 
 def between(text: str, name: str, content: str) -> str:
-    """`text` with `content` for what stands between the markers of this name."""
+    """`text` with `content` in place of what stands between the markers of this name."""
     begin, end = f"<!-- {name}: begin, by `make results` -->", f"<!-- {name}: end -->"
     head, _, rest = text.partition(begin)
     _, _, tail = rest.partition(end)
@@ -89,16 +95,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.results", description=__doc__)
     parser.add_argument("--add", metavar="WORKDIR", type=pathlib.Path, help="a finished run")
-    options, results, readme = parser.parse_args(arguments), ROOT / "results", ROOT / "README.md"
+    options, results = parser.parse_args(arguments), ROOT / "results"
     try:
         if options.add:
             say(printable(published.add(options.add, results)))
-        text, reports = updated(readme.read_text(), results), classification_reports(results)
+        texts = {"results/README.md": classification_reports(results)}
+        for page in PAGES:
+            texts[page] = updated((ROOT / page).read_text(), page, results)
     except UserError as error:
         say(f"error: {printable(error)}", sys.stderr)
         return BAD_INPUT
-    readme.write_text(text)
-    (results / "README.md").write_text(reports)
+    for page, text in texts.items():
+        (ROOT / page).write_text(text)
     return 0
 
 

@@ -1,6 +1,5 @@
-"""The commands of README and docs, as they stand there, on one device and on many."""
+"""Runs the commands of README and docs as they are written, on one device and on many."""
 
-import contextlib
 import multiprocessing
 import os
 import pathlib
@@ -31,7 +30,7 @@ _COMMAND = re.compile(r"(?:python3?|/python) main\.py ([^`#|\n]*)")
 
 
 def commands() -> list[tuple[str, ...]]:
-    """The arguments of every `python main.py ...`, and what tpu.sh and the JobSet start."""
+    """The arguments of every `python main.py ...`, and of what tpu.sh and the JobSet start."""
     found = [
         tuple(shlex.split(line))
         for path in DOCUMENTS
@@ -40,7 +39,7 @@ def commands() -> list[tuple[str, ...]]:
     ]
     jobset = (ROOT / "k8s" / "jobset.yaml").read_text()
     found.append(tuple(re.findall(r"^ +- (--\S+)$", jobset, re.MULTILINE)))
-    # `scripts/tpu.sh run -- --config.dtype=bfloat16`, of docs/tpu.md, adds to these.
+    # `scripts/tpu.sh run -- --config.dtype=bfloat16` in docs/tpu.md adds to these.
     script, guide = (ROOT / path for path in ("scripts/tpu.sh", "docs/tpu.md"))
     (config,) = re.findall(r"^config=\$\{TPU_CONFIG:-(\S+)}", script.read_text(), re.MULTILINE)
     (more,) = re.findall(r"^scripts/tpu\.sh run -- (.*)$", guide.read_text(), re.MULTILINE)
@@ -49,7 +48,7 @@ def commands() -> list[tuple[str, ...]]:
 
 
 TRAINING = [c for c in commands() if not any(a.startswith("--mode=") for a in c)]
-# The demo serves until it is ended: test_demo.py starts it.
+# The demo serves until someone ends it: test_demo.py starts it.
 OTHERS = [c for c in commands() if c not in TRAINING and not re.search("gs://|=demo", str(c))]
 
 
@@ -63,7 +62,7 @@ def test_the_commands_are_found():
 
 
 def check_training(arguments: tuple[str, ...]) -> None:
-    """In a process of its own: the config is read, and a step traced on the devices of a pod."""
+    """Reads the config and traces a step on the devices of a pod, in a process of its own."""
     os.environ["XLA_FLAGS"] = MANY
     sys.path.insert(0, str(ROOT))
     import jax
@@ -104,7 +103,7 @@ def test_a_training_command_fits_4_to_32_devices(arguments):
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory, warm) -> pathlib.Path:
-    """A user's directory: runs by the documents' names, of any batch sizes, and pictures."""
+    """A user's directory: runs with the names in the documents, and images."""
     home = tmp_path_factory.mktemp("home")
     sizes = ("--config.batch_size=50", "--config.eval.batch_size=50", "--config.epochs=1")
     config = f"--config={ROOT}/{command_line.TINY.partition('=')[2]}"
@@ -133,15 +132,9 @@ def test_another_command_does_its_work_on_32_devices(arguments, directory, warm)
 
 
 def test_the_other_suites_do_their_work_on_32_devices(directory, warm):
-    """README names them in a comment; those of published files need the files."""
+    """docs/usage.md names them in a comment; the suites of published files need those files."""
     status, output = warm.run(
         "--mode=evaluate", "--workdir=runs/final", "--suite=adversarial", "--suite_images=7",
         directory=directory, environment={"XLA_FLAGS": MANY},
     )  # fmt: skip
     assert status == 0, output
-
-
-def test_the_library_is_used_as_the_readme_shows(directory):
-    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    with contextlib.chdir(directory):
-        exec(compile(program, "README.md", "exec"), {})

@@ -1,0 +1,260 @@
+"""Markdown tables about published runs, made from their evidence under results/.
+
+The tables of docs/results.md link to files relative to docs/; that of README.md relative to the
+top.
+"""
+
+import pathlib
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from etils import epath
+
+from cifar_jax import models
+from cifar_jax.models import summary
+from cifar_jax.report import evidence, reference
+from cifar_jax.report.evidence import Run
+from cifar_jax.runtime import workdir as files
+from cifar_jax.runtime.checked import read_json
+from cifar_jax.runtime.workdir_schema import INT8
+from tools import published
+
+LONGER = (10, 20, 30, 40, 60, 80, 100, 120, 150)  # epochs
+# What sets a config apart, for a reader who has not opened it.
+WHAT = {
+    "model1": "the report's first CNN: no cure, it overfits",
+    "model2": "the same with flips and dropout",
+    "model3": "larger, with L2",
+    "final": "with batch norm and a learning-rate schedule",
+    "final_long": "`final` for 150 epochs, with shifts, cutout and weight decay",
+    "speedrun_cpu": "a fast recipe, small, 3 epochs",
+    "speedrun90": "the same, medium, 5 epochs",
+    "speedrun94": "the same, full width, 10 epochs",
+}
+
+
+def configs(results: pathlib.Path) -> Iterator[tuple[str, list[Run]]]:
+    """Yields each config's name and its finished runs by seed: those of `WHAT` first, in its order.
+
+    Raises:
+      UserError: a run's predictions are kept and give other figures than its result has.
+    """
+    names = {path.parent.parent.name for path in results.glob("*/seed-*/result.json")}
+    for name in sorted(names, key=lambda name: ([*WHAT, name].index(name), name)):
+        paths = sorted((results / name).glob("seed-*/result.json"))
+        runs = [evidence.load(epath.Path(path.parent)) for path in paths]
+        for run in runs:
+            published.check(run)
+        yield name, runs
+
+
+def spread(values: list[float | None]) -> str:
+    """Mean and sample standard deviation in percent; of fewer than three values, all of them."""
+    known = [100 * value for value in values if value is not None]
+    if len(known) < 3:
+        return ", ".join(f"{value:.2f}" for value in known) or "–"
+    return f"{statistics.mean(known):.2f} ± {statistics.stdev(known):.2f}"
+
+
+def figures(runs: list[Run], key: str) -> list[Any]:
+    """One figure of each finished run."""
+    return [run.result[key] for run in runs if run.result]
+
+
+def train_seconds(run: Run) -> float | None:
+    """Seconds of training alone, without start and test."""
+    return run.result["train_seconds"] if run.result else None
+
+
+def short_table(results: pathlib.Path) -> str:
+    """README.md's table: a row for each config."""
+    rows = []
+    for name, runs in configs(results):
+        reported = reference.REPORTED.get(name)
+        rows.append(
+            [
+                _link(name, ""),
+                WHAT.get(name, ""),
+                str(len(runs)),
+                spread(figures(runs, "test_accuracy"))
+                + _notes_mark(results, name, "docs/results.md"),
+                f"{100 * reported.accuracy:.2f}" if reported else "",
+                _minutes(runs, train_seconds),
+            ]
+        )
+    titles = ("config", "what it is", "seeds", "test accuracy %", "the report's", "training")
+    return markdown(titles, rows)
+
+
+def table(results: pathlib.Path) -> str:
+    """The report's models and what else trains as they do: a row for each config."""
+    titles = (
+        "config", "seeds", "test accuracy %", "the report's", "test objective", "the report's",
+        "train − validation accuracy", "the same, as Keras prints it: best / last epoch",
+        "epochs (best)", "parameters", "training",
+    )  # fmt: skip
+    rows = []
+    for name, runs in configs(results):
+        if name.startswith("speedrun"):
+            continue
+        reported = reference.REPORTED.get(name)
+        gaps = [
+            spread([run.gap(run.best_row) for run in runs]),
+            spread([run.gap(run.rows[-1]) for run in runs]),
+        ]
+        rows.append(
+            [
+                _link(name),
+                str(len(runs)),
+                spread(figures(runs, "test_accuracy")) + _notes_mark(results, name),
+                f"{100 * reported.accuracy:.2f}" if reported else "",
+                f"{statistics.mean(figures(runs, 'test_objective')):.4f}",
+                f"{reported.objective:.4f}" if reported else "",
+                spread([run.clean_gap for run in runs]),
+                " / ".join(gaps),
+                ", ".join(f"{len(run.rows)} ({run.best_row['epoch']})" for run in runs),
+                f"{figures(runs, 'parameters')[0]:,}",
+                _minutes(runs, train_seconds),
+            ]
+        )
+    return markdown(titles, rows)
+
+
+def speed_table(results: pathlib.Path) -> str:
+    """The speedruns, and the final model to compare them with."""
+    titles = (
+        "config", "seeds", "test accuracy %", "with test-time augmentation", "whole command",
+        "training", "images trained on", "PFLOP",
+    )  # fmt: skip
+    rows = []
+    for name, runs in configs(results):
+        if not name.startswith("speedrun") and name != "final":
+            continue
+        images = statistics.mean(run.rows[-1]["step"] * run.config.batch_size for run in runs)
+        rows.append(
+            [
+                _link(name),
+                str(len(runs)),
+                spread(figures(runs, "test_accuracy")) + _notes_mark(results, name),
+                spread([run.result.get("test_accuracy_tta") for run in runs if run.result]),
+                _minutes(runs, lambda run: run.seconds),
+                _minutes(runs, train_seconds),
+                f"{images:,.0f}",
+                f"{images * _train_flops(runs[0]) / 1e15:.3f}",
+            ]
+        )
+    return markdown(titles, rows)
+
+
+def longer_table(results: pathlib.Path) -> str:
+    """The best validation accuracy up to some epochs, of `final` and of the same trained longer."""
+    rows = []
+    for name, runs in configs(results):
+        if name in ("final", "final_long"):
+            cells = [_link(name)]
+            for epoch in LONGER:
+                reached = [run.rows[:epoch] for run in runs if len(run.rows) >= epoch]
+                cells.append(
+                    spread([max(r["validation_accuracy"] for r in rows) for rows in reached])
+                )
+            rows.append([*cells, spread(figures(runs, "test_accuracy"))])
+    epochs = (f"epoch {epoch}" for epoch in LONGER)
+    return markdown(("best validation accuracy % up to", *epochs, "test"), rows)
+
+
+def harder_table(results: pathlib.Path) -> str:
+    """A row for each run that was tested on harder images."""
+    attacks = [(attack, eps) for attack in ("FGSM", "PGD") for eps in ("2/255", "8/255")]
+    titles = ["accuracy %", "clean", "corrupted, mean", "severity 1", "severity 5"]
+    titles += [*(f"{attack} {eps}" for attack, eps in attacks), "int8 ONNX", "trained on"]
+    rows = []
+    for name, runs in configs(results):
+        for run in runs:
+            means = run.robustness.get("corruptions", {}).get("mean_accuracy", {})
+            attacked = run.robustness.get("adversarial", {}).get("accuracy", {})
+            cells = [statistics.mean(means.values()) if means else None]
+            cells += [means.get(severity) for severity in ("1", "5")]
+            cells += [attacked.get(attack, {}).get(eps) for attack, eps in attacks]
+            int8 = run.workdir / files.EXPORT / "model.int8.json"
+            exported = read_json(int8, INT8) if int8.exists() else {}
+            cells += [exported.get("test_accuracy")]
+            if set(cells) != {None}:
+                cells = [*figures([run], "test_accuracy"), *cells]
+                title = f"{_link(name)}, seed {run.config.seed}"
+                rows.append([title, *(spread([cell]) for cell in cells), machine(run)])
+    return markdown(titles, rows)
+
+
+def runs_table(results: pathlib.Path) -> str:
+    """A row for each run: its figures, and where and from which commit they come."""
+    titles = (
+        "config, seed", "test accuracy %", "training, min", "whole command, min", "machine", "date",
+        "commit", "test logits",
+    )  # fmt: skip
+    rows = []
+    for name, runs in configs(results):
+        for run in runs:
+            start = run.environment["starts"][0]
+            seed = f"{name}/seed-{run.config.seed}"
+            rows.append(
+                [
+                    f"[`{name}`, {run.config.seed}](../results/{seed})",
+                    spread(figures([run], "test_accuracy")),
+                    f"{figures([run], 'train_seconds')[0] / 60:.1f}",
+                    f"{run.seconds / 60:.1f}" if run.seconds else "–",
+                    machine(run),
+                    start["time"][:10],
+                    start["git_commit"][:7],
+                    "–" if run.predictions is None else "kept",
+                ]
+            )
+    return markdown(titles, rows)
+
+
+def notes(results: pathlib.Path) -> str:
+    """What must be known of some configs' figures, under a heading for each."""
+    lines = []
+    for name, _ in configs(results):
+        texts = published.notes(results / name, "")
+        lines += ["", f"### Notes on {name}", "", *(f"- {text}" for text in texts)] * bool(texts)
+    return "\n".join(lines[1:])
+
+
+def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    first, *rest = (f"| {' | '.join(cells)} |" for cells in (titles, *rows))
+    return "\n".join([first, "|---" * len(titles) + "|", *rest])
+
+
+def machine(run: Run) -> str:
+    """ "2-core Intel Xeon"."""
+    return run.hardware.replace("(R)", "").replace(" Processor", "")
+
+
+def _minutes(runs: list[Run], seconds: Callable[[Run], float | None]) -> str:
+    """ "6.8 min on 2-core AMD EPYC": the mean of the runs of each machine that noted their time."""
+    minutes: dict[str, list[float]] = {}
+    for run in runs:
+        if time := seconds(run):
+            minutes.setdefault(machine(run), []).append(time / 60)
+    means = (f"{statistics.mean(each):.1f} min on {name}" for name, each in minutes.items())
+    return ", ".join(means) or "–"
+
+
+def _link(name: str, top: str = "../") -> str:
+    return f"[`{name}`]({top}configs/{name}.py)"
+
+
+def _notes_mark(results: pathlib.Path, name: str, page: str = "") -> str:
+    """A link behind a figure to the notes on its config, if there are any."""
+    has = published.notes(results / name, "")
+    return f" <sup>[notes]({page}#notes-on-{name})</sup>" if has else ""
+
+
+def _train_flops(run: Run) -> int:
+    """Of an image: two a multiply-add of a kernel, forward and both gradients (of the first layer
+    too, which has fewer)."""
+    shape, classes = (32, 32, 3), len(run.result["confusion_matrix"]) if run.result else 10
+    rows = summary.layers(models.build(run.config, shape, classes), shape)
+    return 2 * 3 * sum(row.multiply_adds for row in rows)
