@@ -62,7 +62,7 @@ def random_crop(key: PRNGKeyArray, images: Images, padding: int, fill: str = "ze
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode)
     offsets = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
 
-    def crop(image, offset):
+    def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (*offset, 0), (height, width, channels))
 
     return jax.vmap(crop)(padded, offsets)
@@ -77,7 +77,7 @@ def cutout(key: PRNGKeyArray, images: Images, size: int) -> Images:
     batch, height, width, _ = images.shape
     row_key, column_key = jax.random.split(key)
 
-    def band(key, length):
+    def band(key: PRNGKeyArray, length: int) -> jax.Array:
         first = jax.random.randint(key, (batch, 1), 0, length - size + 1)
         position = jnp.arange(length)
         return (position >= first) & (position < first + size)

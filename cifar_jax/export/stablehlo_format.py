@@ -50,7 +50,7 @@ def to_bytes(network: Trained) -> bytes:
     variables = jax.device_get(network.variables)
 
     @jax.jit
-    def logits(images):
+    def logits(images: jax.Array) -> jax.Array:
         return network.apply(variables, images)
 
     (batch,) = jax.export.symbolic_shape("batch")

@@ -6,7 +6,8 @@ others by XLA's convolution, which is near the machine's matrix-product speed on
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jax import lax
 from cifar_jax.kernels import winograd
 from cifar_jax.kernels.winograd import Padding
 
+_Residuals = tuple[jax.Array, jax.Array]
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -30,7 +32,7 @@ def conv_general_dilated(
     kernel: jax.Array,
     window_strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
-    **options,
+    **options: Any,
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` as `flax.linen.Conv` calls it, for its argument of this name.
 
@@ -53,14 +55,18 @@ def conv_general_dilated(
     return _convolve(inputs, kernel, (rows, columns), options.get("precision"))
 
 
-def _xla(inputs, kernel, padding: Padding, precision):
+def _xla(
+    inputs: jax.Array, kernel: jax.Array, padding: Padding, precision: lax.PrecisionLike
+) -> jax.Array:
     return lax.conv_general_dilated(
         inputs, kernel, (1, 1), padding, dimension_numbers=_LAYOUT, precision=precision
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(inputs, kernel, padding: Padding, precision):
+def _convolve(
+    inputs: jax.Array, kernel: jax.Array, padding: Padding, precision: lax.PrecisionLike
+) -> jax.Array:
     return lax.platform_dependent(
         inputs,
         kernel,
@@ -69,20 +75,28 @@ def _convolve(inputs, kernel, padding: Padding, precision):
     )
 
 
-def _forward(inputs, kernel, padding, precision):
+def _forward(
+    inputs: jax.Array, kernel: jax.Array, padding: Padding, precision: lax.PrecisionLike
+) -> tuple[jax.Array, _Residuals]:
     return _convolve(inputs, kernel, padding, precision), (inputs, kernel)
 
 
-def _backward(padding, precision, residuals, gradient):
+def _backward(
+    padding: Padding, precision: lax.PrecisionLike, residuals: _Residuals, gradient: jax.Array
+) -> tuple[jax.Array, ...]:
     inputs, kernel = residuals
 
-    def of_inputs(inputs, kernel, gradient):
-        return winograd.input_gradient(kernel, gradient, padding, inputs.shape[1:3])
+    def of_inputs(inputs: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+        return winograd.input_gradient(
+            kernel, gradient, padding, (inputs.shape[1], inputs.shape[2])
+        )
 
-    def of_kernel(inputs, kernel, gradient):
+    def of_kernel(inputs: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
         return winograd.kernel_gradient(inputs, gradient, padding)
 
-    def by_xla(argument, inputs, kernel, gradient):
+    def by_xla(
+        argument: int, inputs: jax.Array, kernel: jax.Array, gradient: jax.Array
+    ) -> jax.Array:
         convolve = functools.partial(_xla, padding=padding, precision=precision)
         return jax.vjp(convolve, inputs, kernel)[1](gradient)[argument]
 
@@ -98,10 +112,10 @@ def _backward(padding, precision, residuals, gradient):
 _convolve.defvjp(_forward, _backward)
 
 
-def _wide(function):
+def _wide(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """`function` computed in at least float32 (Winograd's points are far apart in bfloat16)."""
 
-    def call(*arrays):
+    def call(*arrays: jax.Array) -> jax.Array:
         dtype = arrays[0].dtype
         wide = jnp.promote_types(dtype, jnp.float32)
         return function(*(x.astype(wide) for x in arrays)).astype(dtype)

@@ -25,7 +25,7 @@ def _maxima(x: jax.Array, window: int) -> jax.Array:
     return nn.max_pool(x, window_shape=(window, window), strides=(window, window))
 
 
-def _forward(x, window):
+def _forward(x: jax.Array, window: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     best = _maxima(x, window)
     height, width = best.shape[1] * window, best.shape[2] * window
     # The first place in the window that holds the maximum, row-major.
@@ -38,7 +38,9 @@ def _forward(x, window):
     return best, (place, jnp.zeros((0, *x.shape[1:3]), x.dtype))
 
 
-def _backward(window, residuals, gradient):
+def _backward(
+    window: int, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array]:
     place, (_, height, width) = residuals[0], residuals[1].shape
     rows, columns = gradient.shape[1:3]
     # Rows and columns are repeated one by one rather than windows reshaped into an image: XLA would
@@ -46,7 +48,7 @@ def _backward(window, residuals, gradient):
     row, column = (np.arange(n * window) % window for n in (rows, columns))
     places = (row[:, None] * window + column)[..., None].astype(place.dtype)
 
-    def repeat(x):
+    def repeat(x: jax.Array) -> jax.Array:
         return jnp.repeat(jnp.repeat(x, window, axis=1), window, axis=2)
 
     spread = jnp.where(repeat(place) == places, repeat(gradient), 0)

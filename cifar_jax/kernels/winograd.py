@@ -11,6 +11,8 @@ The points are 0, +-3/4, +-3/2 and infinity. The usual 0, +-1, +-2 and infinity 
 coarsely, to 1e-5 of the largest output in float32, these to 2.5e-6.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,5 +147,5 @@ def _tiles(size: int) -> int:
     return -(-size // _TILE)
 
 
-def _output_size(size, padding: Padding) -> tuple[int, ...]:
+def _output_size(size: Sequence[int], padding: Padding) -> tuple[int, ...]:
     return tuple(n + sum(p) - _KERNEL + 1 for n, p in zip(size, padding, strict=True))

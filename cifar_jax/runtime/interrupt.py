@@ -2,6 +2,7 @@
 
 import os
 import signal
+import types
 
 from cifar_jax.runtime import distributed
 
@@ -38,7 +39,7 @@ class StopRequest:
         if self._several and distributed.stop_agreed(self._polls):
             self.requested = True
 
-    def _note(self, number, frame) -> None:
+    def _note(self, number: int, frame: types.FrameType | None) -> None:
         del number, frame
         self.__exit__()
         if self._several:

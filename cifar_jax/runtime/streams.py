@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from cifar_jax.errors import CUT_OFF
 from cifar_jax.terminal import say
@@ -25,7 +25,7 @@ class _Raw(io.FileIO):
     fault: OSError | None = None
     needed = False  # raise the fault at once
 
-    def write(self, data) -> int | None:
+    def write(self, data: Any) -> int | None:  # bytes-like; Python 3.12 has Buffer for it
         if self.fault is None:
             try:
                 return super().write(data)
