@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -14,7 +15,7 @@ from benchmarks import table
 from cifar_jax.errors import UserError
 from cifar_jax.report import page as report_page
 from cifar_jax.training import run as train
-from tools import published, results, run_tables
+from tools import picture, published, results, run_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -32,6 +33,37 @@ def test_the_pages_show_what_make_results_generates():
         assert update(text, ROOT / "results" / "benchmarks") == text, page
     reports = (ROOT / "results" / "README.md").read_text()
     assert results.classification_reports(ROOT / "results") == reports
+
+
+def test_the_picture_shows_the_evidence(tmp_path):
+    drawn = (ROOT / "docs/accuracy.svg").read_text()
+    assert picture.draw(ROOT / "results") == drawn
+    shown = re.findall(r">(\w+)  ([\d.]+) %<", drawn)
+    names = {path.parent.parent.name for path in ROOT.glob("results/*/seed-*/result.json")}
+    assert {name for name, _ in shown} == names and ("model3", "81.8") in shown
+    for name in ("final", "model1"):
+        shutil.copytree(ROOT / "results" / name, tmp_path / name)
+    edit(tmp_path / "final/seed-1/result.json", test_accuracy=0.90)
+    start = json.loads((tmp_path / "model1/seed-0/environment.json").read_text())
+    for run in tmp_path.glob("model1/seed-*"):  # no two CPU cores: it is not in the picture
+        edit(run / "environment.json", **{**start, "cpu_count": 8})
+    assert re.findall(r">(\w+)  ([\d.]+) %<", picture.draw(tmp_path)) == [("final", "88.4")]
+
+
+@pytest.mark.parametrize("color", [picture.TEXT, *picture.COLORS.values()])
+def test_the_picture_reads_well_on_light_and_dark_pages(color):
+    """WCAG's contrast ratio; it asks 3 of large text and of graphics."""
+
+    def luminance(color: str) -> float:
+        channels = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        red, green, blue = (
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for background in ("#ffffff", "#0d1117"):
+        low, high = sorted((luminance(color), luminance(background)))
+        assert (high + 0.05) / (low + 0.05) > 3.5
 
 
 def test_every_run_has_all_of_its_evidence():

@@ -1,4 +1,4 @@
-"""Makes the tables in README.md, docs/results.md and results/README.md: `make results`.
+"""Makes the picture and the tables of README, docs/results.md, results/README: `make results`.
 
 python -m tools.results [--add=WORKDIR]
 
@@ -16,7 +16,7 @@ from cifar_jax import terminal
 from cifar_jax.errors import BAD_INPUT, UserError
 from cifar_jax.report import reference
 from cifar_jax.terminal import printable, say
-from tools import published, run_tables
+from tools import picture, published, run_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -99,7 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.add:
             say(printable(published.add(options.add, results)))
-        texts = {"results/README.md": classification_reports(results)}
+        texts = {
+            "results/README.md": classification_reports(results),
+            "docs/accuracy.svg": picture.draw(results),
+        }
         for page in PAGES:
             texts[page] = updated((ROOT / page).read_text(), page, results)
     except UserError as error:
