@@ -1,4 +1,4 @@
-"""Exports: other programs get the checkpoint's logits of them, and a false one is never left."""
+"""Exports give other programs the checkpoint's logits; a wrong export is never left behind."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ def tiny():
 
 
 def cnn():
-    """Of enough channels for the form of the convolution that CPUs have for themselves."""
+    """A network with enough channels to use the CPU form of the convolution."""
     config = tiny()
     config.model.blocks = (
         base.conv_block(80, pool=4, batch_norm=True, dropout=0.1),
@@ -68,7 +68,7 @@ def needs(format: str) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> epath.Path:
-    """A short run, trained: its test accuracy means something."""
+    """A short run that has been trained, so that its test accuracy is meaningful."""
     directory = epath.Path(tmp_path_factory.mktemp("export")) / "run"
     config = tiny()
     config.data.standardize = True
@@ -78,19 +78,19 @@ def finished(tmp_path_factory) -> epath.Path:
 
 @pytest.fixture(scope="module", params=[cnn, speedrun, bfloat16])
 def workdir(request, tmp_path_factory) -> epath.Path:
-    """What a run leaves, but for the training: weights and running statistics are random."""
+    """A workdir as after a run, but with random weights and batch statistics."""
     config = request.param()
     exp = experiment.build(config)
     state = exp.initial_state()
     rng = np.random.default_rng(0)
 
-    def moved(leaf):
+    def perturbed(leaf):
         return leaf + abs(rng.normal(0, 0.1, leaf.shape)).astype(leaf.dtype)
 
     state = state.replace(
-        params=jax.tree.map(moved, state.params),
-        batch_stats=jax.tree.map(moved, state.batch_stats),
-        ema_params=None if state.ema_params is None else jax.tree.map(moved, state.ema_params),
+        params=jax.tree.map(perturbed, state.params),
+        batch_stats=jax.tree.map(perturbed, state.batch_stats),
+        ema_params=None if state.ema_params is None else jax.tree.map(perturbed, state.ema_params),
     )
     directory = epath.Path(tmp_path_factory.mktemp("networks"))
     files.write_json(directory / files.CONFIG, config_tree.plain(config))
@@ -112,7 +112,9 @@ def session_of(path: epath.Path):
     return onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
 
 
-def close(found: np.ndarray, network: trained.Trained, images: np.ndarray, relative: float) -> None:
+def assert_close(
+    found: np.ndarray, network: trained.Trained, images: np.ndarray, relative: float
+) -> None:
     wanted = network.logits(images)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, rtol=0, atol=relative * abs(wanted).max())
@@ -127,7 +129,7 @@ def test_stablehlo_of_every_network_takes_any_batch_on_every_platform(workdir):
     network = cifar_jax.load(str(workdir))
     images = some_images(5)
     relative = 1e-4 if network.config.dtype == "float32" else 0.05
-    close(np.asarray(exported.call(images)), network, images, relative)
+    assert_close(np.asarray(exported.call(images)), network, images, relative)
 
 
 def test_onnx_of_every_network_takes_any_batch(workdir):
@@ -139,15 +141,15 @@ def test_onnx_of_every_network_takes_any_batch(workdir):
     network = cifar_jax.load(str(workdir))
     images = some_images(5)
     relative = 1e-4 if network.config.dtype == "float32" else 0.05
-    close(session.run(["logits"], {"images": images})[0], network, images, relative)
+    assert_close(session.run(["logits"], {"images": images})[0], network, images, relative)
     notes = session.get_modelmeta().custom_metadata_map
     assert json.loads(notes["class_names"]) == list(network.class_names)
     mean = network.statistics[0]
     np.testing.assert_allclose(json.loads(notes["mean"]) or [], [] if mean is None else mean)
 
 
-def oldest_runtime(data: bytes) -> tuple[int, int]:
-    """Opset and IR version, by which a runtime says no to a file; and nothing of its own kinds."""
+def opset_and_ir_version(data: bytes) -> tuple[int, int]:
+    """The versions that decide which runtimes accept a file, which may use standard ops only."""
     import onnx
 
     model = onnx.load_model_from_string(data)
@@ -159,8 +161,8 @@ def oldest_runtime(data: bytes) -> tuple[int, int]:
     return opset, model.ir_version
 
 
-def test_onnx_asks_for_the_oldest_runtime_that_knows_its_operations(workdir):
-    """ONNX Runtime 1.17 knows opset 20 and IR version 9 (tried: docs/log.md); GELU is of 20."""
+def test_onnx_has_the_lowest_version_that_supports_its_operations(workdir):
+    """ONNX Runtime 1.17 runs opset 20 and IR version 9 (see docs/log.md); GELU needs opset 20."""
     needs("onnx-int8")
     from cifar_jax.export import onnx_format, onnx_int8_format
 
@@ -169,15 +171,15 @@ def test_onnx_asks_for_the_oldest_runtime_that_knows_its_operations(workdir):
     model = onnx_format.to_model(network)
     small = onnx_int8_format.quantize(model, some_images(64))
     for data in (model.SerializeToString(), small):
-        assert oldest_runtime(data) == ((20, 9) if gelu else (13, 7))
+        assert opset_and_ir_version(data) == ((20, 9) if gelu else (13, 7))
 
 
-# What docs/usage.md says that a StableHLO file needs: jax, flatbuffers, and what these need.
+# docs/usage.md says that a StableHLO file needs jax and flatbuffers; here with their dependencies.
 NEEDED = ("jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum", "flatbuffers")
 
 
-def test_stablehlo_needs_what_the_readme_says_and_no_more(finished, tmp_path):
-    """Called by a process that finds these packages alone; one of them is missed."""
+def test_stablehlo_needs_exactly_the_packages_that_the_docs_name(finished, tmp_path):
+    """The calling process can import only these packages, and fails without one of them."""
     export.run(finished, "stablehlo", str(tmp_path / "model.stablehlo"))
     images = some_images(3)
     np.savez(tmp_path / "images.npz", **{"3": images})
@@ -203,19 +205,19 @@ def test_stablehlo_needs_what_the_readme_says_and_no_more(finished, tmp_path):
     done = call()
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "logits.npz") as logits:
-        close(logits["3"], cifar_jax.load(str(finished)), images, 1e-4)
+        assert_close(logits["3"], cifar_jax.load(str(finished)), images, 1e-4)
     (tmp_path / "packages" / "flatbuffers").unlink()
     assert "Please install 'flatbuffers'" in call().stderr
 
 
 def test_safetensors_load_like_a_workdir(finished, tmp_path):
     published = epath.Path(tmp_path) / "published"
-    assert "bit by bit" in export.run(finished, "safetensors", str(published))
-    ours, theirs = cifar_jax.load(str(finished)), cifar_jax.load(str(published))
+    assert "bit for bit" in export.run(finished, "safetensors", str(published))
+    original, exported = cifar_jax.load(str(finished)), cifar_jax.load(str(published))
     images = some_images(3)
-    np.testing.assert_array_equal(theirs.logits(images), ours.logits(images))
-    assert (theirs.epoch, theirs.class_names) == (ours.epoch, ours.class_names)
-    # A published network is exported like any other, and may be replaced by a newer one.
+    np.testing.assert_array_equal(exported.logits(images), original.logits(images))
+    assert (exported.epoch, exported.class_names) == (original.epoch, original.class_names)
+    # An exported network can itself be exported, and be replaced by a newer export.
     export.run(published, "stablehlo", str(tmp_path / "model.stablehlo"))
     export.run(finished, "safetensors", str(published))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.stablehlo", "published"]
@@ -234,14 +236,14 @@ def test_safetensors_of_another_network_are_refused(finished, tmp_path):
         cifar_jax.load(str(tmp_path / "published"))
 
 
-def test_a_directory_of_other_files_is_left_alone(finished, tmp_path):
+def test_a_directory_with_other_files_is_left_alone(finished, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="holds other files: choose another --output"):
         export.run(finished, "safetensors", str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_int8_keeps_its_measured_accuracy_beside_it(finished, tmp_path):
+def test_int8_writes_its_measured_accuracy_beside_the_model(finished, tmp_path):
     needs("onnx-int8")
     line = export.run(finished, "onnx-int8", str(tmp_path / "small.onnx"))
     figures = json.loads((tmp_path / "small.json").read_text())
@@ -262,7 +264,7 @@ def _graph(path):
 
 
 def contents(directory) -> dict[str, bytes | str]:
-    """All files below with what they hold; of a link where it leads."""
+    """Path -> content of each file below `directory`; for a link, its target."""
     return {
         str(path.relative_to(directory)): os.readlink(path)
         if path.is_symlink()
@@ -273,8 +275,8 @@ def contents(directory) -> dict[str, bytes | str]:
 
 
 @pytest.mark.parametrize("format", export.FORMATS)
-def test_what_a_user_has_is_replaced_by_force_alone(finished, tmp_path, format):
-    """Whatever it is: a file, a link, one that leads nowhere, a directory, the figures."""
+def test_a_users_file_is_replaced_only_with_force(finished, tmp_path, format):
+    """Also if it is a link, a broken link or a directory."""
     needs(format)
     run = epath.Path(tmp_path / "run")
     shutil.copytree(finished, run, ignore=shutil.ignore_patterns("export"))
@@ -288,7 +290,9 @@ def test_what_a_user_has_is_replaced_by_force_alone(finished, tmp_path, format):
         else:
             path.write_text("years of work")
         before = contents(tmp_path)
-        with pytest.raises(UserError, match="is no directory|exists: choose another --output, or"):
+        with pytest.raises(
+            UserError, match="is not a directory|exists: choose another --output, or"
+        ):
             export.run(run, format, output)
         assert contents(tmp_path) == before
         if format != "safetensors" and path.name == "link":
@@ -303,20 +307,20 @@ def test_what_a_user_has_is_replaced_by_force_alone(finished, tmp_path, format):
     assert contents(tmp_path / "papers") == {"config.json": b"years of work"}
 
 
-def test_the_figures_of_int8_replace_no_file_of_the_user(finished, tmp_path):
+def test_the_int8_figures_never_replace_a_users_file(finished, tmp_path):
     needs("onnx-int8")
     (tmp_path / "small.json").write_text("years of work")
     with pytest.raises(
         UserError, match=r"small.json exists: choose another --output, or pass --fo"
     ):
         export.run(finished, "onnx-int8", str(tmp_path / "small.onnx"))
-    with pytest.raises(UserError, match=r"where the figures go: choose an --output that ends in"):
+    with pytest.raises(UserError, match=r"accuracy figures: choose an --output that ends in"):
         export.run(finished, "onnx-int8", str(tmp_path / "other.json"))
     assert contents(tmp_path) == {"small.json": b"years of work"}
 
 
 @pytest.mark.parametrize("format", export.FORMATS)
-def test_its_own_export_is_replaced_until_the_user_changes_it(finished, tmp_path, format):
+def test_an_earlier_export_is_replaced_unless_the_user_changed_it(finished, tmp_path, format):
     needs(format)
     run = epath.Path(tmp_path / "run")
     shutil.copytree(finished, run, ignore=shutil.ignore_patterns("export"))
@@ -335,34 +339,34 @@ def test_its_own_export_is_replaced_until_the_user_changes_it(finished, tmp_path
 
 
 @pytest.mark.parametrize("format", FILES)
-def test_an_export_of_other_logits_leaves_nothing(finished, tmp_path, format, monkeypatch):
+def test_an_export_with_wrong_logits_is_not_written(finished, tmp_path, format, monkeypatch):
     needs(format)
     apply = trained.Trained.apply
 
     def tampered(self, variables, images):
-        # Arrays on the host are those that are written into an export.
+        # Exports are written from host arrays.
         on_host = isinstance(jax.tree.leaves(variables)[0], np.ndarray)
         return apply(self, variables, images) * (-1 if on_host else 1)
 
     monkeypatch.setattr(trained.Trained, "apply", tampered)
-    with pytest.raises(UserError, match="nothing written"):
+    with pytest.raises(UserError, match="nothing was written"):
         export.run(finished, format, str(tmp_path / "model"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parameters_that_load_back_as_others_leave_nothing(finished, tmp_path, monkeypatch):
+def test_safetensors_that_load_back_differently_are_not_written(finished, tmp_path, monkeypatch):
     def tampered(variables):
         return to_bytes(jax.tree.map(lambda leaf: leaf + 1e-6, variables))
 
     to_bytes = weights.to_bytes
     monkeypatch.setattr(weights, "to_bytes", tampered)
-    with pytest.raises(UserError, match="nothing written"):
+    with pytest.raises(UserError, match="nothing was written"):
         export.run(finished, "safetensors", str(tmp_path / "published"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_written_or_is_missing_is_named(finished, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="--format=tflite is no format of an export: use stablehlo"):
+def test_unknown_formats_bad_paths_and_missing_packages_are_named(finished, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="--format=tflite is not an export format: use stablehlo"):
         export.run(finished, "tflite")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to .*choose another --output"):
@@ -373,7 +377,7 @@ def test_what_cannot_be_written_or_is_missing_is_named(finished, tmp_path, monke
         export.run(finished, "onnx")
 
 
-def test_the_command_line(finished):
+def test_the_command_line_exports(finished):
     status, output = run("--mode=export", f"--workdir={finished}", "--format=safetensors")
     path = finished / "export" / "safetensors"
     assert status == 0 and output.startswith(f"{path}: ")

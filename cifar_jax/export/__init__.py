@@ -1,7 +1,7 @@
-"""`--mode=export`: a trained network as a file that other programs run.
+"""`--mode=export`: writes a trained network to a file that other programs can run.
 
-A network comes with its preprocessing: uint8 images `[B, H, W, C]`, any B, to float32 logits
-`[B, K]`. A file is there only once it has been compared with the checkpoint.
+Preprocessing is part of the export: it maps uint8 images `[B, H, W, C]`, for any B, to float32
+logits `[B, K]`. An export is written only after its output matched that of the checkpoint.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from cifar_jax.runtime import settings
 from cifar_jax.runtime import workdir as files
 from cifar_jax.training import run_data
 
-# Format -> what it is called inside the workdir's export/.
+# Format -> its default file name in the workdir's export/.
 FORMATS = {
     "stablehlo": "model.stablehlo",
     "onnx": "model.onnx",
@@ -36,19 +36,19 @@ def run(
 
     Args:
       format: one of `FORMATS`.
-      output: the file, of "safetensors" the directory; None: as `FORMATS` says.
-      data_dir: where this machine has the data, by `run_data.place`; "": where the config says.
-      force: replace what is there, though no export of this run has left it so.
+      output: path of the file, or of the directory for "safetensors"; None: the default name.
+      data_dir: where this machine keeps the data, see `run_data.place`; "": where the config says.
+      force: replace an existing file even if no export of this run wrote it.
 
     Returns:
-      What was written, for a person.
+      A line that says what was written.
 
     Raises:
-      UserError: there is no such format or run, a package is missing, the export is not the network
-        of the checkpoint, it cannot be written, or something is there already.
+      UserError: there is no such format or run, a package is missing, the export's output differs
+        from the checkpoint's, it cannot be written, or the path is taken.
     """
     if format not in FORMATS:
-        raise UserError(f"--format={format} is no format of an export: use {', '.join(FORMATS)}")
+        raise UserError(f"--format={format} is not an export format: use {', '.join(FORMATS)}")
     module = f"{__name__}.{format.replace('-', '_')}_format"
     try:
         exporter = importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""ONNX through jax2onnx, in float32: ONNX Runtime has no convolution in bfloat16 on CPU."""
+"""Exports ONNX in float32 through jax2onnx (ONNX Runtime has no bfloat16 convolution on CPU)."""
 
 import contextlib
 import dataclasses
@@ -20,8 +20,8 @@ from cifar_jax.export.verification import Batches
 
 INPUT, OUTPUT = "images", "logits"
 
-# Of the first on, a squeeze takes its axes as jax2onnx writes them. GELU needs 20, the last that
-# ONNX Runtime 1.17 knows.
+# Opset 13 is the first in which Squeeze takes its axes the way jax2onnx writes them. GELU needs 20,
+# the last one that ONNX Runtime 1.17 supports.
 _OPSETS = range(13, 21)
 _RUNTIME = ">=1.17"
 
@@ -39,7 +39,7 @@ def write(network: Trained, path: epath.Path) -> str:
 
 
 def in_float32(network: Trained) -> Trained:
-    """The same network, computing in float32."""
+    """The same network with its computations in float32."""
     config = network.config.copy_and_resolve_references()
     config.dtype = "float32"
     model = models.build(config, network.image_shape, len(network.class_names))
@@ -47,17 +47,17 @@ def in_float32(network: Trained) -> Trained:
 
 
 def to_model(network: Trained) -> onnx.ModelProto:
-    """The network as a graph from `INPUT` to `OUTPUT`, any number of images.
+    """Converts the network to a graph from `INPUT` to `OUTPUT` for any number of images.
 
-    Its `metadata_props` are texts in JSON: `class_names`, and of the preprocessing, which is part
-    of the graph, `scale`, `mean` and `std` (null where images are not standardised); and
-    `onnxruntime`, the oldest that it was tried on.
+    The values of its `metadata_props` are JSON: `class_names`; `scale`, `mean` and `std` of the
+    preprocessing, which is part of the graph (null if images are not standardized); and
+    `onnxruntime`, the oldest version that it was tested on.
     """
     variables = jax.device_get(network.variables)
     images = jax.ShapeDtypeStruct(("batch", *network.image_shape), np.uint8)
-    for name in ("jax2onnx", "onnx_ir"):  # they warn of plugins that nothing here needs
+    for name in ("jax2onnx", "onnx_ir"):  # they warn about plugins that we do not need
         logging.getLogger(name).setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):  # where the converter prints what it looks at
+    with contextlib.redirect_stdout(io.StringIO()):  # the converter prints its progress there
         model = jax2onnx.to_onnx(
             lambda images: network.apply(variables, images),
             [images],
@@ -66,7 +66,7 @@ def to_model(network: Trained) -> onnx.ModelProto:
             input_names=[INPUT],
             output_names=[OUTPUT],
         )
-    # Shapes noted for arrays in between are of channels last where the graph has channels first.
+    # The recorded shapes of intermediate arrays are channels-last, but the graph is channels-first.
     del model.graph.value_info[:]
     _lower(model)
     model = onnx.shape_inference.infer_shapes(model)
@@ -81,7 +81,7 @@ def to_model(network: Trained) -> onnx.ModelProto:
 
 
 def _lower(model: onnx.ModelProto) -> None:
-    """Stamps `model` with the lowest opset, and IR version, that know all of its operations."""
+    """Sets the lowest opset and IR version that support all operations of `model`."""
     for opset in _OPSETS:
         model.opset_import[0].version = opset
         model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
@@ -90,6 +90,6 @@ def _lower(model: onnx.ModelProto) -> None:
 
 
 def call(data: bytes, images: Batches) -> Batches:
-    """The logits by ONNX Runtime on CPU."""
+    """The logits that ONNX Runtime computes on CPU; see `verification.verify`."""
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     return {name: session.run([OUTPUT], {INPUT: batch})[0] for name, batch in images.items()}

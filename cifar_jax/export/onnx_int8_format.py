@@ -1,7 +1,8 @@
-"""ONNX in int8, weights and activations, by ONNX Runtime's static quantisation.
+"""Exports ONNX with int8 weights and activations, by ONNX Runtime's static quantization.
 
-Static, as ONNX Runtime advises for convolutional networks. The ranges of the activations come of
-training images; what it costs is measured on the test set and kept beside.
+ONNX Runtime recommends static quantization for convolutional networks. The ranges of the
+activations come from training images. The accuracy is measured on the test set, and the figures are
+written to a .json file beside the model.
 """
 
 import json
@@ -23,12 +24,12 @@ from cifar_jax.training import experiment, run_data
 _CALIBRATION_IMAGES = 512
 _FIGURES = ".json"
 
-# Least fraction of the test images that get the class which the checkpoint gives them.
+# Smallest share of test images on which the export and the checkpoint must predict the same class.
 _AGREEMENT = 0.9
 
 
 class _Calibration(quantization.CalibrationDataReader):
-    """Feeds images to the quantiser, a batch at a time."""
+    """Feeds images to the quantizer in batches of at most 64."""
 
     def __init__(self, images: np.ndarray):
         self._batches = iter(np.array_split(images, -(-len(images) // 64)))
@@ -41,13 +42,15 @@ class _Calibration(quantization.CalibrationDataReader):
 def check(path: epath.Path, workdir: epath.Path, force: bool) -> None:
     """See `target.check`."""
     if path.suffix == _FIGURES:
-        raise UserError(f"{path} is where the figures go: choose an --output that ends in .onnx")
+        raise UserError(
+            f"{path} is reserved for the accuracy figures: choose an --output that ends in .onnx"
+        )
     target.check(path, workdir, force)
     target.check(path.with_suffix(_FIGURES), workdir, force)
 
 
 def write(network: Trained, path: epath.Path) -> str:
-    """See `cifar_jax.export.run`; writes the figures beside the file, as .json."""
+    """See `cifar_jax.export.run`; also writes the accuracy figures, as .json beside the file."""
     data_set = experiment.build(network.config, run_data.load(network.config, network.workdir))
     images, labels = data_set.test
     network = onnx_format.in_float32(network)
@@ -63,8 +66,8 @@ def write(network: Trained, path: epath.Path) -> str:
     }
     if not figures["agreement"] >= _AGREEMENT:
         raise UserError(
-            f"nothing written: in int8 only {figures['agreement']:.1%} of the test images get the "
-            f"class that the network of {network.workdir} gives them; use --format=onnx"
+            f"nothing was written: in int8 only {figures['agreement']:.1%} of the test images get "
+            f"the same class as from the network of {network.workdir}; use --format=onnx"
         )
     target.write(
         network, path.with_suffix(_FIGURES), (json.dumps(figures, indent=2) + "\n").encode()
@@ -72,27 +75,28 @@ def write(network: Trained, path: epath.Path) -> str:
     target.write(network, path, data)
     return (
         f"{path}: {len(data) / 1e6:.1f} MB, epoch {network.epoch}; test accuracy "
-        f"{figures['test_accuracy']:.4f} on {len(labels):,} images, the checkpoint's "
-        f"{figures['checkpoint_test_accuracy']:.4f}; {figures['agreement']:.2%} get the same class"
+        f"{figures['test_accuracy']:.4f} on {len(labels):,} images, "
+        f"{figures['checkpoint_test_accuracy']:.4f} for the checkpoint; the same class for "
+        f"{figures['agreement']:.2%}"
     )
 
 
 def _batches(images: np.ndarray) -> dict[str, np.ndarray]:
-    """The images in batches of one, of 64, 64, ... and of what is left."""
+    """Splits the images into batches of 1, 64, 64, ... and the remainder."""
     single, many = verification.BATCH_SIZES
     parts = np.split(images, range(single, len(images), many))
     return {str(i): part for i, part in enumerate(parts)}
 
 
 def quantize(model: onnx.ModelProto, images: np.ndarray) -> bytes:
-    """`model` in int8.
+    """Returns `model` quantized to int8, as the content of an ONNX file.
 
     Args:
-      images: uint8 `[N, H, W, C]` that the ranges of the activations are taken from.
+      images: `[N, H, W, C]` uint8, from which the ranges of the activations are taken.
     """
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # the quantiser's advice comes by the root, which is not ours
+    root.setLevel(logging.ERROR)  # the quantizer logs its advice on the root logger
     try:
         with tempfile.TemporaryDirectory() as home:
             path = pathlib.Path(home, "model.onnx")
@@ -104,7 +108,7 @@ def quantize(model: onnx.ModelProto, images: np.ndarray) -> bytes:
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 per_channel=True,
-                reduce_range=True,  # sums of products saturate on CPUs without VNNI otherwise
+                reduce_range=True,  # without it, sums of products saturate on CPUs that lack VNNI
             )
             return path.read_bytes()
     finally:

@@ -1,6 +1,7 @@
-"""The parameters as safetensors, in a directory that `cifar_jax.load` takes like a workdir.
+"""Exports the parameters as safetensors, in a directory that `cifar_jax.load` reads like a workdir.
 
-Beside them lie the workdir's config, what is known of its data, and the row of its epoch.
+The directory also holds the run's config, the description of its data, and the metrics of the
+exported epoch.
 """
 
 import json
@@ -38,23 +39,26 @@ def write(network: Trained, path: epath.Path) -> str:
         for name, data in contents.items():
             files.write_bytes(temporary / name, data, "--output")
         _verify(network, trained.load(temporary))
-        former = files.beside(path)
+        previous = files.beside(path)
         if path.exists():
-            path.rename(former)  # a kill from here on leaves both, each whole
+            path.rename(previous)  # a kill from here on leaves both directories complete
         temporary.rename(path)
         files.sync(path.parent)
-        if former.exists():
-            former.rmtree()
+        if previous.exists():
+            previous.rmtree()
     finally:
         if temporary.exists():
             temporary.rmtree()
     size = len(contents[files.WEIGHTS]) / 1e6
-    return f"{path}: {size:.1f} MB, epoch {network.epoch}; loads back bit by bit: cifar_jax.load"
+    return (
+        f"{path}: {size:.1f} MB, epoch {network.epoch}, bit for bit the checkpoint; read it with "
+        "cifar_jax.load"
+    )
 
 
 def _verify(network: Trained, loaded: Trained) -> None:
-    """Raises UserError where the parameters are not the same to the bit."""
+    """Raises UserError unless the parameters are equal bit for bit."""
     saved, found = (jax.device_get(each.variables) for each in (network, loaded))
     same = jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), saved, found)
     if not all(jax.tree.leaves(same)):
-        raise UserError("nothing written: the exported parameters load back as others; report it")
+        raise UserError("nothing was written: the parameters changed on export; please report it")

@@ -1,7 +1,7 @@
-"""StableHLO through `jax.export`: one file for CPU, NVIDIA GPU and TPU, and any batch size.
+"""Exports StableHLO through `jax.export`: one file for CPU, NVIDIA GPU and TPU, any batch size.
 
-It holds each platform's own convolutions, weights as constants. JAX reads it for at least six
-months after the version that wrote it (docs.jax.dev, "Exporting and serialization").
+The file holds separate convolutions for each platform, and the weights as constants. JAX can read
+it for at least six months after its own release date (docs.jax.dev, "Exporting and serialization").
 """
 
 import os
@@ -21,7 +21,7 @@ from cifar_jax.export.verification import Batches
 
 _PLATFORMS = ("cpu", "cuda", "tpu")
 
-# All that another program needs.
+# The complete program that calls an export.
 _CALLER = """
 import jax.export
 import numpy as np
@@ -45,8 +45,8 @@ def write(network: Trained, path: epath.Path) -> str:
 
 
 def to_bytes(network: Trained) -> bytes:
-    """The network as a serialised `jax.export.Exported`."""
-    # On the host: arrays on devices would tie the export to as many devices.
+    """The network as a serialized `jax.export.Exported`."""
+    # Host arrays: arrays on devices would tie the export to the same number of devices.
     variables = jax.device_get(network.variables)
 
     @jax.jit
@@ -59,10 +59,10 @@ def to_bytes(network: Trained) -> bytes:
 
 
 def call_elsewhere(data: bytes, images: Batches) -> Batches:
-    """The logits of the export in a process that knows JAX only, on its CPU.
+    """The export's logits, computed on CPU in a new process that has only JAX.
 
     Raises:
-      UserError: it cannot be called there.
+      UserError: the export cannot be called there.
     """
     with tempfile.TemporaryDirectory() as home:
         directory = pathlib.Path(home)
@@ -70,13 +70,13 @@ def call_elsewhere(data: bytes, images: Batches) -> Batches:
         np.savez(directory / "images.npz", allow_pickle=False, **images)
         done = subprocess.run(
             [sys.executable, "-c", _CALLER],
-            cwd=home,  # from where this package is not found
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},  # an accelerator may belong to this process
+            cwd=home,  # so that this package cannot be imported
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},  # this process may hold the accelerator
             capture_output=True,
             text=True,
         )
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise UserError(f"nothing written: JAX cannot call the export ({reason})")
+            raise UserError(f"nothing was written: JAX cannot call the export ({reason})")
         with np.load(directory / "logits.npz") as logits:
             return dict(logits)

@@ -1,6 +1,7 @@
-"""Where an export goes: a file of the user's is replaced only where --force says so.
+"""Decides whether an export may write to a path: never over a user's file without --force.
 
-What exports left in their workdir, and nobody has changed, they replace: SHA256SUMS there knows.
+An export may replace an earlier export in the workdir that nobody has changed since, according to
+SHA256SUMS there.
 """
 
 import hashlib
@@ -12,33 +13,34 @@ from cifar_jax.errors import UserError
 from cifar_jax.evaluation.trained import Trained
 from cifar_jax.runtime import workdir as files
 
-_SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
+_SUMS = "SHA256SUMS"  # in the format of `sha256sum --check`
 
 
 def check(path: epath.Path, workdir: epath.Path, force: bool) -> None:
-    """Looks whether a file may be written, before the work is done.
+    """Checks, before the work is done, that the file `path` may be written.
 
     Args:
-      workdir: of the run that is exported.
+      workdir: the workdir of the exported run.
 
     Raises:
-      UserError: it is a directory, or it is there already, not ours, and not to be replaced.
+      UserError: `path` is a directory, or a file that may be replaced only with `force`.
     """
     if path.is_dir():
-        raise UserError(f"{path} is a directory: name a file in it")
+        raise UserError(f"{path} is a directory: choose a file in it")
     if not (path.exists() or os.path.islink(path)) or force or _is_ours(path, workdir):
         return
     raise UserError(f"{path} exists: choose another --output, or pass --force to replace it")
 
 
 def check_directory(path: epath.Path, names: set[str], force: bool) -> None:
-    """The same of a directory that will hold files of these names, and no others.
+    """Checks that the directory `path` may be written; it will hold exactly the files `names`.
 
     Raises:
-      UserError: it is a file or a link, holds others, or not these and is not to be replaced.
+      UserError: `path` is a file or a link, holds other files, or holds only some of `names` and
+        `force` is not set.
     """
     if os.path.islink(path) or (path.exists() and not path.is_dir()):
-        raise UserError(f"{path} is no directory: choose another --output")
+        raise UserError(f"{path} is not a directory: choose another --output")
     held = {file.name for file in path.iterdir()} if path.exists() else set()
     if held - names:
         raise UserError(f"{path} holds other files: choose another --output")
@@ -47,7 +49,7 @@ def check_directory(path: epath.Path, names: set[str], force: bool) -> None:
 
 
 def write(network: Trained, path: epath.Path, data: bytes) -> None:
-    """Writes a file that `check` has let pass, whole or not at all."""
+    """Writes a file that `check` has accepted, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes(path, data, "--output")
     sums = network.workdir / files.EXPORT / _SUMS

@@ -1,4 +1,4 @@
-"""An export beside the checkpoint it was made of."""
+"""Compares an export with the checkpoint it was made from."""
 
 from collections.abc import Callable
 
@@ -11,28 +11,32 @@ from cifar_jax.evaluation.trained import Trained
 
 BATCH_SIZES = (1, 64)
 
-# Largest difference of a logit, relative to the largest logit. In bfloat16, whose steps are 2^-8,
-# values are rounded where a compiler happens not to fuse.
+# Largest accepted difference of a logit, relative to the largest logit. With bfloat16 (steps of
+# 2^-8), results depend on where the compiler fuses operations and so skips rounding.
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
 
 Batches = dict[str, np.ndarray]
 
 
 def verify(network: Trained, exported: Callable[[Batches], Batches]) -> float:
-    """The largest difference of the logits on noise, relative to the largest logit.
+    """Compares the export with `network` on images of noise.
 
     Args:
-      exported: uint8 images `[B, H, W, C]` to logits `[B, K]`, of several batches by name.
+      exported: takes named batches of images `[B, H, W, C]` uint8, returns the logits `[B, K]`
+        float32 of each under the same name.
+
+    Returns:
+      The largest difference of a logit, relative to the largest logit.
 
     Raises:
-      UserError: the logits are others than those of `network`.
+      UserError: the logits differ by more than rounding explains.
     """
     rng = np.random.default_rng(0)
     images = {
         str(size): rng.integers(0, 256, (size, *network.image_shape), np.uint8)
         for size in BATCH_SIZES
     }
-    # An accelerator would round factors to fewer bits than the export is compared by.
+    # By default an accelerator multiplies at a lower precision than the tolerance.
     with jax.default_matmul_precision("highest"):
         wanted = {name: network.logits(batch) for name, batch in images.items()}
     found = exported(images)
@@ -44,17 +48,17 @@ def verify(network: Trained, exported: Callable[[Batches], Batches]) -> float:
     largest = float(max(differences))
     if not largest <= _TOLERANCE[network.config.dtype]:
         raise UserError(
-            f"nothing written: the export's logits differ from those of {network.workdir} by "
-            f"{largest:.1g} of the largest; try another --format, and report it"
+            f"nothing was written: the export's logits differ from those of {network.workdir} by "
+            f"{largest:.1g} of the largest; try another --format, and please report it"
         )
     return largest
 
 
 def describe(network: Trained, path: epath.Path, size: int, difference: float) -> str:
-    """The file that was written, in a line for a person."""
+    """A line that says what was written: path, size in bytes, shapes and the largest difference."""
     shape = ", ".join(map(str, network.image_shape))
     return (
         f"{path}: {size / 1e6:.1f} MB, epoch {network.epoch}; uint8 images [batch, {shape}] -> "
-        f"float32 logits [batch, {len(network.class_names)}], the checkpoint's to "
-        f"{difference:.1g} of the largest"
+        f"float32 logits [batch, {len(network.class_names)}], within {difference:.1g} of the "
+        "checkpoint's, relative to the largest"
     )
