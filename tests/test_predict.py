@@ -223,7 +223,7 @@ def test_a_network_that_gives_no_numbers_is_refused(workdir, photos, monkeypatch
 
     monkeypatch.setattr(trained, "load", broken)
     for output_format in predict.FORMATS:
-        with pytest.raises(UserError, match="gives NaN or infinity"):
+        with pytest.raises(UserError, match="outputs NaN or infinity"):
             predict.run(workdir, [str(photos[0])], output_format)
     assert "NaN" not in capsys.readouterr().out
 

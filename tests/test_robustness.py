@@ -1,4 +1,4 @@
-"""The suites: attacks that stay in bounds and get stronger, and what they leave in the workdir."""
+"""The suites: attacks stay in bounds and get stronger with eps; results land in the workdir."""
 
 import dataclasses
 import functools
@@ -18,15 +18,14 @@ from test_report import read
 from cifar_jax import options
 from cifar_jax.data import corruptions, sources, tfds_prepare, tfds_source
 from cifar_jax.errors import UserError
-from cifar_jax.evaluation import adversarial, trained
-from cifar_jax.evaluation import suites as robustness
+from cifar_jax.evaluation import adversarial, suites, trained
 from cifar_jax.report import page
 from cifar_jax.training import run as train
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> epath.Path:
-    """The workdir of a short run on the bundled digits, standardised."""
+    """The workdir of a short run on the bundled digits, standardized."""
     config = command_line.tiny_config()
     config.data.standardize = True
     workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
@@ -36,18 +35,18 @@ def finished(tmp_path_factory) -> epath.Path:
 
 @pytest.fixture
 def workdir(finished, tmp_path) -> epath.Path:
-    """A copy of it to write into."""
+    """A copy of `finished` that a test may write to."""
     return epath.Path(shutil.copytree(finished, tmp_path / "digits"))
 
 
-def test_the_command_line_knows_every_suite():
-    assert list(robustness.SUITES) == options.SUITES
+def test_the_command_line_offers_every_suite():
+    assert list(suites.SUITES) == options.SUITES
 
 
 # ---------------------------------------------------------------------------- attacks
 @pytest.fixture(scope="module")
 def attacked(finished):
-    """`attack(name, eps)`: pixels, adversarial pixels and whether each is still known."""
+    """`attack(name, eps)` -> pixels, adversarial pixels, whether each is still classified right."""
     network = trained.load(finished)
     data = sources.load(network.config.data)
     pixels = jnp.asarray(data.test_images[:64].astype(np.float32) / 255)
@@ -79,20 +78,20 @@ def test_eps_0_changes_nothing(attacked, name):
     np.testing.assert_array_equal(found, pixels)
 
 
-def test_a_stronger_attack_is_not_weaker(attacked):
-    right = {
+def test_accuracy_falls_with_eps_and_pgd_beats_fgsm(attacked):
+    accuracy = {
         (name, eps): attacked(name, eps / 255)[2].mean()
         for name in ("fgsm", "pgd")
         for eps in (0, 2, 32)
     }
     for name in ("fgsm", "pgd"):
-        assert right[name, 0] >= right[name, 2] > right[name, 32]
+        assert accuracy[name, 0] >= accuracy[name, 2] > accuracy[name, 32]
     for eps in (0, 2, 32):
-        assert right["pgd", eps] <= right["fgsm", eps]
+        assert accuracy["pgd", eps] <= accuracy["fgsm", eps]
 
 
-def test_a_step_goes_up_the_loss(attacked, finished):
-    """The gradient through preprocessing and network is that of the loss of each image."""
+def test_a_step_increases_the_loss(attacked, finished):
+    """So the gradient runs through preprocessing and network, separately for each image."""
     pixels, found, _ = attacked("fgsm", 2 / 255)
     network = trained.load(finished)
     labels = sources.load(network.config.data).test_labels[:64]
@@ -105,12 +104,12 @@ def test_a_step_goes_up_the_loss(attacked, finished):
 
 
 # ---------------------------------------------------------------------------- suites
-def test_suites_are_merged_into_one_file_and_shown_on_the_page(workdir):
+def test_suites_share_one_file_and_appear_on_the_report_page(workdir):
     for suite, arguments in (("corruptions", ["--suite_images=16"]), ("adversarial", [])):
         status, output = command_line.run(
             "--mode=evaluate", f"--workdir={workdir}", f"--suite={suite}", *arguments
         )
-        assert status == 0 and robustness.SUITES[suite].title in output, output
+        assert status == 0 and suites.SUITES[suite].title in output, output
     harder = json.loads((workdir / "robustness.json").read_text())
     assert list(harder) == ["corruptions", "adversarial"]
     result = json.loads((workdir / "result.json").read_text())
@@ -123,7 +122,7 @@ def test_suites_are_merged_into_one_file_and_shown_on_the_page(workdir):
     assert entry["epoch"] == result["best_epoch"] and entry["clean_images"] == 16
 
     entry = harder["adversarial"]
-    assert entry["images"] == {"FGSM": 360, "PGD": 360}  # all there are, which is below 1,000
+    assert entry["images"] == {"FGSM": 360, "PGD": 360}  # the whole test set, which is below 1,000
     assert entry["clean_accuracy"] == pytest.approx(result["test_accuracy"])
     assert entry["accuracy"]["PGD"]["8/255"] <= entry["accuracy"]["FGSM"]["2/255"]
     assert entry["accuracy"]["FGSM"]["2/255"] <= entry["clean_accuracy"]
@@ -135,8 +134,8 @@ def test_suites_are_merged_into_one_file_and_shown_on_the_page(workdir):
     assert sum(title.startswith(("CIFAR-10-C style", "Adversarial")) for title in titles) == 2
 
 
-def test_published_sets_are_read_from_tfds(workdir, tmp_path, monkeypatch):
-    """On CIFAR-10.1, prepared from random images: a network of ten classes by their names."""
+def test_published_data_sets_are_read_from_tfds(workdir, tmp_path, monkeypatch):
+    """CIFAR-10.1, prepared from random images; a network must have the same class names."""
     images, labels = random_splits()["test"]
     for name, array in (("images", images), ("labels", labels)):
         np.save(tmp_path / f"{name}.npy", array)
@@ -152,8 +151,8 @@ def test_published_sets_are_read_from_tfds(workdir, tmp_path, monkeypatch):
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(root))
     with pytest.raises(UserError, match="classes of CIFAR-10.*--suite=corruptions"):
-        robustness.run(workdir, "cifar10_1")
-    # The digits under the names of those classes.
+        suites.run(workdir, "cifar10_1")
+    # Digits, but with the class names of CIFAR-10.
     data = json.loads((workdir / "data.json").read_text())
     data["class_names"] = list(sources.archive.CLASS_NAMES)
     (workdir / "data.json").write_text(json.dumps(data))
@@ -161,16 +160,16 @@ def test_published_sets_are_read_from_tfds(workdir, tmp_path, monkeypatch):
         sources.load(command_line.tiny_config().data), class_names=sources.archive.CLASS_NAMES
     )
     monkeypatch.setattr(sources, "load", lambda _: named)
-    entry = robustness.run(workdir, "cifar10_1", 3)
+    entry = suites.run(workdir, "cifar10_1", 3)
     assert entry["images"] == {"v4": 3, "v6": 3} and "mean_accuracy" not in entry
-    right = trained.load(workdir).logits(found[0][:3]).argmax(1) == found[1][:3]
-    assert entry["accuracy"]["v6"] == {"CIFAR-10.1": pytest.approx(right.mean())}
+    correct = trained.load(workdir).logits(found[0][:3]).argmax(1) == found[1][:3]
+    assert entry["accuracy"]["v6"] == {"CIFAR-10.1": pytest.approx(correct.mean())}
     with pytest.raises(UserError, match="cifar10_corrupted/gaussian_noise_1.*tfds build") as error:
-        robustness.run(workdir, "cifar10_corrupted")
+        suites.run(workdir, "cifar10_corrupted")
     assert "\n" not in str(error.value)
 
 
-def test_a_run_that_has_not_finished_is_not_tested(workdir):
+def test_an_unfinished_run_is_refused(workdir):
     (workdir / "result.json").unlink()
     with pytest.raises(UserError, match="has not finished"):
-        robustness.run(workdir, "adversarial")
+        suites.run(workdir, "adversarial")

@@ -1,4 +1,4 @@
-"""Saliency: the gradient where it is known, and a map for every network of the package."""
+"""Saliency: correct where the gradient is known, and available for every network."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ CONVOLUTIONAL = {"model.blocks": (base.conv_block(4, batch_norm=True, pool=2),)}
 
 
 def network(overrides=None) -> Trained:
-    """A network as it is before training."""
+    """A network before training."""
     experiment = tiny.build(tiny.config(overrides))
     return Trained(
         workdir=epath.Path("nowhere"),
@@ -36,8 +36,8 @@ def image():
     return tiny.images_and_labels(1)[0][0]
 
 
-def test_of_a_linear_network_it_is_the_weights(image):
-    """Whatever the noise: the gradient is the same everywhere."""
+def test_the_map_of_a_linear_network_is_its_weights(image):
+    """The gradient is the same everywhere, so the noise makes no difference."""
     linear = network({"model.dense": (), "data.standardize": True})
     mean, std = linear.statistics
     linear = dataclasses.replace(linear, statistics=(mean, std * np.float32([1, 2, 4])))
@@ -57,11 +57,11 @@ def test_every_network_has_a_map(image, overrides):
     mask = explain(image, 2)
     assert mask.shape == (8, 8) and mask.dtype == np.float32
     assert mask.min() >= 0 and mask.max() == 1 and mask.std() > 0
-    np.testing.assert_array_equal(explain(image, 2), mask)  # the same noise each time
+    np.testing.assert_array_equal(explain(image, 2), mask)  # the noise is fixed
     assert not np.array_equal(explain(image, 3), mask)
 
 
-def test_an_answer_that_hangs_on_nothing_has_an_empty_map(image):
+def test_a_constant_network_has_an_empty_map(image):
     constant = network()
     constant = dataclasses.replace(
         constant, variables=jax.tree.map(np.zeros_like, constant.variables)

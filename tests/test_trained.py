@@ -1,4 +1,4 @@
-"""A run's network, loaded from its workdir alone, is the one that was trained."""
+"""A network loaded from a workdir is the network that was trained."""
 
 import json
 
@@ -22,12 +22,12 @@ def workdir(tmp_path_factory):
     return directory
 
 
-def test_predictions_are_those_of_the_test(workdir, monkeypatch):
+def test_a_loaded_network_predicts_what_the_test_predicted(workdir, monkeypatch):
     result = json.loads((workdir / "result.json").read_text())
     saved = np.load(workdir / "predictions.npz")
     config = command_line.tiny_config()
     images = sources.load(config.data).test_images
-    monkeypatch.setattr(sources, "load", None)  # no data set is asked for
+    monkeypatch.setattr(sources, "load", None)  # loading needs no data set
     before = sorted(path.name for path in workdir.rglob("*"))
     model = cifar_jax.load(str(workdir))
     assert model.epoch == result["best_epoch"]
@@ -54,7 +54,7 @@ def test_floats_are_refused(workdir):
         cifar_jax.load(str(workdir)).predict(np.zeros((1, 32, 32, 3), np.float32))
 
 
-def test_what_is_missing_is_named(workdir, tmp_path):
+def test_missing_parts_of_a_workdir_are_named(workdir, tmp_path):
     with pytest.raises(UserError, match="no run in"):
         cifar_jax.load(str(tmp_path))
     data = (workdir / "data.json").read_text()
@@ -64,7 +64,7 @@ def test_what_is_missing_is_named(workdir, tmp_path):
     (workdir / "data.json").write_text(data)
     metrics = (workdir / "metrics.jsonl").read_text()
     (workdir / "metrics.jsonl").write_text("")
-    with pytest.raises(UserError, match="no whole epoch yet"):
+    with pytest.raises(UserError, match="not finished an epoch yet"):
         cifar_jax.load(str(workdir))
     (workdir / "metrics.jsonl").write_text(metrics)
     (workdir / "checkpoints").rename(workdir / "elsewhere")

@@ -1,1 +1,1 @@
-"""A trained network: loaded from its workdir, tested on harder images, explained."""
+"""Loads a trained network from its workdir, tests it on harder images, explains its predictions."""

@@ -1,9 +1,9 @@
-"""Adversarial images: no pixel further than eps from the given image's, yet another answer.
+"""Adversarial images: no pixel changes by more than eps, but the prediction does.
 
 FGSM: Goodfellow et al. 2015, "Explaining and Harnessing Adversarial Examples". PGD: Madry et al.
-2018, "Towards Deep Learning Models Resistant to Adversarial Attacks". Both know the network and
-climb its cross-entropy by the sign of the gradient. Pixels are in [0, 1] and stay there; the
-adversarial ones are not rounded to 8 bits.
+2018, "Towards Deep Learning Models Resistant to Adversarial Attacks". Both are white-box
+attacks that increase the cross-entropy along the sign of its gradient. Pixels are float32 in [0, 1]
+and stay there; they are not rounded to 8 bits. eps has the same unit.
 """
 
 from collections.abc import Callable
@@ -25,13 +25,13 @@ Step = Callable[..., Pixels]
 
 
 def make_step(logits: Callable[[Any, Pixels], Array], variables: Any) -> Step:
-    """Returns `step(attacked, pixels, labels, eps, size) -> attacked`, compiled.
+    """Returns a compiled `step(attacked, pixels, labels, eps, size) -> attacked`.
 
-    One step of `size` up the cross-entropy, then back into the eps ball around `pixels` and into
-    [0, 1].
+    It moves each pixel by `size` in the direction that increases the cross-entropy, then clips to
+    the eps ball around `pixels` and to [0, 1].
 
     Args:
-      logits: `logits(variables, pixels)` in evaluation mode, a pure function.
+      logits: pure function `logits(variables, pixels) -> [B, K]` in evaluation mode.
     """
 
     def step(
@@ -57,15 +57,15 @@ def _project(attacked: Pixels, pixels: Pixels, eps: ArrayLike) -> Pixels:
 
 
 def fgsm(step: Step, pixels: Pixels, labels: Labels, eps: float) -> Pixels:
-    """The fast gradient sign method: one step of size `eps`."""
+    """Fast gradient sign method: one step of size `eps`."""
     return step(pixels, pixels, labels, eps, eps)
 
 
 def pgd(step: Step, pixels: Pixels, labels: Labels, eps: float, key: PRNGKeyArray) -> Pixels:
-    """Projected gradient descent: `PGD_STEPS` of `eps` / 4 from a random place in the ball."""
+    """Projected gradient descent: `PGD_STEPS` steps of `eps` / 4 from a random start."""
     noise = jax.random.uniform(key, pixels.shape, minval=-eps, maxval=eps)
     attacked = _project(pixels + noise, pixels, eps)
-    # Not one compiled loop: on CPU, XLA's convolutions are very slow inside one.
+    # Not a compiled loop, because XLA's convolutions are very slow inside one on CPU.
     for _ in range(PGD_STEPS):
         attacked = step(attacked, pixels, labels, eps, eps / 4)
     return attacked

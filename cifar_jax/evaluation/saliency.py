@@ -1,13 +1,13 @@
-"""Which pixels an answer hangs on: SmoothGrad.
+"""Shows which pixels a prediction depends on, by SmoothGrad.
 
 Smilkov et al. 2017, "SmoothGrad: removing noise by adding noise". With M(x) the gradient of a
-class' score by the pixels x, a map is the mean over n noisy copies of the image,
+class score with respect to the pixels x, the map is the mean over n noisy copies of the image,
 
     1/n sum_i M(x + N(0, sigma^2)),  n = 50,  sigma = 0.15 (max x - min x),
 
-and as there shown by its absolute values, cut at their 99th percentile. The score is the logit, and
-a pixel counts by the largest of its channels (Simonyan et al. 2014, "Deep Inside Convolutional
-Networks"). The noise is always the same, so that an image has one map.
+of which, as in the paper, absolute values are shown, clipped at their 99th percentile. The score is
+the logit, and each pixel takes the largest of its channels (Simonyan et al. 2014, "Deep Inside
+Convolutional Networks"). The noise is fixed, so an image always gets the same map.
 """
 
 from collections.abc import Callable
@@ -24,18 +24,18 @@ from cifar_jax.evaluation.trained import Trained
 from cifar_jax.runtime import compilation, settings
 
 SAMPLES = 50
-NOISE = 0.15  # as a share of the image's range
+NOISE = 0.15  # standard deviation, as a share of the range of the image
 _PERCENTILE = 99
 
 Map = Float32[np.ndarray, "h w"]
 
 
 def make(network: Trained) -> Callable[[np.ndarray, int], Map]:
-    """Returns `saliency(image, label) -> map`, compiled at its first call.
+    """Returns `saliency(image, label) -> map`, which is compiled at its first call.
 
-    It takes an image uint8 `[H, W, C]` of `network.image_shape` and the index of a class in
-    `network.class_names`, and gives float32 `[H, W]` in [0, 1]: 1 where the class hangs most on the
-    pixel, all 0 where it hangs on none.
+    `image` is `[H, W, C]` uint8 of `network.image_shape`, `label` an index into
+    `network.class_names`. The map is `[H, W]` float32 in [0, 1], 1 where the class score depends
+    most on the pixel; it is 0 everywhere if the score does not depend on the image.
     """
 
     def smooth_grad(
@@ -49,8 +49,8 @@ def make(network: Trained) -> Callable[[np.ndarray, int], Map]:
             return network.apply_pixels(variables, pixels)[:, label].sum()
 
         size = jnp.abs(jax.grad(score)(noisy).mean(axis=0)).max(axis=-1)
-        most = jnp.percentile(size, _PERCENTILE)
-        return jnp.clip(size / jnp.maximum(most, jnp.finfo(size.dtype).tiny), 0, 1)
+        highest = jnp.percentile(size, _PERCENTILE)
+        return jnp.clip(size / jnp.maximum(highest, jnp.finfo(size.dtype).tiny), 0, 1)
 
     compiled = compilation.jit(smooth_grad)
 

@@ -1,26 +1,26 @@
-"""`--mode=evaluate --suite=SUITE`: how a finished run does on images that are not as trained on.
+"""`--mode=evaluate --suite=SUITE`: tests a finished run on images unlike those of its training.
 
-Every suite gets its place in the workdir's `robustness.json`, beside those that were there:
+Each suite writes its own entry into the workdir's `robustness.json` and keeps the others:
 
     {suite: {
-        "title": what it is, "description": how it was made, both for a person,
-        "epoch": whose parameters were tested,
+        "title": name of the suite, "description": how its images were made, both for display,
+        "epoch": the epoch whose parameters were tested,
         "images": {row: number of images tested},
-        "clean_accuracy": on as many of the data set's own test images,
+        "clean_accuracy": accuracy in [0, 1] on the same number of the data set's own test images,
         "clean_images": their number,
-        "columns": what they are,
+        "columns": what the columns stand for,
         "accuracy": {row: {column: accuracy in [0, 1]}},
-        "mean_accuracy": {column: mean over the rows}, of the suites of corruptions only,
+        "mean_accuracy": {column: mean over the rows}, for the corruption suites only,
     }}
 
 | suite | rows | columns |
 |---|---|---|
-| corruptions, cifar10_corrupted | the corruption | severity, "1" to "5" |
-| cifar10_1 | the version, "v4" and "v6" | data set, "CIFAR-10.1" |
-| adversarial | the attack | eps, the largest change of a pixel: "2/255" and "8/255" |
+| corruptions, cifar10_corrupted | corruption | severity, "1" to "5" |
+| cifar10_1 | version, "v4" and "v6" | data set, "CIFAR-10.1" |
+| adversarial | attack | eps, the largest change of a pixel: "2/255" and "8/255" |
 
-Without test-time augmentation. Fewer images are the first ones of the test set, which is ordered
-by its images' digests: as good as drawn.
+There is no test-time augmentation. A test on fewer images takes the first ones of the test set: it
+is sorted by image digest, so they are as good as a random sample.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ from cifar_jax.runtime.workdir_schema import ROBUSTNESS
 from cifar_jax.training import run_data
 
 _SEED = 0
-_ADVERSARIAL_IMAGES = 1000  # by default: PGD costs many steps an image
+_ADVERSARIAL_IMAGES = 1000  # by default, because PGD takes many steps per image
 _EPS = {"2/255": 2 / 255, "8/255": 8 / 255}
 _TFDS_NAMES = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
 
@@ -64,39 +64,39 @@ def run(
 
     Args:
       suite: one of `SUITES`.
-      count: test the first so many images only; None: all, or 1,000 where `suite` is adversarial.
-      data_dir: where this machine has the data, by `run_data.place`; "": where the config says.
+      count: test only this many images; None: all, or 1,000 for the adversarial suite.
+      data_dir: where this machine keeps the data, see `run_data.place`; "": where the config says.
 
     Returns:
       The suite's entry in `robustness.json`.
 
     Raises:
-      UserError: there is no finished run, or the suite's images are missing or not for it.
+      UserError: there is no finished run, or the suite's images are missing or of other classes.
     """
-    files.load_config(workdir)  # says what else the workdir may be
+    files.load_config(workdir)  # raises the right error if this is not the workdir of a run
     if not (workdir / files.RESULT).exists():
-        raise UserError(f"the run in {workdir} has not finished: go on with --mode=train first")
+        raise UserError(f"the run in {workdir} has not finished: run --mode=train first")
     network = trained.load(workdir)
     run_data.place(network.config, data_dir)
     if suite == "adversarial" and count is None:
         count = _ADVERSARIAL_IMAGES
-    about = SUITES[suite]
+    chosen = SUITES[suite]
     dataset = run_data.load(network.config, workdir)
     task = _Task(network, (dataset.test_images[:count], dataset.test_labels[:count]), count)
     accuracy: dict[str, dict[str, float]] = {}
     images: dict[str, int] = {}
-    bar = tqdm(about.cells(task), suite, total=about.number, disable=None, leave=False)
+    bar = tqdm(chosen.cells(task), suite, total=chosen.number, disable=None, leave=False)
     for row, column, logits, labels in bar:
         accuracy.setdefault(row, {})[column] = metrics.accuracy(logits, labels)
         images[row] = len(labels)
     entry = {
-        "title": about.title,
-        "description": about.description,
+        "title": chosen.title,
+        "description": chosen.description,
         "epoch": network.epoch,
         "images": images,
         "clean_accuracy": metrics.accuracy(task.network.logits(task.clean[0]), task.clean[1]),
         "clean_images": len(task.clean[1]),
-        "columns": about.columns,
+        "columns": chosen.columns,
         "accuracy": accuracy,
     }
     if tuple(accuracy) == corruptions.NAMES:
@@ -106,26 +106,26 @@ def run(
         }
     if distributed.is_writer():
         path = workdir / files.ROBUSTNESS
-        known = read_or_set_aside(path, ROBUSTNESS)
-        files.write_json(path, (known or {}) | {suite: entry})
+        others = read_or_set_aside(path, ROBUSTNESS) or {}
+        files.write_json(path, others | {suite: entry})
     return entry
 
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """What a suite tests, and on what."""
+    """The network to test, and its own test images."""
 
     network: Trained
-    clean: Examples  # of the data set's own test split, the first `count`
+    clean: Examples  # the first `count` of the data set's test split
     count: int | None
 
     def published(self, name: str) -> Examples:
-        """The first images of a test set of CIFAR-10's classes, from TFDS' directory."""
+        """The first `count` images of the TFDS data set `name`, which has CIFAR-10's classes."""
         from cifar_jax.data import tfds_source
 
         if self.network.class_names != archive.CLASS_NAMES:
             raise UserError(
-                f"{name} has the classes of CIFAR-10, and the run in {self.network.workdir} knows "
+                f"{name} has the classes of CIFAR-10, but the run in {self.network.workdir} has "
                 "others: use --suite=corruptions"
             )
         directory = run_data.tfds_directory(self.network.config.data, name)
@@ -183,8 +183,8 @@ class _Suite(NamedTuple):
 SUITES = {
     "corruptions": _Suite(
         "CIFAR-10-C style corruptions",
-        "Computed anew from the published parameters, with a fixed seed and a synthetic texture "
-        "for frost: to compare networks by, not with figures on the published files.",
+        "Recomputed from the published parameters, with a fixed seed and a synthetic frost "
+        "texture: good for comparing networks, but not with figures on the published files.",
         "severity",
         _corruptions,
         75,
@@ -198,16 +198,16 @@ SUITES = {
     ),
     "cifar10_1": _Suite(
         "CIFAR-10.1",
-        "New photographs, gathered as CIFAR-10's were (Recht et al. 2018), through TFDS.",
+        "New photographs, collected as CIFAR-10's were (Recht et al. 2018), through TFDS.",
         "data set",
         _cifar10_1,
         2,
     ),
     "adversarial": _Suite(
         "Adversarial images",
-        "No pixel is changed by more than eps, of 1; the network is known. FGSM (Goodfellow et al. "
-        f"2015) takes one step of eps; PGD (Madry et al. 2018) {adversarial.PGD_STEPS} of eps / 4, "
-        "from one random start.",
+        "White-box attacks that change no pixel, in [0, 1], by more than eps. FGSM (Goodfellow et "
+        f"al. 2015) takes one step of eps; PGD (Madry et al. 2018) {adversarial.PGD_STEPS} steps "
+        "of eps / 4 from one random start.",
         "eps",
         _adversarial,
         4,
@@ -215,9 +215,9 @@ SUITES = {
 }
 
 
-# ---------------------------------------------------------------------------- for a person
+# ---------------------------------------------------------------------------- display
 def percentages(entry: dict[str, Any]) -> list[list[str]]:
-    """The table of an entry, its header first; with means of corruptions."""
+    """The entry as table rows, header first; the corruption suites also get means."""
     rows, means = dict(entry["accuracy"]), entry.get("mean_accuracy")
     columns = list(next(iter(rows.values())))
     if means:
@@ -231,17 +231,17 @@ def percentages(entry: dict[str, Any]) -> list[list[str]]:
 
 
 def tested(entry: dict[str, Any]) -> str:
-    """ "10,000 images; clean 86.80 %": on what an entry was measured."""
-    few, many = min(entry["images"].values()), max(entry["images"].values())
-    number = f"{few:,}" if few == many else f"{few:,} to {many:,}"
+    """What an entry was measured on, as in "10,000 images; clean 86.80 %"."""
+    least, most = min(entry["images"].values()), max(entry["images"].values())
+    number = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     clean = f"clean {100 * entry['clean_accuracy']:.2f} %"
-    if few != entry["clean_images"] or few != many:
+    if not least == most == entry["clean_images"]:
         clean += f" on {entry['clean_images']:,}"
     return f"{number} images; {clean}"
 
 
 def describe(entry: dict[str, Any]) -> str:
-    """An entry in a short table, for a person."""
+    """The entry as a text table."""
     table = percentages(entry)
     width = max(len(row[0]) for row in table)
     lines = [f"{name:{width}}" + "".join(f"{v:>11}" for v in values) for name, *values in table]

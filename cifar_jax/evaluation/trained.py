@@ -1,4 +1,4 @@
-"""A trained network, from its workdir alone: what predicting, exporting and showing begin with."""
+"""Loads a trained network from its workdir, for prediction, export and the demo."""
 
 import dataclasses
 import functools
@@ -28,11 +28,11 @@ from cifar_jax.training import best, experiment, state, steps
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A network with its parameters. Images are uint8 `[N, H, W, C]`, of `image_shape`."""
+    """A network with its parameters. Images are `[N, H, W, C]` uint8 of `image_shape`."""
 
     workdir: epath.Path
     config: ConfigDict
-    epoch: int  # whose parameters these are, from 1
+    epoch: int  # the parameters are from the end of this epoch, counted from 1
     model: nn.Module
     variables: dict[str, Any]
     image_shape: tuple[int, int, int]
@@ -42,13 +42,13 @@ class Trained:
     def apply(
         self, variables: dict[str, Any], images: UInt8[Array, "b h w c"]
     ) -> Float32[Array, "b k"]:
-        """The logits, as a pure function: preprocessing and network."""
+        """Preprocessing and network as a pure function; returns the logits."""
         return self.apply_pixels(variables, augment.normalize(images, None, None))
 
     def apply_pixels(
         self, variables: dict[str, Any], pixels: Float32[Array, "b h w c"]
     ) -> Float32[Array, "b k"]:
-        """The same of pixels in [0, 1], which it can be differentiated by."""
+        """Like `apply`, for pixels in [0, 1], so that it can be differentiated."""
         standardized = augment.standardize(pixels, *self.statistics)
         logits = self.model.apply(variables, standardized, train=False)
         assert isinstance(logits, jax.Array)
@@ -56,17 +56,17 @@ class Trained:
 
     @settings.pinned()
     def logits(self, images: Any) -> Float32[np.ndarray, "n k"]:
-        """The logits of any number of images.
+        """Computes the logits of any number of images.
 
         Args:
-          images: `[N, H, W, C]` uint8 from 0 to 255, of `image_shape`, as `images.decode` gives
-            them: an array, or a list of images `[H, W, C]`.
+          images: `[N, H, W, C]` uint8 in [0, 255], of `image_shape`, as returned by
+            `images.decode`; an array, or a list of images `[H, W, C]`.
 
         Raises:
-          UserError: the images have another shape or dtype, or the network gives no finite numbers.
+          UserError: the images have another shape or dtype, or a logit is NaN or infinite.
         """
         images = self._checked(images)
-        # A few sizes of batch, so that a few programs are compiled for any number of images.
+        # Powers of two, so that few programs are compiled whatever the numbers of images.
         wish = 1 << max(len(images) - 1, 0).bit_length()
         size = sharding.even(min(wish, self.config.eval.batch_size), self._mesh)
         everyone = jnp.arange(size)
@@ -79,14 +79,16 @@ class Trained:
         empty = np.zeros((0, len(self.class_names)), np.float32)
         logits = np.concatenate([empty, *jax.device_get(parts)])[: len(images)]
         if not np.isfinite(logits).all():
-            raise UserError(f"the network of {self.workdir} gives NaN or infinity: train it again")
+            raise UserError(
+                f"the network of {self.workdir} outputs NaN or infinity: train it again"
+            )
         return logits
 
     def predict(self, images: Any) -> Float32[np.ndarray, "n k"]:
-        """The probabilities of the classes, in the order of `class_names`; rows add up to 1.
+        """Class probabilities in the order of `class_names`; each row sums to 1.
 
         Args:
-          images: as `logits` takes and checks them.
+          images: see `logits`, which also says what is raised.
         """
         return softmax(self.logits(images), axis=1)
 
@@ -94,7 +96,7 @@ class Trained:
         wanted = f"images uint8 [N, {', '.join(map(str, self.image_shape))}]"
         try:
             array = np.asarray(images)
-        except ValueError as error:  # a list of several shapes
+        except ValueError as error:  # a list of images of different shapes
             raise UserError(f"the network of {self.workdir} takes {wanted}: {error}") from error
         if array.shape[1:] == self.image_shape and array.dtype == np.uint8:
             return array
@@ -118,7 +120,7 @@ class Trained:
 
 
 def _filled(images: np.ndarray, size: int) -> np.ndarray:
-    """`images` with zeros behind, `size` in all."""
+    """Pads `images` with zeros to `size` images."""
     filled = np.zeros((size, *images.shape[1:]), images.dtype)
     filled[: len(images)] = images
     return filled
@@ -126,16 +128,18 @@ def _filled(images: np.ndarray, size: int) -> np.ndarray:
 
 @settings.pinned()
 def load(workdir: epath.PathLike) -> Trained:
-    """The network of a run: its best epoch so far, or its last where the config tests that.
+    """Loads a run's network with the parameters that the test uses.
 
-    The run may be at work. Where the checkpoint of that epoch cannot be read, or is not written
-    yet, the next best is taken, and a line says so.
+    These are from the best epoch so far, or from the last if the config says to test that. The run
+    may still be training. If the epoch's checkpoint is not written yet or cannot be read, the next
+    best epoch is used, and the log says so.
 
     Args:
-      workdir: of the run, or what `--mode=export --format=safetensors` made of it.
+      workdir: the workdir of the run, or the directory that `--mode=export --format=safetensors`
+        wrote.
 
     Raises:
-      UserError: there is no run, or no epoch of one can be read.
+      UserError: there is no run, or no epoch of it can be read.
     """
     workdir = places.anywhere(workdir, "workdir")
     config = files.load_config(workdir)
@@ -143,9 +147,9 @@ def load(workdir: epath.PathLike) -> Trained:
     path = workdir / files.DATA
     rows = metrics_writer.read_rows(workdir)
     if not rows:
-        raise UserError(f"the run in {workdir} has no whole epoch yet: go on with --mode=train")
+        raise UserError(f"the run in {workdir} has not finished an epoch yet: run --mode=train")
     if not path.exists():
-        raise UserError(f"{path} is missing: --mode=evaluate --workdir={workdir} writes it")
+        raise UserError(f"{path} is missing: run --mode=evaluate --workdir={workdir} to write it")
     data = read_json(path, DATA)
     image_shape, class_names = tuple(data["image_shape"]), tuple(data["class_names"])
     mean, std = data["mean"], data["std"]

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cifar_jax import terminal
 from cifar_jax.metrics import CalibrationBins
 from cifar_jax.report import svg
 from cifar_jax.report.evidence import Run
-from cifar_jax.terminal import label as shown
 
 _DASHES = ("-", "--", "-.", ":")
 _SHADE = (0, 114 / 255, 178 / 255)  # confusion matrix; opacity shows the value in both themes
@@ -93,19 +93,19 @@ def overlay(runs: Sequence[Run], quantity: str, label: str) -> Markup:
             values = [row[f"{split}_{quantity}"] for row in run.rows]
             # matplotlib leaves labels that start with an underscore out of the legend, so start
             # with an invisible character.
-            visible = f"\N{WORD JOINER}{shown(run.name)}"
+            visible = f"\N{WORD JOINER}{terminal.label(run.name)}"
             name = visible if split == "validation" or not run.validates else None
             axes.plot(epochs, values, dash, color=color, alpha=alpha, label=name)
     _epochs(axes, label)
     axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3)
-    names = ", ".join(shown(run.name) for run in runs)
+    names = ", ".join(terminal.label(run.name) for run in runs)
     return svg.draw(figure, f"{label} by epoch, for {names}: validation, with training fainter")
 
 
 @matplotlib.rc_context(svg.STYLE)
 def class_distribution(counts: dict[str, dict[str, int]]) -> Markup:
     """Number of images of each class; `counts` maps split -> class -> number of images."""
-    names = [shown(name) for name in next(iter(counts.values()))]
+    names = [terminal.label(name) for name in next(iter(counts.values()))]
     many = len(names) > _MANY_CLASSES
     figure, grid = _axes(6.4, 0.12 * len(names) + 1 if many else 3, 1, len(counts))
     for i, (axes, (split, row)) in enumerate(zip(grid, counts.items(), strict=True)):
@@ -128,7 +128,7 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
     """Confusion matrix `[K, K]`, rows: true class. Shading shows the share of the row."""
     values = np.asarray(matrix)
     share = values / np.maximum(values.sum(1, keepdims=True), 1)
-    names = [shown(name) for name in names]
+    names = [terminal.label(name) for name in names]
     many = len(names) > _MANY_CLASSES
     figure, axes = _axes(6, 5.6)
     shade = np.broadcast_to(_SHADE, (*share.shape, 3))
