@@ -1,4 +1,4 @@
-"""The reference JAX/Flax codebase for CIFAR-10.
+"""A JAX/Flax codebase for image classification on CIFAR-10.
 
 ```python
 import cifar_jax
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def load(workdir: "epath.PathLike") -> "Trained":
-    """The trained network of a run; see `cifar_jax.evaluation.trained.load`."""
+    """Loads the trained network of a run; see `cifar_jax.evaluation.trained.load`."""
     from cifar_jax.evaluation import trained
 
     return trained.load(workdir)

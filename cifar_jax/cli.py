@@ -17,7 +17,7 @@ from cifar_jax.config import files as config_file
 from cifar_jax.errors import BAD_INPUT, CUT_OFF, INTERRUPTED, UserError
 from cifar_jax.runtime import memory, settings, streams
 
-_OF_CONFIG = re.compile(r"--?(no)?config(?=[.=]|$)")
+_CONFIG_FLAG = re.compile(r"--?(no)?config(?=[.=]|$)")
 
 
 def _main(arguments: list[str]) -> None:
@@ -27,7 +27,7 @@ def _main(arguments: list[str]) -> None:
         streams.require_output()
     if mode.tuned and options.TUNE_MEMORY.value:
         memory.restart()
-    # Imported here: --help and a wrong flag answer at once.
+    # Imported late, so that --help and wrong flags are answered at once.
     from cifar_jax.runtime import compilation, distributed
 
     compilation.set_up()
@@ -37,17 +37,21 @@ def _main(arguments: list[str]) -> None:
 
 
 def parse(arguments: list[str]) -> list[str]:
-    """absl's flags, with faults in a config's path, keys and values as one line each."""
+    """Parses the flags with absl; returns the program name and the arguments that are not flags.
+
+    Raises:
+      UserError: a flag, or the path, a key or a value of the config is wrong; one line.
+    """
     try:
         options.ARGUMENTS[:] = flags.FLAGS.read_flags_from_files(arguments, force_gnu=False)
         given = list(itertools.takewhile(lambda text: text != "--", options.ARGUMENTS))
-        of_config = [text for text in given if _OF_CONFIG.match(text)]
-        # First the mode: it decides whether the file of the config is looked at.
-        flags.FLAGS([text for text in given if text not in of_config], known_only=True)
-        for text in of_config:
+        config_flags = [text for text in given if _CONFIG_FLAG.match(text)]
+        # Parse the mode first: it decides whether the config file is read at all.
+        flags.FLAGS([text for text in given if text not in config_flags], known_only=True)
+        for text in config_flags:
             modes.refuse_foreign(modes.MODE.value, "config", text)
-        if of_config and not any(re.match("--?config(=|$)", text) for text in of_config):
-            raise UserError(f"{of_config[0]} overrides a config: pass --config=FILE before it")
+        if config_flags and not any(re.match("--?config(=|$)", text) for text in config_flags):
+            raise UserError(f"{config_flags[0]} overrides a config: pass --config=FILE before it")
         return flags.FLAGS(options.ARGUMENTS)
     except (flags.Error, ValueError) as error:  # absl documents both
         fault, config = str(error), flags.FLAGS["config"].value
@@ -56,25 +60,27 @@ def parse(arguments: list[str]) -> list[str]:
 
 
 def _log_to_stderr() -> None:
-    """This package's notes as plain lines; of the libraries' only errors, as absl formats them."""
-    flags.FLAGS.verbosity = absl_logging.ERROR  # app.run's INFO has JAX tell which devices lack
+    """Logs this package's messages as plain lines; from libraries, only warnings or errors."""
+    flags.FLAGS.verbosity = absl_logging.ERROR  # at INFO, JAX lists the missing backends
     handler = logging.StreamHandler()
     handler.setFormatter(terminal.Formatter("%(message)s"))
     package = logging.getLogger("cifar_jax")
     package.addHandler(handler)
     package.setLevel(logging.INFO)
     package.propagate = False
-    logging.getLogger("jax").setLevel(logging.WARNING)  # jax.distributed tells each step it takes
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it finds no home
+    logging.getLogger("jax").setLevel(logging.WARNING)  # jax.distributed logs every step
+    logging.getLogger("matplotlib").setLevel(
+        logging.ERROR
+    )  # it warns if there is no home directory
 
 
 def _run() -> int:
     """Runs the mode; returns the exit status."""
     try:
         app.run(_main, flags_parser=parse)
-    except SystemExit as leaving:
-        assert isinstance(leaving.code, int | None), leaving.code
-        return leaving.code or 0
+    except SystemExit as exiting:
+        assert isinstance(exiting.code, int | None), exiting.code
+        return exiting.code or 0
     except UserError as error:
         terminal.say(f"error: {terminal.printable(error)}", sys.stderr)
         return BAD_INPUT
@@ -82,12 +88,12 @@ def _run() -> int:
         return INTERRUPTED
     except streams.CutOff:
         return CUT_OFF
-    raise AssertionError("app.run leaves by SystemExit")
+    raise AssertionError("app.run ends with SystemExit")
 
 
 def main() -> None:
-    """The program: `python main.py`, or `cifar-jax` where the package is installed."""
-    # absl's --help describes the module that was started; its text and its flags are here.
+    """Runs the program: `python main.py`, or `cifar-jax` once the package is installed."""
+    # absl's --help describes the main module, so give it this module's docstring and flags.
     sys.modules["__main__"].__doc__ = __doc__
     for module in (options, modes):
         for flag in flags.FLAGS.get_key_flags_for_module(module):

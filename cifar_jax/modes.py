@@ -1,6 +1,6 @@
-"""The modes of `main.py`: from flags to what they ask for, and to an exit status.
+"""The modes of `main.py`: each takes its flags, does its work and returns an exit status.
 
-What a mode needs is imported when it runs, so that a wrong flag is answered at once.
+A mode imports what it needs when it runs, so that wrong flags are reported at once.
 """
 
 import sys
@@ -24,24 +24,27 @@ _BEGAN = time.monotonic()
 
 
 class Mode(NamedTuple):
-    """What a mode does, and what its command line may hold besides --mode and --workdir."""
+    """A mode: its function, and what its command line may have besides --mode and --workdir."""
 
-    run: Callable[[list[str]], int]  # takes the arguments that are no flags; the exit status
-    flags: tuple[str, ...]  # its own, by name
+    run: Callable[[list[str]], int]  # takes the non-flag arguments, returns the exit status
+    flags: tuple[str, ...]  # names of the flags it uses
     formats: tuple[str, ...] = ()  # values of --format, the default first
     takes_arguments: bool = False
-    prints: bool = False  # all that it does: it stops where standard output takes no more
-    shared: bool = False  # by the processes of a run; the other modes are the work of one
-    # By malloc's settings: steps of one shape, again and again. Where pictures of any size come
-    # and go the heap, which then keeps all, would grow.
+    prints: bool = False  # printing is its only purpose: it stops when standard output is closed
+    shared: bool = False  # all processes of a run take part; otherwise it is one process
+    # Uses the malloc settings for repeated steps of one shape. They keep freed memory, so with
+    # pictures of many sizes the heap would grow.
     tuned: bool = False
 
 
 def refuse_foreign(name: str, flag: str, shown: str) -> None:
-    """Refuses a flag that the mode of that name has not declared.
+    """Refuses a flag that the mode `name` does not use.
+
+    Args:
+      shown: the flag as the user wrote it.
 
     Raises:
-      UserError: it names the modes that the flag, as `shown`, belongs to.
+      UserError: names the modes that use the flag.
     """
     owners = [f"--mode={other}" for other, mode in MODES.items() if flag in mode.flags]
     if f"--mode={name}" not in owners:
@@ -49,39 +52,39 @@ def refuse_foreign(name: str, flag: str, shown: str) -> None:
 
 
 def check(name: str, arguments: list[str]) -> None:
-    """Refuses flags and arguments that belong to other modes, and values that cannot be meant.
+    """Refuses flags and arguments of other modes, and impossible values.
 
     Args:
-      name: of the mode.
-      arguments: those that are no flags.
+      name: the mode.
+      arguments: the arguments that are not flags.
 
     Raises:
-      UserError: there are some.
+      UserError: names the first wrong flag or argument.
     """
     mode = MODES[name]
     for flag in dict.fromkeys(flag for other in MODES.values() for flag in other.flags):
         if flags.FLAGS[flag].present:
             refuse_foreign(name, flag, flags.FLAGS[flag].serialize())
     if arguments and not mode.takes_arguments:
-        raise UserError(f"{arguments[0]} is not understood: options begin with --")
+        raise UserError(f"unexpected argument {arguments[0]}: options begin with --")
     given = options.FORMAT.value
     if given is not None and given not in mode.formats:
         owners = [f"--mode={other}" for other, m in MODES.items() if given in m.formats]
-        hint = f", but one of {' and '.join(owners)}" if owners else ""
+        hint = f" but of {' and '.join(owners)}" if owners else ""
         raise UserError(
-            f"--format={given} is no format of --mode={name}{hint}: "
+            f"--format={given} is not a format of --mode={name}{hint}: "
             f"use {', '.join(mode.formats[:-1])} or {mode.formats[-1]}"
         )
     for flag, what in ((options.WORKDIR, "directory"), (options.OUTPUT, "path")):
         if flag.value == "":
-            raise UserError(f"--{flag.name} is empty: name a {what}, or leave it out")
+            raise UserError(f"--{flag.name} is empty: give a {what}, or leave it out")
     if options.WORKDIRS.present and not all(options.WORKDIRS.value or [""]):
-        raise UserError("--workdirs names an empty path: give paths with a comma between them")
+        raise UserError("--workdirs has an empty path: separate paths by single commas")
     if options.SUITE_IMAGES.present and options.SUITE.value is None:
         raise UserError(f"--suite_images={options.SUITE_IMAGES.value} needs --suite")
     if not 0 < options.JOIN_TIMEOUT.value <= 86_400:
         raise UserError(
-            f"--join_timeout={options.JOIN_TIMEOUT.value:g} must be above 0, and at most a day"
+            f"--join_timeout={options.JOIN_TIMEOUT.value:g} must be above 0 and at most 86400"
         )
     if name != "train" and not (options.WORKDIR.value or options.WORKDIRS.value):
         raise UserError(f"--mode={name} needs --workdir")
@@ -110,7 +113,7 @@ def _train(_: list[str]) -> int:
 
 
 def _write_report(workdir: epath.Path, exp: "Experiment") -> epath.Path:
-    from cifar_jax.report import page  # draws with a library that nothing else needs
+    from cifar_jax.report import page  # late, because it imports matplotlib
 
     return page.write(workdir, exp)
 
@@ -118,7 +121,7 @@ def _write_report(workdir: epath.Path, exp: "Experiment") -> epath.Path:
 def _compare(workdirs: list[epath.Path], home: epath.Path) -> None:
     from cifar_jax.report import page
 
-    say(f"everything is in {printable(page.compare(workdirs, home))}")
+    say(f"the comparison is in {printable(page.compare(workdirs, home))}")
 
 
 def _evaluate(_: list[str]) -> int:
@@ -126,15 +129,15 @@ def _evaluate(_: list[str]) -> int:
 
     workdir, data = _directory(options.WORKDIR.value), _data_dir()
     if options.SUITE.value:
-        from cifar_jax.evaluation import suites as robustness
+        from cifar_jax.evaluation import suites
 
-        text = robustness.describe(
-            robustness.run(workdir, options.SUITE.value, options.SUITE_IMAGES.value, data)
+        text = suites.describe(
+            suites.run(workdir, options.SUITE.value, options.SUITE_IMAGES.value, data)
         )
     else:
-        from cifar_jax.training import test as evaluate
+        from cifar_jax.training import test
 
-        text = evaluate.describe(evaluate.run(workdir, data))
+        text = test.describe(test.run(workdir, data))
     if distributed.is_writer():
         say(text)
     return 0
@@ -182,7 +185,7 @@ def _report(_: list[str]) -> int:
 
 def _demo(_: list[str]) -> int:
     if len(options.WORKDIRS.value) > 2:
-        raise UserError("--workdirs names too many runs: --mode=demo shows one or two")
+        raise UserError("--workdirs has too many runs: --mode=demo shows one or two")
     if options.WORKDIRS.value and options.WORKDIR.value:
         raise UserError("--mode=demo takes --workdir or --workdirs, not both")
     try:
@@ -224,13 +227,13 @@ def _data_dir() -> str:
     """The value of --data_dir.
 
     Raises:
-      UserError: there is nothing.
+      UserError: there is no such directory or file.
     """
     if options.DATA_DIR.value and not places.local(options.DATA_DIR.value, "--data_dir").exists():
-        raise UserError(f"--data_dir={options.DATA_DIR.value} does not exist: name another")
+        raise UserError(f"--data_dir={options.DATA_DIR.value} does not exist: choose another")
     return options.DATA_DIR.value
 
 
 def _directory(path: epath.PathLike) -> epath.Path:
-    """A directory that the command line names, there or not."""
+    """The directory at `path`, which need not exist."""
     return places.anywhere(path, "--workdir")

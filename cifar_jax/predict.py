@@ -1,4 +1,4 @@
-"""`--mode=predict`: the classes of pictures that a user has, in a stream of batches."""
+"""`--mode=predict`: classifies a user's image files, batch by batch."""
 
 import base64
 import collections
@@ -22,8 +22,8 @@ from cifar_jax.evaluation import trained
 from cifar_jax.terminal import printable, say
 
 FORMATS = ("table", "json", "csv")
-_DECODERS = 4  # threads; each holds a picture within the limits of `images.decode`
-_AHEAD = 2  # batches of small images that wait for the network, so that it waits for none
+_DECODERS = 4  # threads; each holds one picture, within the limits of `images.decode`
+_AHEAD = 2  # decoded batches that wait for the network, so that it never waits for one
 
 Result = np.ndarray | UserError
 
@@ -37,25 +37,26 @@ def run(
 ) -> tuple[int, int]:
     """Prints the most probable classes of each image.
 
-    An image is a row of "table" or "csv", or an object of "json" (JSON Lines: one on each line),
-    printed batch by batch. The last two carry the path to the byte, the table a printable form of
-    it. What fails is named on standard error, and the rest goes on.
+    Each image is a row of "table" or "csv", or an object of "json" (JSON Lines, one per line),
+    printed batch by batch. JSON and CSV contain the exact bytes of the path, the table a printable
+    form. A file that cannot be read is reported on standard error, and the others are processed.
 
     Args:
-      arguments: see `image_paths.find`.
-      top_k: how many classes, at most all.
-      fit: as `images.decode` takes it.
+      arguments: files, directories, patterns or "-"; see `image_paths.find`.
+      output_format: one of `FORMATS`.
+      top_k: how many classes to print per image; more than there are prints all.
+      fit: see `images.decode`.
 
     Returns:
-      The number of images tried; and that of failures: of images, and of arguments without any.
+      The number of images tried, and the number of failures (images, and arguments without images).
 
     Raises:
-      UserError: nothing is asked for, the format is unknown, or there is no trained network.
+      UserError: there are no arguments, the format is unknown, or there is no trained network.
     """
     if output_format not in FORMATS:
-        raise UserError(f"--format={output_format} is none of {', '.join(FORMATS)}")
+        raise UserError(f"--format={output_format} is not one of {', '.join(FORMATS)}")
     if not arguments:
-        raise UserError("no images: name files, directories, 'patterns*' or - for standard input")
+        raise UserError("no images: pass files, directories, 'patterns*' or - for standard input")
     paths: list[str] = []
     failures = 0
     for argument in arguments:
@@ -76,7 +77,7 @@ def run(
             return error
 
     write = _writer(output_format, min(top_k, len(model.class_names)), paths, model.class_names)
-    # disable=None: only on a terminal.
+    # disable=None: shows the bar only on a terminal.
     bar = tqdm(total=len(paths), unit=" images", file=sys.stderr, disable=None, leave=False)
     with bar, ThreadPoolExecutor(_DECODERS) as pool:
         for batch in _batches(pool, decode, paths, model.config.eval.batch_size):
@@ -101,27 +102,27 @@ def run(
 def _standard_input() -> io.BufferedReader:
     try:
         return open(0, "rb", closefd=False)
-    except OSError as error:  # it is closed, or a directory
+    except OSError as error:  # closed, or a directory
         raise UserError(f"cannot be read ({error.strerror})") from error
 
 
 def _batches(
     pool: ThreadPoolExecutor, decode: Callable[[str], Result], paths: Sequence[str], size: int
 ) -> Iterator[Iterator[tuple[str, Result]]]:
-    """Paths with what `decode` makes of them, batch by batch; the next ones are under way."""
+    """Yields batches of (path, decoded image or error), and decodes the next ones meanwhile."""
     batches = (paths[at : at + size] for at in range(0, len(paths), size))
-    coming = (zip(batch, pool.map(decode, batch), strict=True) for batch in batches)
-    ahead = collections.deque(itertools.islice(coming, _AHEAD))
+    decoding = (zip(batch, pool.map(decode, batch), strict=True) for batch in batches)
+    ahead = collections.deque(itertools.islice(decoding, _AHEAD))
     while ahead:
-        now = ahead.popleft()
-        ahead.extend(itertools.islice(coming, 1))
-        yield now
+        batch = ahead.popleft()
+        ahead.extend(itertools.islice(decoding, 1))
+        yield batch
 
 
 def _writer(
     output_format: str, top_k: int, paths: Sequence[str], class_names: Sequence[str]
 ) -> Callable[[str, np.ndarray], None]:
-    """Prints what stands above the rows; returns what prints an image's path and probabilities."""
+    """Prints the header, if any; returns a function that prints one image's top classes."""
     if output_format == "table":
         class_names = [printable(name) for name in class_names]
     path_width = max(len(printable(path)) for path in paths)
@@ -137,7 +138,7 @@ def _writer(
             predictions = [{"class": name, "probability": p} for name, p in best]
             print(json.dumps({**_named(path), "predictions": predictions}, allow_nan=False))
         elif output_format == "csv":
-            _write_csv(itertools.chain([_in_utf8(path)], *best))
+            _write_csv(itertools.chain([_as_utf8(path)], *best))
         else:
             cells = [f"{name:{class_width}} {p:6.4f}" for name, p in best]
             print("  ".join([f"{printable(path):{path_width}}", *cells]))
@@ -146,7 +147,7 @@ def _writer(
 
 
 def _named(path: str) -> dict[str, str]:
-    """The exact path for JSON, which has no bytes: those that are no UTF-8 come in base64."""
+    """The path as JSON fields; if it is not valid UTF-8, also its exact bytes in base64."""
     data = os.fsencode(path)
     try:
         return {"image": data.decode()}
@@ -155,14 +156,14 @@ def _named(path: str) -> dict[str, str]:
         return {"image": data.decode(errors="replace"), "image_base64": exact}
 
 
-def _in_utf8(path: str) -> str:
-    """The path as UTF-8 has it, whatever the locale."""
+def _as_utf8(path: str) -> str:
+    """The path decoded as UTF-8 whatever the locale; invalid bytes become surrogates."""
     return os.fsencode(path).decode(errors="surrogateescape")
 
 
 def _write_csv(cells: Iterable[str | float]) -> None:
-    """A row in UTF-8; of a path that is none the bytes as they are."""
+    """Writes a row in UTF-8; surrogates become the bytes that they stand for."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="\r\n").writerow(cells)  # so a "\r" is quoted on Python 3.11
+    csv.writer(line, lineterminator="\r\n").writerow(cells)  # so that Python 3.11 quotes "\r"
     row = line.getvalue().removesuffix("\r\n") + "\n"
     sys.stdout.buffer.write(row.encode(errors="surrogateescape"))

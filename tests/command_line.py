@@ -1,4 +1,4 @@
-"""`main.py` as a user starts it: a process of its own, on one device."""
+"""Runs `main.py` as a user does: in a new process, on one device."""
 
 import json
 import os
@@ -31,14 +31,14 @@ def start(*arguments: str) -> subprocess.Popen:
 
 
 def run(*arguments: str, timeout: float = 180) -> tuple[int, str]:
-    """Runs main.py to its end; returns its exit status and all it printed."""
+    """Runs main.py to completion; returns its exit status and its output."""
     process = start(*arguments)
     output, _ = process.communicate(timeout=timeout)
     return process.returncode, output
 
 
 def rows(workdir: pathlib.Path) -> list[dict]:
-    """The rows of `metrics.jsonl`, times aside."""
+    """The rows of `metrics.jsonl` without the times."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [without_times(json.loads(line)) for line in lines]
 

@@ -1,4 +1,4 @@
-"""What `main.py` says of itself; tests/faults/test_bad_input.py has what it refuses."""
+"""`main.py --help`; tests/faults/test_bad_input.py has what `main.py` refuses."""
 
 import command_line
 

@@ -1,4 +1,4 @@
-"""What `load`, `images.decode` and `Trained.predict` take as their docstrings say, or refuse."""
+"""`load`, `images.decode` and `Trained.predict` accept what their docstrings say, nothing else."""
 
 import contextlib
 import gzip
@@ -55,8 +55,8 @@ def file(tmp_path_factory):
     return path
 
 
-class Dribble:
-    """A stream that gives less than it is asked for, as a socket does, and is of no class of io."""
+class SlowStream:
+    """A stream outside `io` that returns fewer bytes than requested, as a socket does."""
 
     def __init__(self, data):
         self.data = data
@@ -87,12 +87,12 @@ SOURCES = {
     "gzip": lambda path: gzip.open(path.with_suffix(".gz")),
     "zip": lambda path: zipfile.ZipFile(path.with_suffix(".zip")).open("picture.png"),
     "temporary": temporary,
-    "dribble": lambda path: Dribble(path.read_bytes()),
+    "slow": lambda path: SlowStream(path.read_bytes()),
 }
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_decode_takes_a_path_the_content_or_a_stream(file, kind):
+def test_decode_accepts_a_path_the_content_or_a_stream(file, kind):
     with contextlib.ExitStack() as stack:
         source = SOURCES[kind](file)
         if hasattr(source, "close"):
@@ -115,7 +115,7 @@ def test_decode_takes_a_path_the_content_or_a_stream(file, kind):
     (lambda: "a\0b", "not a valid path"),
     (lambda: "/dev/zero", "a pipe, socket or device"),
 ])  # fmt: skip
-def test_decode_refuses_what_it_does_not_take(source, reason):
+def test_decode_refuses_anything_else(source, reason):
     with pytest.raises(UserError) as caught:
         images.decode(source(), SHAPE)
     assert one_line(caught).startswith(reason)
@@ -135,7 +135,7 @@ READ_ONLY.flags.writeable = False
     list(PIXELS), tuple(PIXELS), jax.numpy.asarray(PIXELS), READ_ONLY,
     np.asfortranarray(PIXELS), np.repeat(PIXELS, 2, axis=2)[:, :, ::2], PIXELS[::-1][::-1],
 ], ids=["list", "tuple", "jax", "read-only", "fortran", "strided", "reversed"])  # fmt: skip
-def test_predict_takes_an_array_or_a_list_of_images(model, given):
+def test_predict_accepts_an_array_or_a_list_of_images(model, given):
     np.testing.assert_allclose(model.predict(given), model.predict(PIXELS), atol=1e-6)
 
 
@@ -154,7 +154,7 @@ def test_predict_takes_an_array_or_a_list_of_images(model, given):
     (3, "int64 []"),
     ([PIXELS[0], PIXELS[0, 1:]], "setting an array element with a sequence"),
 ])  # fmt: skip
-def test_predict_refuses_what_it_does_not_take(model, given, reason):
+def test_predict_refuses_anything_else(model, given, reason):
     for call in (model.predict, model.logits):
         with pytest.raises(UserError) as caught:
             call(given)
@@ -162,12 +162,12 @@ def test_predict_refuses_what_it_does_not_take(model, given, reason):
         assert "takes images uint8 [N, 8, 8, 3]: " in text and reason in text
 
 
-def test_no_image_has_no_answer(model):
+def test_predict_accepts_zero_images(model):
     assert model.predict(PIXELS[:0]).shape == (0, 4)
 
 
 # ---------------------------------------------------------------------------- load
-def test_load_takes_a_path_of_any_kind(workdir, model, monkeypatch):
+def test_load_accepts_any_kind_of_path(workdir, model, monkeypatch):
     monkeypatch.setenv("HOME", str(workdir.parent))
     for path in (workdir, epath.Path(workdir), f"{workdir}/", f"~/{workdir.name}"):
         assert cifar_jax.load(path).epoch == model.epoch
@@ -175,7 +175,7 @@ def test_load_takes_a_path_of_any_kind(workdir, model, monkeypatch):
     assert cifar_jax.load(".").class_names == model.class_names
 
 
-def test_load_refuses_what_is_no_run(workdir, tmp_path, monkeypatch):
+def test_load_refuses_paths_without_a_run(workdir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (tmp_path, tmp_path / "nowhere", workdir / "config.json", "", "~nobody-here/run"):
         with pytest.raises(UserError, match="no run in .* train one there first"):

@@ -1,4 +1,4 @@
-"""Each flag belongs to the modes that declare it; the others refuse it by name."""
+"""Each mode accepts the flags that it declares and refuses all others by name."""
 
 import itertools
 
@@ -10,13 +10,13 @@ from cifar_jax import cli, export, modes, options, predict
 from cifar_jax.config import files as config_file
 from cifar_jax.errors import UserError
 
-OF_ALL = {"mode", "workdir"}
+COMMON = {"mode", "workdir"}
 DECLARED = {flag for mode in modes.MODES.values() for flag in mode.flags}
 CONFIG = ["--config=configs/final.py", "--config.seed=1", "--noconfig.profile", "--config"]
 
 
 def uses(name):
-    """A flag on the command line; where it has a default, with that, which is no less a mistake."""
+    """Ways to pass a flag; also with its default value, which is just as much a mistake."""
     flag = flags.FLAGS[name]
     if name == "config":
         return CONFIG
@@ -35,22 +35,24 @@ FOREIGN = [
 ]
 
 
-def take(*arguments):
+def parse_and_check(*arguments):
     rest = cli.parse(["main.py", *arguments])[1:]
     modes.check(modes.MODE.value, rest)
 
 
 def refusal(*arguments):
     with flagsaver.flagsaver(), pytest.raises(UserError) as caught:
-        take(*arguments)
+        parse_and_check(*arguments)
     return str(caught.value)
 
 
 def test_every_flag_is_declared():
     modules = flags.FLAGS.flags_by_module_dict()
     ours = {flag.name for module in (modes, options) for flag in modules[module.__name__]}
-    plain = {name for name in ours if not name.startswith("config.")}  # overrides of other tests
-    assert plain == DECLARED | OF_ALL
+    plain = {
+        name for name in ours if not name.startswith("config.")
+    }  # other tests define these overrides
+    assert plain == DECLARED | COMMON
 
 
 @pytest.mark.parametrize(("mode", "flag", "use"), FOREIGN)
@@ -64,23 +66,23 @@ def test_a_flag_of_other_modes_is_refused_by_name(mode, flag, use):
 @pytest.mark.parametrize("mode", sorted(set(modes.MODES) - {"predict"}))
 def test_only_predict_takes_arguments(mode):
     line = refusal("--workdir=run", f"--mode={mode}", "cat.png")
-    assert line == "cat.png is not understood: options begin with --"
+    assert line == "unexpected argument cat.png: options begin with --"
 
 
-def test_the_flags_of_a_mode_are_taken():
+def test_a_mode_accepts_its_own_flags():
     others = {"predict": ["--format=csv", "cat.png"], "export": ["--format=onnx"], "train": []}
     for mode, record in modes.MODES.items():
         uses = [USES[flag][-1] for flag in record.flags if flag not in ("config", "format")]
         with flagsaver.flagsaver():
-            take("--workdir=run", f"--mode={mode}", *uses, *others.get(mode, []))
+            parse_and_check("--workdir=run", f"--mode={mode}", *uses, *others.get(mode, []))
 
 
-def test_the_formats_are_those_of_the_modes():
+def test_the_modes_and_their_packages_offer_the_same_formats():
     assert modes.MODES["predict"].formats == predict.FORMATS
     assert modes.MODES["export"].formats == tuple(export.FORMATS)
 
 
-def test_the_default_workdir_tells_arguments_of_a_config_apart():
+def test_configs_with_different_arguments_have_different_default_workdirs():
     names = {
         "configs/final.py": "final",
         "sweep.py:wide": "sweep-wide",

@@ -1,4 +1,4 @@
-"""Predicting: every image of every argument gets its own classes; what fails is named."""
+"""Prediction: every image of every argument gets its classes; failures are reported."""
 
 import base64
 import csv
@@ -45,7 +45,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A directory of images and of much that is none; the images' names as expected; the pixels."""
+    """A directory of images and other files; the expected image names; their pixels."""
     directory = tmp_path_factory.mktemp("photos")
     pixels, _ = tiny.images_and_labels(5, seed=2)
     names = ["1.png", "2.PNG", "é.webp", "deep/er/4.bmp", "z/a.png"]
@@ -56,8 +56,8 @@ def photos(tmp_path_factory):
         Image.fromarray(image).save(path, **options)
     for name in (".hidden.png", "deep/notes.txt", ".git/5.png", "empty/nothing"):
         (directory / name).parent.mkdir(exist_ok=True)
-        (directory / name).write_text("no image")
-    os.mkfifo(directory / "pipe.png")  # opening it would wait for ever
+        (directory / name).write_text("not an image")
+    os.mkfifo(directory / "pipe.png")  # opening it would block forever
     return directory, names, pixels
 
 
@@ -82,7 +82,7 @@ def test_csv_has_every_class_of_every_image(workdir, photos, probabilities, caps
         assert len(row) == 1 + 2 * 4
 
 
-def test_json_is_an_object_a_line(workdir, photos, probabilities, capsys):
+def test_json_is_one_object_per_line(workdir, photos, probabilities, capsys):
     directory, names, _ = photos
     assert predict.run(workdir, [str(directory)], "json", top_k=2) == (5, 0)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -105,10 +105,12 @@ def test_the_table_is_aligned(workdir, photos, probabilities, capsys):
         assert re.findall(r"\d\.\d{4}", line) == [f"{p:.4f}" for p in -np.sort(-expected)[:3]]
 
 
-def test_what_fails_is_named_and_the_rest_goes_on(workdir, photos, tmp_path, capsys):
+def test_unreadable_images_are_reported_and_the_others_are_processed(
+    workdir, photos, tmp_path, capsys
+):
     directory, *_ = photos
     good = str(directory / "1.png")
-    broken = tmp_path / "broken\n\udcff.png"  # a name with a line's end, and no UTF-8
+    broken = tmp_path / "broken\n\udcff.png"  # a name with a line break and invalid UTF-8
     broken.write_bytes(pathlib.Path(good).read_bytes()[:-40])
     outcome = predict.run(
         workdir, [good, "nowhere.png", str(tmp_path), str(ROOT / "LICENSE"), good]
@@ -116,13 +118,13 @@ def test_what_fails_is_named_and_the_rest_goes_on(workdir, photos, tmp_path, cap
     assert outcome == (4, 3)
     output, errors = capsys.readouterr()
     assert [line.split()[0] for line in output.splitlines()] == [good, good]
-    missing, damaged, no_image = errors.splitlines()
+    missing, damaged, not_an_image = errors.splitlines()
     assert missing.startswith("error: nowhere.png does not exist")
     assert damaged.startswith(rf"error: {tmp_path}/broken\n\udcff.png: damaged (")
-    assert no_image == f"error: {ROOT}/LICENSE: not a PNG, JPEG, WebP, GIF or BMP image"
+    assert not_an_image == f"error: {ROOT}/LICENSE: not a PNG, JPEG, WebP, GIF or BMP image"
 
 
-# What file names may hold: all but a NUL and a slash.
+# File names may contain anything but a NUL and a slash.
 ODD_NAMES = [
     *(
         "Screenshot 9.41\u202fAM.png",
@@ -153,14 +155,14 @@ def oddly_named(photos, tmp_path_factory):
 
 
 def strict_json(line):
-    """As parsers have it that take no NaN and no half of a surrogate pair."""
+    """Parses JSON strictly: no NaN, no half of a surrogate pair."""
     value = json.loads(line, parse_constant=pytest.fail)
     json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
-def test_json_and_csv_carry_every_name_to_the_byte(workdir, oddly_named, capfdbinary):
-    """Read back as docs/usage.md says, by parsers that take no more than the standards allow."""
+def test_json_and_csv_preserve_every_byte_of_a_name(workdir, oddly_named, capfdbinary):
+    """Read back as docs/usage.md says, by parsers that accept only what the standards allow."""
     names = {os.fsencode(oddly_named / name) for name in ODD_NAMES}
     assert predict.run(workdir, [str(oddly_named)], "json") == (len(names), 0)
     rows = list(map(strict_json, capfdbinary.readouterr().out.splitlines()))
@@ -178,7 +180,7 @@ def test_json_and_csv_carry_every_name_to_the_byte(workdir, oddly_named, capfdbi
     assert all(0 < float(row["probability_1"]) <= 1 for row in rows)
 
 
-def test_the_table_and_errors_steer_no_terminal(workdir, oddly_named, tmp_path, capsys):
+def test_the_table_and_errors_escape_control_characters(workdir, oddly_named, tmp_path, capsys):
     predict.run(workdir, [str(oddly_named), *(str(tmp_path / name) for name in ODD_NAMES)])
     output, errors = capsys.readouterr()
     for text in (output, errors):
@@ -192,7 +194,7 @@ def test_the_table_and_errors_steer_no_terminal(workdir, oddly_named, tmp_path, 
         assert shown in output and shown in errors
 
 
-def test_names_of_classes_are_exact_for_programs_and_printable_for_people(
+def test_class_names_are_exact_in_json_and_csv_and_printable_in_the_table(
     workdir, photos, tmp_path, capsys
 ):
     names = ["\x1b[31mred", 'new\nline, "quoted"', "caf\u00e9\u202f", "return\r"]
@@ -212,8 +214,8 @@ def test_names_of_classes_are_exact_for_programs_and_printable_for_people(
     assert r"\x1b[31mred" in output and "caf\u00e9\u202f" in output and "\x1b" not in output
 
 
-def test_a_network_that_gives_no_numbers_is_refused(workdir, photos, monkeypatch, capsys):
-    """NaN is no JSON, nor a probability."""
+def test_a_network_that_outputs_nan_is_refused(workdir, photos, monkeypatch, capsys):
+    """NaN is neither valid JSON nor a probability."""
     load = trained.load
 
     def broken(path):
@@ -228,7 +230,7 @@ def test_a_network_that_gives_no_numbers_is_refused(workdir, photos, monkeypatch
     assert "NaN" not in capsys.readouterr().out
 
 
-def test_what_is_no_file_is_refused_and_not_waited_for(workdir, photos, tmp_path, capsys):
+def test_pipes_sockets_and_devices_are_refused_without_blocking(workdir, photos, tmp_path, capsys):
     names = [str(photos[0] / "pipe.png"), str(tmp_path / "socket"), "/dev/null", "/dev/zero"]
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(names[1])
@@ -246,17 +248,17 @@ def test_without_any_image_no_network_is_needed(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "output_format", "reason"), [
-    ([], "table", "no images: name files"),
-    (["LICENSE"], "onnx", "--format=onnx is none of table, json, csv"),
+    ([], "table", "no images: pass files"),
+    (["LICENSE"], "onnx", "--format=onnx is not one of table, json, csv"),
     (["LICENSE"], "table", "no run in"),
 ])  # fmt: skip
-def test_what_cannot_begin_is_refused(tmp_path, arguments, output_format, reason):
+def test_impossible_requests_are_refused(tmp_path, arguments, output_format, reason):
     with pytest.raises(UserError, match=reason):
         predict.run(epath.Path(tmp_path), arguments, output_format)
 
 
 def test_many_images_are_decoded_a_few_batches_ahead(workdir, photos, capsys, monkeypatch):
-    """However many there are: 8 in a batch, of which two are under way beside the one at hand."""
+    """With batches of 8, at most two more batches are decoded while one is predicted."""
     directory, *_ = photos
     decoded, ahead = [], []
     decode, network = images.decode, trained.Trained.predict
@@ -288,19 +290,19 @@ def test_fit_decides_what_the_network_sees(workdir, tmp_path, capsys):
 
 def test_a_network_of_one_channel(tmp_path, capsys):
     data = tiny.dataset()
-    grey = {part: getattr(data, part)[..., :1] for part in ("train_images", "test_images")}
-    data = sources.Dataset(**{**vars(data), **grey})
+    gray = {part: getattr(data, part)[..., :1] for part in ("train_images", "test_images")}
+    data = sources.Dataset(**{**vars(data), **gray})
     run = trained_on(data, tmp_path / "run")
-    Image.fromarray(data.test_images[0, ..., 0]).convert("RGB").save(tmp_path / "colour.png")
-    assert predict.run(run, [str(tmp_path / "colour.png")], "csv") == (1, 0)
+    Image.fromarray(data.test_images[0, ..., 0]).convert("RGB").save(tmp_path / "color.png")
+    assert predict.run(run, [str(tmp_path / "color.png")], "csv") == (1, 0)
     row = capsys.readouterr().out.splitlines()[-1].split(",")
     expected = cifar_jax.load(str(run)).predict(data.test_images[:1])[0]
     assert row[1] == tiny.CLASS_NAMES[expected.argmax()]
     assert float(row[2]) == pytest.approx(expected.max(), abs=2e-6)
 
 
-# ---------------------------------------------------------------------------- as a user does it
-def test_from_the_command_line(workdir, photos):
+# ---------------------------------------------------------------------------- as a user runs it
+def test_the_command_line_predicts(workdir, photos):
     directory, _, _ = photos
     first = (directory / "1.png").read_bytes()
     done = subprocess.run(
@@ -321,7 +323,7 @@ def test_from_the_command_line(workdir, photos):
     assert done.stderr == expected
 
 
-def test_a_reader_that_has_enough_ends_it_quietly(workdir, photos):
+def test_it_ends_quietly_when_the_reader_closes_the_pipe(workdir, photos):
     with subprocess.Popen(
         [sys.executable, "main.py", "--mode=predict", f"--workdir={workdir}", str(photos[0])],
         cwd=ROOT,
@@ -334,7 +336,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(workdir, photos):
     assert process.returncode == 74
 
 
-def test_the_example_of_the_docs(workdir, photos, tmp_path, monkeypatch, capsys):
+def test_the_documented_example_runs(workdir, photos, tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/usage.md").read_text(), re.DOTALL)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/final").symlink_to(workdir)

@@ -1,4 +1,4 @@
-"""Bad command lines and configs: one line that names key and remedy, status 2, nothing written."""
+"""Bad command lines and configs get one line with key and remedy, status 2, and write nothing."""
 
 import json
 import os
@@ -15,21 +15,21 @@ CIFAR10 = "--config.data.name=cifar10"
 NO_DOWNLOAD = "--config.data.download=False"
 WHOLE = "must be a whole number, from"
 
-# Arguments after --workdir=run and, to train, the tiny config; and what the line says. There are
-# a file `file`, an empty directory `empty`, and workdirs `list` and `half` of damaged configs,
-# `group` of a config that is none, and `other` of another config.
+# Arguments after --workdir=run (and the tiny config, for train), and part of the error. There are a
+# file `file`, an empty directory `empty`, and the workdirs `list` and `half` (damaged configs),
+# `group` (not a config) and `other` (another config).
 COMMAND_LINES: list[tuple[str, str]] = [
     # Flags.
     ("--nosuch", "nosuch"),
-    ("stray", "stray is not understood"),
+    ("stray", "unexpected argument stray"),
     ("--mode=trian", "train|evaluate"),
     ("--mode=", "train|evaluate"),
     ("--tune_memory=maybe", "--tune_memory=maybe"),
     ("--workdir", "Missing value for flag --workdir"),
-    ("--workdir=", "--workdir is empty: name a directory"),
+    ("--workdir=", "--workdir is empty: give a directory"),
     ("--workdirs=a,b", "--workdirs=a,b belongs to --mode=report and --mode=demo, not to --mode=tr"),
-    ("--mode=report --workdirs=a,,b", "--workdirs names an empty path"),
-    ("--mode=demo --workdirs=", "--workdirs names an empty path"),
+    ("--mode=report --workdirs=a,,b", "--workdirs has an empty path"),
+    ("--mode=demo --workdirs=", "--workdirs has an empty path"),
     ("--mode=evaluate --suite=corruptions", "no run in"),
     ("--mode=evaluate --suite_images=3", "--suite_images=3 needs --suite"),
     ("--suite=corruptions", "--suite=corruptions belongs to --mode=evaluate"),
@@ -41,10 +41,10 @@ COMMAND_LINES: list[tuple[str, str]] = [
         "--mode=predict --notune_memory file",
         "--notune_memory belongs to --mode=train and --mode=ev",
     ),
-    ("--mode=predict --format=onnx file", "but one of --mode=export: use table, json or csv"),
-    ("--mode=predict --format= file", "--format= is no format of --mode=predict: use table"),
-    ("--mode=export --output=", "--output is empty: name a path"),
-    ("--mode=evaluate stray", "stray is not understood"),
+    ("--mode=predict --format=onnx file", "but of --mode=export: use table, json or csv"),
+    ("--mode=predict --format= file", "--format= is not a format of --mode=predict: use table"),
+    ("--mode=export --output=", "--output is empty: give a path"),
+    ("--mode=evaluate stray", "unexpected argument stray"),
     ("--join_timeout=0", "--join_timeout=0 must be above 0"),
     ("--join_timeout=nan", "--join_timeout=nan must be above 0"),
     ("--notune_memory=1", "--notune_memory=1 does not take an argument"),
@@ -163,11 +163,11 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--mode=evaluate", "no run in run"),
     ("--mode=evaluate --workdir=", "--workdir is empty"),
     ("--mode=evaluate --workdir=empty", "no run in empty"),
-    ("--mode=evaluate --data_dir=nowhere", "--data_dir=nowhere does not exist: name another"),
+    ("--mode=evaluate --data_dir=nowhere", "--data_dir=nowhere does not exist: choose another"),
     ("--mode=report --data_dir=gs://b/x", "--data_dir=gs://b/x is no path of this machine: copy"),
     ("--data_dir=empty", "--data_dir=empty belongs to --mode=evaluate"),
     ("--mode=evaluate --workdir=file", "no run in file"),
-    ("--mode=predict", "no images: name files"),
+    ("--mode=predict", "no images: pass files"),
     ("--mode=predict nowhere.png", "nowhere.png does not exist"),
     ("--mode=predict file", "no run in run"),
     ("--mode=predict https://x/cat.png", "https://x/cat.png is no path of this machine: copy"),
@@ -177,14 +177,14 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--mode=export", "no run in run"),
     (
         "--mode=export --format=tflite",
-        "--format=tflite is no format of --mode=export: use stablehlo",
+        "--format=tflite is not a format of --mode=export: use stablehlo",
     ),
     ("--mode=report", "no run in run"),
     ("--mode=report --workdirs=nowhere,there", "no run in nowhere"),
     ("--mode=report --workdir=other", "has not finished an epoch yet"),
     ("--mode=demo", "no run in run"),
     ("--mode=demo --workdirs=there", "takes --workdir or --workdirs, not both"),
-    ("--mode=demo --workdirs=a,b,c", "--workdirs names too many runs"),
+    ("--mode=demo --workdirs=a,b,c", "--workdirs has too many runs"),
     ("--mode=demo --port=70000", "--port=70000"),
     ("--mode=demo --port=http", "--port=http"),
 ]
@@ -211,13 +211,9 @@ CONFIG_FILES: list[tuple[str, str]] = [
 NO_CONFIG_FILES = ["nowhere.py", "empty", "", "n" * 300]
 
 
-def test_there_are_enough_of_them():
-    assert len(COMMAND_LINES) + len(CONFIG_FILES) + len(NO_CONFIG_FILES) >= 100
-
-
 @pytest.fixture
 def place(tmp_path):
-    """A working directory with things that can be named by mistake."""
+    """A working directory with files that a user may name by mistake."""
     (tmp_path / "file").write_text("neither archive nor directory")
     (tmp_path / "empty").mkdir()
     configs = {"list": "[]", "half": '{"seed": 0, "epo', "group": '{"model": 3}'}
@@ -228,8 +224,8 @@ def place(tmp_path):
     return tmp_path
 
 
-def refused(warm, place, *arguments):
-    """The one line that main.py refuses the arguments with, leaving everything as it was."""
+def refusal(warm, place, *arguments):
+    """The one line with which main.py refuses the arguments; it must leave all files alone."""
     before = sorted(place.rglob("*"))
     environment = {
         "HOME": str(place),
@@ -248,7 +244,7 @@ def refused(warm, place, *arguments):
 )
 def test_a_bad_command_line_gets_one_line(warm, place, arguments, expected):
     config = () if "--mode=" in arguments else (TINY,)
-    assert expected in refused(warm, place, *config, "--workdir=run", *arguments.split())
+    assert expected in refusal(warm, place, *config, "--workdir=run", *arguments.split())
 
 
 @pytest.mark.parametrize(("text", "expected"), CONFIG_FILES, ids=[x for _, x in CONFIG_FILES])
@@ -256,19 +252,19 @@ def test_a_bad_config_file_gets_one_line(warm, place, text, expected):
     head = "from configs import base\ndef get_config():\n    config = base.get_config()\n    "
     whole = text.startswith(("def ", "import ", "epochs"))
     (place / "mine.py").write_text(text if whole else head + text)
-    line = refused(warm, place, "--config=mine.py")
+    line = refusal(warm, place, "--config=mine.py")
     assert expected in line
     assert "mine.py" in line or "config." in line
 
 
-def test_what_is_overridden_besides_does_not_hide_it(warm, place):
+def test_overrides_do_not_hide_the_fault_of_a_config_file(warm, place):
     (place / "mine.py").write_text("def get_config(): ...")
-    assert "it returns None" in refused(warm, place, "--config=mine.py", "--config.epochs=3")
+    assert "it returns None" in refusal(warm, place, "--config=mine.py", "--config.epochs=3")
 
 
 @pytest.mark.parametrize("path", NO_CONFIG_FILES)
-def test_what_is_no_config_file_is_named(warm, place, path):
-    line = refused(warm, place, f"--config={path}")
+def test_a_path_without_a_config_file_is_named(warm, place, path):
+    line = refusal(warm, place, f"--config={path}")
     assert line == f"error: --config={path} is no file: configs/ has the experiments"
 
 
@@ -296,26 +292,26 @@ def get_config(size):
 def test_the_argument_of_a_config_file(warm, place, config, expected):
     (place / "mine.py").write_text(SWEEP)
     overrides = ("--config.augment.cutout=33", "--config.data.name=digits")
-    assert expected in refused(warm, place, f"--config={config}", *overrides)
+    assert expected in refusal(warm, place, f"--config={config}", *overrides)
 
 
 def test_an_override_without_a_config_asks_for_it(warm, place):
-    assert "--config.seed=1 overrides a config: pass" in refused(warm, place, "--config.seed=1")
+    assert "--config.seed=1 overrides a config: pass" in refusal(warm, place, "--config.seed=1")
 
 
-def test_a_text_that_is_no_config_file_is_named(warm, place):
-    assert "README.md: SyntaxError" in refused(warm, place, f"--config={ROOT}/README.md")
+def test_a_file_that_is_not_a_config_is_named(warm, place):
+    assert "README.md: SyntaxError" in refusal(warm, place, f"--config={ROOT}/README.md")
 
 
-def test_no_config_is_a_mistake_too(warm, place):
-    assert refused(warm, place) == "error: no config: pass --config=configs/final.py"
+def test_train_without_a_config_is_refusal(warm, place):
+    assert refusal(warm, place) == "error: no config: pass --config=configs/final.py"
 
 
 @pytest.mark.parametrize(
     "arguments", ["--config.epochs=abc", "--config.epochs=0", "--config.augment.cutout=33"]
 )
 def test_a_fresh_process_says_the_same(warm, tmp_path, arguments):
-    """Before anything is imported, before the data, and after it."""
+    """The three faults are found before imports, before the data is loaded, and after."""
     command = (TINY, f"--workdir={tmp_path / 'run'}", arguments)
     assert command_line.run(*command) == warm.run(*command)
     assert not list(tmp_path.iterdir())
