@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU, spot by default, until the run is finished. docs/tpu.md walks through it.
+# Trains on a Cloud TPU, spot by default, until the run is finished. See docs/tpu.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -7,34 +7,34 @@ usage() {
     cat <<'END'
 Usage: scripts/tpu.sh COMMAND [--SETTING=VALUE ...] [--dry-run] [-- ARGUMENTS OF main.py]
 
-  create    ask for the TPU and wait until it is ready
-  run       train until the run is finished; asks for the TPU where there is none, and again
-            after each preemption; follows a run that is already under way
-  resume    the same, for a run that has begun: refuses a workdir that holds none
-  logs      what main.py prints on one host, until it ends
-  delete    give the TPU back, which ends its costs; the workdir stays
+  create    request the TPU and wait until it is ready
+  run       train until the run is finished; requests the TPU if there is none, and again after
+            each preemption; if the run is already in progress, follows its output
+  resume    like run, but only if the workdir already has a run
+  logs      follow the output of main.py on one host until it ends
+  delete    delete the TPU, which stops its costs; the workdir stays
 
-Every command can be repeated: what is already so is left so. Ctrl-C leaves the run going.
---dry-run prints the commands, as if there were no TPU yet and nothing failed, and runs none.
+Every command is safe to repeat. Ctrl-C does not stop the run.
+--dry-run only prints the commands, as if there were no TPU yet and nothing failed.
 
 setting                 environment           default
---workdir=gs://...      TPU_WORKDIR           none: run and resume need one
+--workdir=gs://...      TPU_WORKDIR           none; required by run and resume
 --config=FILE           TPU_CONFIG            configs/final.py
---data=gs://...         TPU_DATA              none: a CIFAR-10 archive, copied to every host;
+--data=gs://...         TPU_DATA              none; a CIFAR-10 archive to copy to every host;
                                               without it each host downloads, slowly
 --name=NAME             TPU_NAME              cifar-jax
---project=ID            TPU_PROJECT           gcloud's own
+--project=ID            TPU_PROJECT           gcloud's default
 --zone=ZONE             TPU_ZONE              us-east5-b
 --accelerator-type=TYPE TPU_ACCELERATOR_TYPE  v6e-8: one host; v6e-16 has four
---runtime-version=NAME  TPU_RUNTIME_VERSION   the one for JAX on that type
---spot=yes|no           TPU_SPOT              yes: cheaper, preempted at any time
---internal-ips=yes|no   TPU_INTERNAL_IPS      no; yes: no public addresses, reached from the VPC
---delete-when-done=yes|no                     no; yes: run and resume give the TPU back at their end
---retries=N             TPU_RETRIES           3 failures in a row, preemptions not counted
---poll=SECONDS          TPU_POLL              30 between two looks at the queue
---worker=N                                    0: the host that logs shows
+--runtime-version=NAME  TPU_RUNTIME_VERSION   the JAX version for that type
+--spot=yes|no           TPU_SPOT              yes: cheaper, but may be preempted at any time
+--internal-ips=yes|no   TPU_INTERNAL_IPS      no; yes: no public addresses, reach it from the VPC
+--delete-when-done=yes|no                     no; yes: run and resume delete the TPU at the end
+--retries=N             TPU_RETRIES           3 failures in a row; preemptions do not count
+--poll=SECONDS          TPU_POLL              30 between two checks of the queue
+--worker=N                                    0; the host whose output logs shows
 
-Exit status: 0 done; 1 gave up, gcloud's or main.py's words are above; 2 a mistake to mend first.
+Exit status: 0 done; 1 gave up, see the messages of gcloud or main.py above; 2 wrong input.
 END
 }
 
@@ -73,18 +73,18 @@ while (($#)); do
             [[ -z $command ]] || die 2 "both $command and $1: one command at a time"
             command=$1
             ;;
-        *) die 2 "$1 is not understood: see scripts/tpu.sh --help" ;;
+        *) die 2 "unknown argument $1: see scripts/tpu.sh --help" ;;
     esac
     shift
 done
 
 [[ -n $command ]] || die 2 "no command: create, run, resume, logs or delete; see --help"
-[[ $name =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] || die 2 "--name=$name: lower-case letters, digits, hyphens"
+[[ $name =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] || die 2 "--name=$name: use lower-case letters, digits and hyphens"
 for setting in spot internal_ips delete_when_done; do
-    [[ ${!setting} =~ ^(yes|no)$ ]] || die 2 "--${setting//_/-}=${!setting}: say yes or no"
+    [[ ${!setting} =~ ^(yes|no)$ ]] || die 2 "--${setting//_/-}=${!setting}: must be yes or no"
 done
 for setting in retries poll worker; do
-    [[ ${!setting} =~ ^[0-9]+$ ]] || die 2 "--$setting=${!setting}: a whole number is needed"
+    [[ ${!setting} =~ ^[0-9]+$ ]] || die 2 "--$setting=${!setting}: must be a whole number"
 done
 if [[ -z $runtime_version ]]; then # cloud.google.com/tpu/docs/runtimes
     case $accelerator_type in
@@ -92,14 +92,14 @@ if [[ -z $runtime_version ]]; then # cloud.google.com/tpu/docs/runtimes
         v5p-*) runtime_version=v2-alpha-tpuv5 ;;
         v5litepod-*) runtime_version=v2-alpha-tpuv5-lite ;;
         v[234]-*) runtime_version=tpu-ubuntu2204-base ;;
-        *) die 2 "--accelerator-type=$accelerator_type is not known here: add --runtime-version" ;;
+        *) die 2 "--accelerator-type=$accelerator_type is unknown: pass --runtime-version as well" ;;
     esac
 fi
 if [[ $command == run || $command == resume ]]; then
-    [[ $workdir == gs://*/* ]] || die 2 "--workdir=$workdir: every host writes there, so gs://BUCKET/RUN"
-    [[ -z $data || $data == gs://*/*.tar.gz ]] || die 2 "--data=$data: gs://BUCKET/cifar-10-binary.tar.gz"
+    [[ $workdir == gs://*/* ]] || die 2 "--workdir=$workdir: must be gs://BUCKET/RUN, because every host writes to it"
+    [[ -z $data || $data == gs://*/*.tar.gz ]] || die 2 "--data=$data: must be like gs://BUCKET/cifar-10-binary.tar.gz"
     [[ -f ${config%%:*} ]] || die 2 "--config=$config: no such file"
-    [[ -z $(git status --porcelain) ]] || die 2 "the TPU gets the last commit: commit your changes first"
+    [[ -z $(git status --porcelain) ]] || die 2 "the TPU runs the last commit: commit your changes first"
 fi
 command -v gcloud >/dev/null || die 2 "gcloud is missing: https://cloud.google.com/sdk/docs/install"
 
@@ -116,12 +116,12 @@ main_arguments+=("$@")
 commit=$(git rev-parse HEAD)
 
 # ------------------------------------------------------------------------------ commands
-exec 3>&1 # what --dry-run prints, also from within $(...)
+exec 3>&1 # --dry-run prints here, so that it also works inside $(...)
 
-quoted() { # as a shell reads them back
+quoted() { # the arguments, quoted for a shell
     local word
     for word; do
-        # shellcheck disable=SC2001 # bash 3.2, which macOS has, gets these quotes wrong in ${//}
+        # shellcheck disable=SC2001 # bash 3.2 of macOS gets these quotes wrong in ${//}
         case $word in
             "" | *[!A-Za-z0-9_@%+=:,./-]*) printf "'%s' " "$(sed "s/'/'\\\\''/g" <<<"$word")" ;;
             *) printf '%s ' "$word" ;;
@@ -135,15 +135,15 @@ call() { # runs a command, or prints it
 
 ssh_all() { call gcloud compute tpus tpu-vm ssh "$name" "${reach[@]}" --worker=all --command="$1"; }
 
-imagined="" # the state of the TPU in a dry run
+assumed="" # the state of the TPU in a dry run
 
-# "" for no TPU, READY, PREEMPTED, or the queue's own word and reason.
+# Prints "" for no TPU, READY, PREEMPTED, or the state in the queue with its reason.
 state() {
     local queued vm
     queued=$(call gcloud compute tpus queued-resources list "${where[@]}" \
         --filter="name~/$name\$" --format="value(state.state,state.failedData.error.message)") || return
-    [[ $dry_run == no ]] || queued=$imagined
-    if [[ $queued == ACTIVE* ]]; then # a preempted VM is known before the queue has noticed
+    [[ $dry_run == no ]] || queued=$assumed
+    if [[ $queued == ACTIVE* ]]; then # the VM list shows a preemption before the queue does
         vm=$(call gcloud compute tpus tpu-vm list "${where[@]}" \
             --filter="name~/$name\$" --format="value(state)") || return
         [[ $dry_run == no ]] || vm=READY
@@ -155,18 +155,18 @@ state() {
 
 request() {
     call gcloud compute tpus queued-resources create "$name" "${where[@]}" "${node[@]}" --quiet || return
-    imagined=ACTIVE
+    assumed=ACTIVE
 }
 
 remove() {
     call gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet
 }
 
-give_back() {
+delete_tpu() {
     local now
-    now=$(state) || die 1 "gcloud does not say whether $name is there"
+    now=$(state) || die 1 "gcloud does not say whether $name exists"
     [[ -n $now ]] || { say "no TPU $name in $zone" && return; }
-    remove || { now=$(state) && [[ -z $now ]]; } || die 1 "could not delete $name: it may still cost"
+    remove || { now=$(state) && [[ -z $now ]]; } || die 1 "could not delete $name: it may still cost money"
 }
 
 failures=0
@@ -175,35 +175,35 @@ failed() {
     say "$* ($failures in a row)"
 }
 
-# Comes back when the TPU is ready. A request that ended is deleted: it would keep its quota.
+# Returns when the TPU is ready. Deletes requests that have ended, because they still use quota.
 ensure() {
-    local now before=-
+    local now previous=-
     while true; do
         now=$(state) || now=UNKNOWN
-        [[ $now == "$before" ]] || say "$name: ${now:-not there}"
-        before=$now
+        [[ $now == "$previous" ]] || say "$name: ${now:-does not exist}"
+        previous=$now
         [[ $now != SUSPENDED* && $now != PREEMPTED ]] || failures=0
         ((failures <= retries)) || die 1 "gave up after $failures failures in a row: see above, and docs/tpu.md"
         case $now in
             READY) return ;;
             "") request || failed "the request was refused" ;;
-            FAILED*) failed "the request failed" && { remove || failed "and is still there"; } ;;
-            SUSPENDED* | PREEMPTED) remove || failed "what was preempted is still there" ;;
+            FAILED*) failed "the request failed" && { remove || failed "and could not be deleted"; } ;;
+            SUSPENDED* | PREEMPTED) remove || failed "the preempted TPU could not be deleted" ;;
             UNKNOWN) failed "gcloud does not answer" ;;
         esac
         [[ $dry_run == yes ]] || sleep "$poll"
     done
 }
 
-# Whether the workdir holds this file.
+# Whether the workdir has this file.
 holds() {
     local found
     found=$(call gcloud storage objects list "$workdir/$1" --format="value(name)") ||
-        die 2 "cannot look into $workdir: make the bucket, or log in (docs/tpu.md)"
+        die 2 "cannot list $workdir: make the bucket, or log in (docs/tpu.md)"
     [[ -n $found ]]
 }
 
-# Puts the last commit and its packages on every host, so that main.py starts everywhere at once.
+# Installs the last commit and its packages on every host before main.py starts on any.
 set_up() {
     local source=cifar-jax/$commit
     call mkdir -p .cache || return
@@ -214,11 +214,11 @@ set_up() {
 
 train() {
     local status
-    [[ $delete_when_done == no ]] || trap give_back EXIT
+    [[ $delete_when_done == no ]] || trap delete_tpu EXIT
     [[ $command == run ]] || holds config.json || [[ $dry_run == yes ]] ||
-        die 2 "no run to resume in $workdir: say run to begin one, or mend --workdir"
+        die 2 "no run to resume in $workdir: use run to start one, or correct --workdir"
     if holds result.json; then
-        say "$workdir holds a finished run; another config needs another --workdir"
+        say "$workdir has a finished run; use another --workdir for another config"
         return
     fi
     while true; do
@@ -230,25 +230,25 @@ train() {
         fi
         case $status in
             0) break ;;
-            2) die 2 "main.py refused its input, in the words above: mend it and run again" ;;
-            75) failures=0 && say "interrupted and saved: goes on" ;;
-            *) failed "ended with status $status" ;;
+            2) die 2 "main.py refused its input, see above: correct it and run again" ;;
+            75) failures=0 && say "interrupted and saved: continuing" ;;
+            *) failed "main.py ended with status $status" ;;
         esac
         [[ $dry_run == yes ]] || sleep "$poll"
     done
     say "finished: $workdir"
-    [[ $delete_when_done == yes ]] || say "the TPU still costs: scripts/tpu.sh delete ends that"
+    [[ $delete_when_done == yes ]] || say "the TPU still costs money: delete it with scripts/tpu.sh delete"
 }
 
-trap 'trap - EXIT; say "left: TPU and run stay, and cost; resume follows, delete ends that"; exit 130' INT TERM HUP
+trap 'trap - EXIT; say "detached: the run continues and costs money; use resume to follow it, delete to stop it"; exit 130' INT TERM HUP
 case $command in
     create) ensure ;;
     run | resume) train ;;
-    delete) imagined=ACTIVE && give_back ;;
+    delete) assumed=ACTIVE && delete_tpu ;;
     logs)
-        imagined=ACTIVE
-        [[ $(state) == READY ]] || die 2 "no TPU $name in $zone is ready; what a run measured is in its workdir"
-        # shellcheck disable=SC2016 # to be expanded there
+        assumed=ACTIVE
+        [[ $(state) == READY ]] || die 2 "no TPU $name in $zone is ready; the results of a run are in its workdir"
+        # shellcheck disable=SC2016 # the host expands it
         call gcloud compute tpus tpu-vm ssh "$name" "${reach[@]}" --worker="$worker" \
             --command='tail -n 100 -f --pid=$(cat cifar-jax/pid) cifar-jax/log'
         ;;

@@ -1,4 +1,4 @@
-"""The Dockerfile and the JobSet, as far as they can be held to main.py without a cluster."""
+"""The Dockerfile and the JobSet match main.py, as far as that can be checked without a cluster."""
 
 import math
 import pathlib
@@ -24,7 +24,7 @@ def job(jobset) -> dict:
     return replicated["template"]["spec"]
 
 
-def test_bad_input_fails_the_jobset_and_every_other_end_restarts_it(jobset, job):
+def test_bad_input_fails_the_jobset_and_any_other_failure_restarts_it(jobset, job):
     (rule,) = job["podFailurePolicy"]["rules"]
     (container,) = job["template"]["spec"]["containers"]
     assert rule["action"] == "FailJob"
@@ -33,7 +33,7 @@ def test_bad_input_fails_the_jobset_and_every_other_end_restarts_it(jobset, job)
         "operator": "In",
         "values": [errors.BAD_INPUT],
     }
-    # An exit status reaches the policy only if nothing retries the pod before.
+    # The policy sees an exit status only if nothing else retries the pod first.
     assert job["backoffLimit"] == 0 and job["template"]["spec"]["restartPolicy"] == "Never"
     policy = jobset["spec"]["failurePolicy"]
     (fatal,) = policy["rules"]
@@ -41,7 +41,7 @@ def test_bad_input_fails_the_jobset_and_every_other_end_restarts_it(jobset, job)
     assert policy["maxRestarts"] >= 10
 
 
-def test_a_pod_on_each_host_takes_all_chips_of_the_slice(job):
+def test_each_host_has_one_pod_with_all_of_its_chips(job):
     pod = job["template"]["spec"]
     topology = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"]
     chips = pod["containers"][0]["resources"]["limits"]["google.com/tpu"]
@@ -49,7 +49,7 @@ def test_a_pod_on_each_host_takes_all_chips_of_the_slice(job):
     assert math.prod(map(int, topology.split("x"))) == job["parallelism"] * chips
 
 
-def test_the_nodes_are_spot_and_may_take_the_pod(job):
+def test_the_pod_runs_on_spot_nodes(job):
     pod = job["template"]["spec"]
     key = "cloud.google.com/gke-spot"
     assert pod["nodeSelector"][key] == "true"  # a string: Kubernetes refuses a bool
@@ -58,14 +58,14 @@ def test_the_nodes_are_spot_and_may_take_the_pod(job):
     ]
 
 
-def test_the_arguments_are_main_pys(job):
+def test_the_arguments_are_valid_for_main_py(job):
     arguments = dict(a.split("=", 1) for a in job["template"]["spec"]["containers"][0]["args"])
     assert (ROOT / arguments["--config"]).is_file()
     assert arguments["--workdir"].startswith("gs://")
     assert 'ENTRYPOINT ["python", "main.py"]' in (ROOT / "Dockerfile").read_text()
 
 
-def test_the_image_has_a_supported_python_and_an_existing_list_for_each_extra():
+def test_the_image_uses_a_supported_python_and_existing_requirements():
     dockerfile = (ROOT / "Dockerfile").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     version = re.search(r"^FROM python:3\.(\d+)", dockerfile, re.MULTILINE)
@@ -73,6 +73,6 @@ def test_the_image_has_a_supported_python_and_an_existing_list_for_each_extra():
     assert version and least <= int(version[1]) < beyond
     lists = re.findall(r"list=([\w.-]+)", dockerfile)
     assert len(lists) == 3 and all((ROOT / name).is_file() for name in lists)
-    # What cuda12 replaces, and where.
+    # EXTRA=cuda12 replaces cuda13 in this file.
     assert 'sed -i "s/cuda13/$EXTRA/" requirements/cuda.txt' in dockerfile
     assert "jax[cuda13]" in (ROOT / "requirements" / "cuda.txt").read_text()

@@ -1,4 +1,4 @@
-"""scripts/tpu.sh against a cloud of directories (tests/fakes): nothing here has met a real TPU."""
+"""scripts/tpu.sh against a fake cloud of directories (tests/fakes), not against a real TPU."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ HOSTS = ("host0", "host1")
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("git"),
-    reason="the hosts' script needs Linux, and both need git",
+    reason="tpu_host.sh needs Linux, and both scripts need git",
 )
 
 CURL = """
@@ -52,7 +52,7 @@ def git(directory: pathlib.Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> pathlib.Path:
-    """A repository with the scripts, and a main.py that obeys the test."""
+    """A repository with the scripts and the fake main.py."""
     directory = tmp_path_factory.mktemp("checkout")
     for name in ("scripts/tpu.sh", "scripts/tpu_host.sh", ".gitignore", "requirements-tpu.txt"):
         (directory / name).parent.mkdir(exist_ok=True)
@@ -67,7 +67,7 @@ def checkout(tmp_path_factory) -> pathlib.Path:
 
 
 class Cloud:
-    """The cloud as the test sets it up, and sees it afterwards."""
+    """The fake cloud: a test sets it up, and reads afterwards what happened."""
 
     def __init__(self, root: pathlib.Path, checkout: pathlib.Path):
         self.root, self.checkout = root, checkout
@@ -109,7 +109,7 @@ class Cloud:
     def followed(self) -> bool:
         """Whether the log of each host is being read."""
         processes = pathlib.Path("/proc").glob("[0-9]*/cmdline")
-        with contextlib.suppress(OSError):  # one that ended meanwhile: look again
+        with contextlib.suppress(OSError):  # a process ended meanwhile: try again
             commands = [path.read_bytes().split(b"\0") for path in processes]
             logs = [str(self.root / host / "cifar-jax/log").encode() for host in HOSTS]
             return all(any(c[0] == b"tail" and log in c for c in commands) for log in logs)
@@ -135,7 +135,7 @@ class Cloud:
         )
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
-        """The script's exit status, standard output and standard error."""
+        """Runs the script; returns exit status, standard output and standard error."""
         process = self.start(*arguments)
         try:
             output, errors = process.communicate(timeout=60)
@@ -150,7 +150,7 @@ def cloud(tmp_path, checkout) -> Cloud:
     return Cloud(tmp_path, checkout)
 
 
-def until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
@@ -165,10 +165,10 @@ def test_run_creates_installs_and_trains_on_every_host(cloud):
     assert "training on host0" in output and "training on host1" in output
     (created,) = cloud.calls("create")
     assert "--spot" in created and "--runtime-version=v2-alpha-tpuv6e" in created
-    assert "delete ends that" in errors
+    assert "scripts/tpu.sh delete" in errors
 
 
-def test_what_is_trained_is_the_commit(cloud, checkout):
+def test_the_tpu_runs_the_last_commit(cloud, checkout):
     cloud.run("run", WORKDIR)
     commit = git(checkout, "rev-parse", "HEAD")
     assert git(cloud.root / "host1" / "cifar-jax" / commit, "rev-parse", "HEAD") == commit
@@ -214,7 +214,7 @@ def test_the_data_archive_is_copied_to_every_host(cloud):
     assert "--config.data.archive=~/cifar-jax/data/cifar-10-binary.tar.gz" in cloud.starts[0]
 
 
-def test_a_finished_run_is_not_started_again_nor_its_tpu_created(cloud):
+def test_a_finished_run_is_not_restarted_and_needs_no_tpu(cloud):
     cloud.run("run", WORKDIR)
     cloud.run("delete")
     cloud.inject(calls=[])
@@ -224,16 +224,16 @@ def test_a_finished_run_is_not_started_again_nor_its_tpu_created(cloud):
     assert len(cloud.starts) == 2 and not cloud.calls("create")
 
 
-@pytest.mark.parametrize("heard_from", ["queue", "vm"])
-def test_a_preempted_run_goes_on_on_a_new_tpu_however_often(cloud, heard_from):
-    cloud.endings(f"{heard_from} {heard_from} {heard_from} 0")
+@pytest.mark.parametrize("seen_in", ["queue", "vm"])
+def test_a_preempted_run_continues_on_a_new_tpu_however_often(cloud, seen_in):
+    cloud.endings(f"{seen_in} {seen_in} {seen_in} 0")
     status, _, errors = cloud.run("run", WORKDIR)
     assert status == 0, errors
     assert len(cloud.calls("create")) == 4 and len(cloud.calls("delete")) == 3
     assert len(cloud.starts) == 8 and len({tuple(start) for start in cloud.starts}) == 2
 
 
-def test_an_interrupted_run_goes_on_on_the_same_tpu(cloud):
+def test_an_interrupted_run_continues_on_the_same_tpu(cloud):
     cloud.endings("75 75 0")
     assert cloud.run("run", WORKDIR)[0] == 0
     assert len(cloud.calls("create")) == 1 and len(cloud.starts) == 6
@@ -254,7 +254,7 @@ def test_a_run_that_keeps_failing_is_given_up(cloud):
 
 
 @pytest.mark.parametrize("fault", ["refusals", "silent", "broken"])
-def test_passing_faults_are_passed_over_and_lasting_ones_given_up(cloud, fault):
+def test_temporary_faults_are_retried_and_permanent_ones_end_the_run(cloud, fault):
     cloud.inject(**{fault: 1})
     assert cloud.run("run", WORKDIR)[0] == 0
     cloud.run("delete")
@@ -267,12 +267,12 @@ def test_passing_faults_are_passed_over_and_lasting_ones_given_up(cloud, fault):
         assert "Quota limit" in errors
 
 
-def test_packages_that_did_not_install_are_no_bad_input(cloud):
+def test_a_failed_installation_is_retried(cloud):
     (cloud.root / "no-packages").touch()
     assert cloud.run("run", WORKDIR)[0] == 0
 
 
-def test_create_waits_in_the_queue_and_asks_again_where_there_was_no_capacity(cloud):
+def test_create_waits_in_the_queue_and_retries_without_capacity(cloud):
     waits = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
     cloud.inject(lives=[["WAITING_FOR_RESOURCES", "FAILED"], waits])
     status, _, errors = cloud.run("create")
@@ -282,30 +282,30 @@ def test_create_waits_in_the_queue_and_asks_again_where_there_was_no_capacity(cl
     assert len(cloud.calls("create")) == 2
 
 
-def test_a_command_that_gcloud_repeats_finds_the_run_it_began(cloud):
+def test_a_command_repeated_by_gcloud_follows_the_run_it_started(cloud):
     cloud.endings("waits")
     cloud.inject(repeats=1)
     process = cloud.start("run", WORKDIR)
-    until(lambda: (cloud.root / "repeats").exists() and cloud.followed())
+    wait_until(lambda: (cloud.root / "repeats").exists() and cloud.followed())
     (cloud.root / "release").touch()
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
     assert len(cloud.starts) == 2 and "training on host0" in output
 
 
-def test_ctrl_c_leaves_the_run_which_no_other_can_disturb_and_resume_follows(cloud):
+def test_after_ctrl_c_the_run_continues_undisturbed_and_resume_follows_it(cloud):
     cloud.endings("waits")
     process = cloud.start("run", WORKDIR, "--delete-when-done=yes")
-    until(lambda: cloud.followed() and len(cloud.starts) == 2)
+    wait_until(lambda: cloud.followed() and len(cloud.starts) == 2)
     os.killpg(process.pid, signal.SIGINT)
-    assert "resume follows" in process.communicate(timeout=30)[1]
+    assert "use resume to follow" in process.communicate(timeout=30)[1]
     assert process.returncode == 130 and not cloud.calls("delete")
 
     status, _, errors = cloud.run("run", "--workdir=gs://bucket/other")
     assert status == 2 and "busy" in errors
 
     process = cloud.start("resume", WORKDIR)
-    until(cloud.followed)
+    wait_until(cloud.followed)
     (cloud.root / "release").touch()
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
@@ -317,7 +317,7 @@ def test_resume_refuses_a_workdir_without_a_run(cloud):
     assert status == 2 and "no run to resume" in errors and not cloud.calls("create")
 
 
-def test_delete_ends_the_costs_and_may_be_repeated(cloud):
+def test_delete_can_be_repeated(cloud):
     cloud.run("create")
     for _ in range(2):
         assert cloud.run("delete")[0] == 0
@@ -325,13 +325,13 @@ def test_delete_ends_the_costs_and_may_be_repeated(cloud):
 
 
 @pytest.mark.parametrize("endings, status", [("0", 0), ("2", 2), ("1 1", 1)])
-def test_delete_when_done_gives_the_tpu_back_whatever_the_end(cloud, endings, status):
+def test_delete_when_done_deletes_the_tpu_however_the_run_ends(cloud, endings, status):
     cloud.endings(endings)
     assert cloud.run("run", WORKDIR, "--delete-when-done=yes")[0] == status
     assert not cloud.state["queue"]
 
 
-def test_logs_shows_one_host(cloud):
+def test_logs_shows_the_output_of_one_host(cloud):
     assert cloud.run("logs")[0] == 2
     cloud.run("run", WORKDIR)
     status, output, _ = cloud.run("logs", "--worker=1")
@@ -363,14 +363,14 @@ def test_a_mistake_gets_one_line_and_status_2(cloud, arguments, named):
     assert not cloud.calls("create")
 
 
-def test_help_states_every_setting_with_its_default(cloud):
+def test_help_lists_every_setting_with_its_variable(cloud):
     status, output, _ = cloud.run("--help")
     assert status == 0
     for setting in ("workdir", "config", "data", "name", "project", "zone", "spot"):
         assert f"--{setting}=" in output and f"TPU_{setting.upper()}" in output
 
 
-def test_the_hosts_install_with_the_uv_that_made_the_pins():
+def test_the_hosts_use_the_uv_version_that_pinned_the_packages():
     (version,) = re.findall(r"uv==(\S+)", (ROOT / "Makefile").read_text())
     assert f"/uv/{version}/install.sh" in (ROOT / "scripts" / "tpu_host.sh").read_text()
 

@@ -1,9 +1,9 @@
-"""A gcloud whose TPUs are directories: what tests/test_tpu_script.py puts on PATH.
+"""A fake gcloud, whose TPUs are directories; tests/test_tpu_script.py puts it on PATH.
 
-$FAKE_CLOUD holds everything: state.json, what the test injects and what was called; bucket/, the
-objects; host0/, host1/, the home directories of the TPU's hosts, new with each TPU. Commands over
-ssh run there, in earnest. Its exit statuses are gcloud's own: 255 for a connection that broke, else
-that of the first host that failed, in the hosts' order.
+$FAKE_CLOUD has state.json (injected faults and recorded calls), bucket/ (the objects), and host0/
+and host1/ (home directories of the TPU's hosts, new with each TPU). Commands over ssh really run
+there. Exit statuses are those of gcloud: 255 for a broken connection, else that of the first host
+that failed, in the hosts' order.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ HOSTS = ("host0", "host1")
 
 @contextlib.contextmanager
 def state():
-    """The state, locked: written back at the end."""
+    """Locks and yields the state, and writes it back at the end."""
     with open(CLOUD / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         content = json.loads((CLOUD / "state.json").read_text())
@@ -59,14 +59,14 @@ def delete(cloud: dict) -> None:
 
 
 def describe(cloud: dict) -> None:
-    """Each look at the queue moves the request on to its next state, and stays at the last."""
+    """Prints the state of the request. Each call advances it by one state, up to the last."""
     if cloud["silent"]:
         cloud["silent"] -= 1
         fail("UNAVAILABLE: The service is currently unavailable")
     if cloud["queue"]:
         queue = cloud["queue"]
-        word = queue.pop(0) if len(queue) > 1 else queue[0]
-        print(f"{word}\t{'no capacity' if word == 'FAILED' else ''}")
+        status = queue.pop(0) if len(queue) > 1 else queue[0]
+        print(f"{status}\t{'no capacity' if status == 'FAILED' else ''}")
 
 
 def ssh(arguments: list[str]) -> int:

@@ -1,7 +1,7 @@
-"""A main.py that ends as it is told, one word of $FAKE_CLOUD/HOST.endings a start.
+"""A fake main.py; each start takes the next word of $FAKE_CLOUD/HOST.endings and ends that way.
 
-A number is its exit status. "queue" and "vm" are preemptions, that of which first hears. "waits"
-goes on until $FAKE_CLOUD/release is there, then finishes.
+A number is the exit status. "queue" and "vm" are preemptions, first visible in the queue or in the
+VM list. "waits" runs until $FAKE_CLOUD/release exists, then finishes.
 """
 
 import json

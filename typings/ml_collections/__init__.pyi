@@ -1,5 +1,5 @@
-# For the type checker only. ml_collections types every field of a config as the union of all that
-# a field may be, so that each `config.model.filters` would be an error. Here a field is Any.
+# For the type checker only. ml_collections types every config field as a union of all possible
+# types, which makes `config.model.filters` an error. Here a field is Any.
 from typing import Any
 
 class ConfigDict(Any):
