@@ -1,1 +1,1 @@
-"""Side-by-side measurements: `make bench`."""
+"""Measures speed side by side with other libraries: `make bench`. Not part of the library."""

@@ -1,10 +1,10 @@
-"""What this project does on a GPU or TPU: one command for a machine without network.
+"""Measures this project on a GPU or TPU, with one command that needs no network.
 
 python -m benchmarks.accelerator --output=DIR [--minutes=8] [--small] [--parts=speed,...]
 
-The parts come in the order of what they are worth, and each figure is written to DIR/<part>.json as
-soon as it is there; what fails is written as its error. All device work is done by processes of
-their own. `TFDS_DATA_DIR` names the data. `--small` tries every part in a minute or two on a CPU.
+The most valuable parts come first. Each figure is written to DIR/<part>.json as soon as it is
+measured; if one fails, its error is written. Separate processes do all device work. `TFDS_DATA_DIR`
+names the data. `--small` tries every part in a minute or two on a CPU.
 """
 
 import dataclasses
@@ -30,27 +30,27 @@ from benchmarks import machine, networks, parts, peers, session
 from benchmarks.parts import Figures, Part
 from cifar_jax.runtime import workdir as files
 
-_STEPS = 50  # of a dispatch, as the training loop has it on an accelerator
+_STEPS = 50  # in a dispatch, as in the training loop on an accelerator
 _TINY = "tests/configs/tiny.py"
 _DTYPES = ("float32", "bfloat16")
-_OF_TIME = {"seconds", "images_per_second"}  # keys of a row that are never the same twice
+_OF_TIME = {"seconds", "images_per_second"}  # keys of a row that differ each time
 _EVIDENCE = (
     files.CONFIG, files.DATA, files.ENVIRONMENT, files.METRICS, files.RESULT, files.PREDICTIONS
 )  # fmt: skip
 
 
 def _job(name: str, dtype: str, small: bool) -> Figures:
-    # The speedrun as configs/speedrun94.py trains it, the others with their configs' batches.
+    # The batch size of the speedrun is that of configs/speedrun94.py, the others' their config's.
     size = 8 if small else {"speedrun": 500}.get(name, 0)
     job = networks.job(name, batch_size=size, width=0.1 if small else 1.0)
-    device = "cuda" if jax.default_backend() == "gpu" else "cpu"  # as PyTorch calls it
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"  # PyTorch's name
     images = 20 * job["batch_size"] if small else 50_000
     steps = 1 if small else _STEPS
     return {**job, "dtype": dtype, "device": device, "images": images, "steps_per_dispatch": steps}
 
 
 def _rates(chosen: dict[str, peers.Peer], job: Figures, small: bool, limit: float) -> Figures:
-    """Images per second of the libraries, in turn; compilation is told apart."""
+    """Images per second of the libraries, measured in turn, and the seconds of compilation."""
     jobs: session.Jobs = {name: (peer, job, False) for name, peer in chosen.items()}
     rounds, seconds = (1, 0.02) if small else (3, 0.5)
     found, failures = session.alternate(
@@ -70,7 +70,7 @@ def _rates(chosen: dict[str, peers.Peer], job: Figures, small: bool, limit: floa
 
 
 def _speed(part: Part) -> None:
-    """Does it work at all, and how fast; peak memory, since each has a process of its own."""
+    """Speed and peak memory of each network, in its own process."""
     ours = {"ours": peers.PEERS["ours"]}
     for name in ("model1",) if part.small else ("speedrun", "final", "model1"):
         for dtype in _DTYPES[:1] if part.small else _DTYPES:
@@ -80,7 +80,7 @@ def _speed(part: Part) -> None:
 
 
 def _training(part: Part) -> None:
-    """Whole trainings by main.py, and their small files."""
+    """Trains whole runs with main.py and keeps their small files."""
 
     def train(config: str, dtype: str, limit: float) -> Figures:
         with tempfile.TemporaryDirectory() as home:
@@ -108,9 +108,9 @@ def _training(part: Part) -> None:
 
 
 def _resume(part: Part) -> None:
-    """Whether a run that was stopped and resumed is bit for bit one that was not.
+    """Compares a run that was stopped and resumed with one that was not, bit for bit.
 
-    Another that was not stopped, either, tells what is the machine's and what the resumption's.
+    A third run, not stopped either, shows how far the machine alone makes runs differ.
     """
     config = [f"--config={_TINY if part.small else 'configs/final.py'}", "--config.epochs=2"]
 
@@ -133,14 +133,14 @@ def _resume(part: Part) -> None:
 
     settings = {"as it comes": "", "deterministic": "--xla_gpu_deterministic_ops=true"}
     if part.small:
-        del settings["deterministic"]  # of GPUs alone
-    with futures.ThreadPoolExecutor(len(settings)) as pool:  # no times are taken
+        del settings["deterministic"]  # exists on GPUs only
+    with futures.ThreadPoolExecutor(len(settings)) as pool:  # nothing is timed
         work = [lambda limit, option=option: compare(option, limit) for option in settings.values()]
         list(pool.map(part.measure, settings, work))
 
 
 def _difference(one: pathlib.Path, other: pathlib.Path) -> Figures:
-    """Of two finished runs: whether their rows are the same to the last bit, and predictions."""
+    """Whether two finished runs have the same rows, and how far their predictions differ."""
     rows = [
         [{key: row[key] for key in row.keys() - _OF_TIME} for row in parts.rows(path)]
         for path in (one, other)
@@ -151,7 +151,7 @@ def _difference(one: pathlib.Path, other: pathlib.Path) -> Figures:
 
 
 def _seeds(part: Part) -> None:
-    """Eight seeds of model1 side by side, beside one: the median epoch after the first."""
+    """Eight seeds of model1 side by side, and one alone: the median epoch after the first."""
 
     def rate(number: int, limit: float) -> Figures:
         config = _TINY if part.small else "configs/model1.py"
@@ -169,7 +169,7 @@ def _seeds(part: Part) -> None:
 
 
 def _peers(part: Part) -> None:
-    """Beside the PyTorch of this Python, on the same device, in turn."""
+    """This project and the installed PyTorch, on the same device, in turn."""
     chosen = {"ours": peers.PEERS["ours"]} | {
         name: dataclasses.replace(peers.PEERS[name], requirements=())
         for name in ("torch", "torch-compile")
@@ -181,7 +181,7 @@ def _peers(part: Part) -> None:
 
 
 def _tests(part: Part) -> None:
-    """The tests about devices, on this one: without tests/conftest.py, which chooses CPUs."""
+    """Runs the tests about devices on this one, without tests/conftest.py, which chooses CPUs."""
 
     def run(limit: float) -> Figures:
         names = ["tests/test_batches.py"] if part.small else [
@@ -189,7 +189,7 @@ def _tests(part: Part) -> None:
         ]  # fmt: skip
         command = ["-m", "pytest", "-v", "--noconftest", "-p", "no:cacheprovider"]
         command += ["-k", "not eight_devices"]
-        # No array checks at run time and no warnings as errors: those are for the pinned versions.
+        # Checks of arrays at run time and warnings as errors are meant for the pinned versions.
         command += ["-o", "addopts=", "-o", "filterwarnings=", *names]
         status, lines, _ = parts.run(command, limit)
         outcomes = [line for line in lines if line.startswith("tests/")]
@@ -206,13 +206,13 @@ PARTS: dict[str, Callable[[Part], None]] = {
 }  # fmt: skip
 
 _FOLDER = flags.DEFINE_string("output", None, "directory to write into", required=True)
-_MINUTES = flags.DEFINE_float("minutes", 8.0, "that all parts may take", lower_bound=0.1)
-_SMALL = flags.DEFINE_bool("small", False, "every part in little, for a CPU")
+_MINUTES = flags.DEFINE_float("minutes", 8.0, "minutes for all parts together", lower_bound=0.1)
+_SMALL = flags.DEFINE_bool("small", False, "a small version of every part, for a CPU")
 _PARTS = flags.DEFINE_list("parts", list(PARTS), "which parts")
 
 
 def _about_device() -> Figures:
-    """What `environment.collect` does not tell."""
+    """What `environment.collect` leaves out."""
     known: Figures = {"torch": None, "nvidia_smi": None}
     if importlib.util.find_spec("torch"):
         known["torch"] = importlib.metadata.version("torch")
@@ -227,13 +227,13 @@ def main(arguments: list[str]) -> None:
     del arguments
     end = time.monotonic() + 60 * _MINUTES.value
     folder = pathlib.Path(_FOLDER.value).resolve()
-    # Processes share the device, this one too; and what is in use is then what is needed.
+    # This process and the others share the device. And so the memory in use is what is needed.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     begun = machine.begin(str(folder / "speed.json"))
     begun["machine"] |= _about_device()
-    with tempfile.TemporaryDirectory() as programs:  # empty at first, so that compiling is seen
+    with tempfile.TemporaryDirectory() as programs:  # starts empty, so that compilation is measured
         os.environ["JAX_COMPILATION_CACHE_DIR"] = programs
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"  # as main.py has it
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"  # as in main.py
         for name in _PARTS.value:
             PARTS[name](Part(folder / f"{name}.json", begun, end, _SMALL.value))
 

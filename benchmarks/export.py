@@ -1,11 +1,11 @@
-"""The exports of a network beside the package itself and beside the peers' networks.
+"""Measures the exports of a network beside the package itself and the peers' networks.
 
 python -m benchmarks.export [--networks=final,...] [--rounds=5] [--images=400] [--batch_size=128]
 
-From numpy to numpy: latency of one image, images per second of a batch. Ours and the exports take
-uint8 and standardise it themselves, the peers take float32. Everything runs with malloc as it
-comes, as in a server that is not ours. The weights are fresh ones: speed does not ask what they
-are. Writes results/benchmarks/export.json; `make results` makes the README's table of it.
+It measures from numpy to numpy: the latency of one image, and images per second in a batch. Ours
+and the exports take uint8 and standardize it themselves; the peers take float32. Everything runs
+with malloc's own settings, as in somebody else's server. The weights are fresh, because speed does
+not depend on them. Writes results/benchmarks/export.json; `make results` puts it in docs/speed.md.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ from cifar_jax.training import state
 
 _NETWORKS = flags.DEFINE_list("networks", ["model1", "final", "speedrun"], "which networks")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each", lower_bound=1)
-_IMAGES = flags.DEFINE_integer("images", 400, "of a measurement", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "of the batches", lower_bound=2)
+_IMAGES = flags.DEFINE_integer("images", 400, "images in a measurement", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images in a batch", lower_bound=2)
 _OUTPUT = flags.DEFINE_string("output", str(machine.RESULTS / "export.json"), "where to write")
 
 _CLASSES = [f"class {i}" for i in range(10)]
 _IMAGE_SHAPE = (32, 32, 3)
 
-# In this environment, from the package or from a file.
+# These run in this environment, from the package or from a file.
 FORMS = {
     "ours": peers.Peer("cifar-jax", "export_worker.py", ("ours",)),
     "stablehlo": peers.Peer("StableHLO", "export_worker.py", ("stablehlo",)),
@@ -51,7 +51,7 @@ ALL = FORMS | {name: peers.PEERS[name] for name in OTHERS}
 
 
 def exported(name: str, home: pathlib.Path) -> dict[str, str]:
-    """Writes a network with fresh weights into `home` in each form: form -> path."""
+    """Writes a network with fresh weights into `home` in each form; returns form -> path."""
     config = networks.scaled(name, 1.0)
     model = models.build(config, _IMAGE_SHAPE, len(_CLASSES))
     variables = jax.jit(lambda: state.init_variables(model, 0, _IMAGE_SHAPE))()
@@ -76,7 +76,7 @@ def exported(name: str, home: pathlib.Path) -> dict[str, str]:
 
 
 def measure(name: str, batch_size: int, paths: dict[str, str], missing: dict[str, str]) -> tuple:
-    """Seconds of calls with `batch_size` images by form and peer; and what failed, with why."""
+    """Seconds of each call with `batch_size` images by form and peer; and why others failed."""
     job = networks.job(name, batch_size=batch_size)
     jobs: session.Jobs = {
         form: (peer, job | {"path": paths.get(form)}, False)
@@ -95,7 +95,7 @@ def measure(name: str, batch_size: int, paths: dict[str, str], missing: dict[str
 
 
 def figures(single: list[float], batched: list[float], batch_size: int) -> dict[str, float]:
-    """The figures of the table, from seconds of calls."""
+    """The figures for the table, from the seconds of each call."""
     p50, p99 = np.percentile(single, [50, 99])
     return {
         "p50_ms": 1e3 * p50,

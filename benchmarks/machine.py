@@ -1,4 +1,4 @@
-"""What the measurements ran on, and where they are kept."""
+"""Where measurements are written, and the machine they ran on."""
 
 import os
 import pathlib
@@ -18,18 +18,18 @@ RESULTS = ROOT / "results" / "benchmarks"
 
 
 def begin(output: str) -> dict[str, Any]:
-    """What every report begins with: `machine` and `command`.
+    """The beginning of every report: `machine` and `command`.
 
-    Call it before the first measurement: it notes how much other work the machine has had.
+    Call it before the first measurement, because it records the load of the machine.
 
     Raises:
-      SystemExit: evidence is to be written, from a tree with changes that no commit holds.
+      SystemExit: it would write evidence from a tree with uncommitted changes.
     """
     described = environment.collect() | {"load_average": os.getloadavg()[0]}
     if described["git_dirty"] is not False and RESULTS in pathlib.Path(output).resolve().parents:
         raise SystemExit(
-            "error: evidence comes from a commit, and there are changes: commit them, or name "
-            "another place with --output"
+            "error: evidence must come from a commit, and there are changes: commit them, or write "
+            "somewhere else with --output"
         )
     return {"machine": described, "command": command()}
 
@@ -46,19 +46,19 @@ def origin(report: dict[str, Any]) -> str:
 
 
 def measured(report: dict[str, Any]) -> str:
-    """The same as a sentence about times, with what is known of other work on the machine."""
+    """A sentence with the origin of measured times and the load of the machine, if known."""
     load = report["machine"].get("load_average")
     work = f"one-minute load at the start {load:.1f}" if load is not None else "load not recorded"
     return f"Measured {origin(report)}; {work}."
 
 
 def command() -> str:
-    """What was typed to start this benchmark."""
+    """The command that started this benchmark."""
     return " ".join(["python -m", f"benchmarks.{pathlib.Path(sys.argv[0]).stem}", *sys.argv[1:]])
 
 
 def matmul_gflops(size: int = 2048, repeats: int = 9) -> float:
-    """The median of a float32 matrix product's speed: what this machine can do at best."""
+    """Median speed of a float32 matrix product: the best that this machine can do."""
     square = jnp.ones((size, size))
     product = jax.jit(lambda x: x @ x)
     seconds = []

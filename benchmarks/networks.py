@@ -1,4 +1,4 @@
-"""The measured networks, as plain lists of layers that each library's worker builds."""
+"""Describes the measured networks as plain lists of layers, which each worker builds."""
 
 import importlib
 from typing import Any
@@ -9,12 +9,12 @@ from cifar_jax import models
 from cifar_jax.models import summary
 from configs import base
 
-# The report's four, and the speedrun's with widths 64, 256, 256.
+# The report's four, and the speedrun network with widths 64, 256, 256.
 NETWORKS = ("model1", "model2", "model3", "final", "speedrun")
 
 
 def scaled(name: str, width: float) -> ConfigDict:
-    """The config of a network with `width` times the filters in every convolution, stem aside."""
+    """A network's config with `width` times the filters in every convolution except the stem."""
     if name == "speedrun":
         config = base.get_config()
         config.batch_size = 250
@@ -31,10 +31,9 @@ def scaled(name: str, width: float) -> ConfigDict:
 
 
 def job(name: str, batch_size: int = 0, width: float = 1.0) -> dict[str, Any]:
-    """What a worker needs to build a network, JSON-ready.
+    """What a worker needs to build a network, ready for JSON.
 
-    A layer is `{"kind": ..., arguments}`; "l2" is the weight of the squared kernel in the
-    objective.
+    A layer is `{"kind": ..., arguments}`. "l2" is the weight of its squared kernel in the loss.
     """
     experiment = scaled(name, width)
     layers = _LAYERS[experiment.model.name](experiment.model)

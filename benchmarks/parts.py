@@ -1,4 +1,4 @@
-"""Parts of a report that are written figure by figure, and main.py as a process to measure."""
+"""Writes parts of a report figure by figure, and runs main.py as a process to measure."""
 
 import dataclasses
 import json
@@ -17,30 +17,30 @@ from cifar_jax.errors import TRY_AGAIN
 from cifar_jax.runtime import workdir as files
 
 Figures = dict[str, Any]
-_LEAST = 10.0  # seconds under which nothing is begun
+_LEAST = 10.0  # seconds; with less time left, nothing new starts
 
 
 class Failed(Exception):
-    """A figure that could not be had; the message is one line."""
+    """A figure could not be measured; the message is one line."""
 
 
 @dataclasses.dataclass
 class Part:
-    """One file of figures, written whenever there is one more."""
+    """One file of figures, written again after each figure."""
 
     path: pathlib.Path
     begun: Figures
-    end: float  # of all parts, by time.monotonic()
+    end: float  # when all parts must be done, by time.monotonic()
     small: bool
     figures: Figures = dataclasses.field(default_factory=dict)
-    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)  # of `figures`
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)  # protects `figures`
 
     def measure(self, key: str, work: Callable[[float], Figures], most: float = 90.0) -> None:
-        """Notes what `work(limit)` gives, which should take at most `limit` seconds."""
+        """Records what `work(limit)` returns; it should take at most `limit` seconds."""
         began = time.monotonic()
         try:
             if self.end - began < _LEAST:
-                raise Failed("no time was left")
+                raise Failed("no time left")
             found = work(min(self.end - began, most))
         except (Failed, session.WorkerFailed, OSError) as error:
             found = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
@@ -54,13 +54,13 @@ class Part:
 def run(
     command: list[str], limit: float, stop: str = "", variables: dict[str, str] | None = None
 ) -> tuple[int, list[str], dict[str, float]]:
-    """Python in a process of its own, killed after `limit` seconds.
+    """Runs Python in a new process and kills it after `limit` seconds.
 
     Args:
-      stop: once a line holds it, SIGTERM is sent; "": never.
+      stop: SIGTERM is sent once a line contains this; "": never.
 
     Returns:
-      Exit status, lines of both its outputs, and the seconds to the first step and to the end.
+      Exit status, lines of both outputs, and the seconds to the first step and to the end.
     """
     began, lines, seconds = time.monotonic(), [], {}
     with subprocess.Popen(
@@ -88,7 +88,7 @@ def run(
 def train(
     arguments: list[str], limit: float, stop: str = "", variables: dict[str, str] | None = None
 ) -> dict[str, float]:
-    """main.py's seconds, see `run`."""
+    """The seconds of main.py, as `run` returns them; raises Failed if it does not succeed."""
     status, lines, seconds = run(["main.py", *arguments], limit, stop, variables)
     if status == -signal.SIGKILL:
         raise Failed(f"main.py was killed after {seconds['whole_command']:.0f} s")

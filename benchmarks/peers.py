@@ -1,4 +1,4 @@
-"""The libraries that are measured, each in an environment of its own."""
+"""The libraries that are measured, each in its own environment."""
 
 import dataclasses
 import pathlib
@@ -15,7 +15,7 @@ class Peer:
     title: str
     worker: str
     arguments: tuple[str, ...] = ()
-    requirements: tuple[str, ...] = ()  # of its environment; (): this one
+    requirements: tuple[str, ...] = ()  # of its environment; () for the current one
     variables: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -47,7 +47,7 @@ PEERS = {
 
 
 def install() -> dict[str, str]:
-    """Makes the environments that are missing; returns the peers that cannot be had, with why."""
+    """Makes missing environments; returns the peers that cannot be installed, and why."""
     missing: dict[str, str] = {}
     for name, peer in PEERS.items():
         home = ENVIRONMENTS / peer.environment

@@ -1,9 +1,10 @@
-"""Images per second and peak memory of `--mode=predict` on a directory of generated JPEGs.
+"""Measures speed and peak memory of `--mode=predict` on a directory of generated JPEGs.
 
 python -m benchmarks.predict [--network=final] [--images=10000] [--size=256] [--rounds=3]
 
-The network is trained for an epoch on the bundled digits: its speed does not depend on its weights.
-One image, a tenth and all of them tell the start and the growth of memory apart from the rest.
+The network trains for one epoch on the bundled digits, because its speed does not depend on its
+weights. One image, a tenth and all of them separate the start and the growth of memory from the
+rest.
 Writes results/benchmarks/predict.json.
 """
 
@@ -22,7 +23,7 @@ from PIL import Image
 
 from benchmarks import machine, peers
 
-_NETWORK = flags.DEFINE_string("network", "final", "whose config")
+_NETWORK = flags.DEFINE_string("network", "final", "the config to use")
 _IMAGES = flags.DEFINE_integer("images", 10_000, "how many", lower_bound=10)
 _SIZE = flags.DEFINE_integer("size", 256, "their height and width in pixels", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "measurements of each", lower_bound=1)
@@ -30,7 +31,7 @@ _OUTPUT = flags.DEFINE_string("output", str(machine.RESULTS / "predict.json"), "
 
 
 def _generate(directory: pathlib.Path) -> None:
-    """JPEGs with about the detail of photographs: coarse noise, enlarged."""
+    """Writes JPEGs with about the detail of photographs: enlarged coarse noise."""
     rng = np.random.default_rng(0)
     size = (_SIZE.value, _SIZE.value)
     for i in range(_IMAGES.value):

@@ -1,9 +1,9 @@
-"""What bounds the train step on accelerators, on paper: docs/scaling.md.
+"""Works out what limits the train step on accelerators, for docs/scaling.md.
 
 python -m benchmarks.roofline
 
-Nothing is timed and no accelerator is needed. FLOPs are those of the step as it is lowered for TPU;
-the bytes it moves and what devices exchange are read off the programs compiled for one and for
+It times nothing and needs no accelerator. FLOPs are those of the step as lowered for TPU. The bytes
+that it moves, and those that devices exchange, are read from the programs compiled for one and for
 eight CPU devices. Writes results/benchmarks/roofline.json.
 """
 
@@ -23,12 +23,12 @@ from configs import final, model1, speedrun94, speedrun96
 _OUTPUT = flags.DEFINE_string("output", str(machine.RESULTS / "roofline.json"), "where to write")
 
 _CONFIGS = {"model1": model1, "final": final, "speedrun94": speedrun94, "speedrun96": speedrun96}
-_DEVICES = 8  # that stand for those of a pod
+_DEVICES = 8  # in place of a pod's
 _SHAPE, _CLASSES, _TRAIN = (32, 32, 3), 10, 50_000
 
 
 def _traced(name: str, devices: int):
-    """The config, and one train step of it traced for so many devices."""
+    """The config, and its train step traced for this number of devices."""
     config = _CONFIGS[name].get_config()
     mesh = jax.make_mesh(
         (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]

@@ -1,8 +1,8 @@
-"""Our train step and forward pass beside the peers': `make bench`.
+"""Measures our train step and forward pass beside the peers': `make bench`.
 
 python -m benchmarks.run [--networks=final,...] [--peers=torch,...] [--rounds=5] [--seconds=1]
 
-Writes results/benchmarks/step.json; `make results` makes the README's table of it.
+Writes results/benchmarks/step.json; `make results` puts it in docs/speed.md.
 """
 
 import statistics
@@ -13,7 +13,7 @@ from absl import app, flags
 from benchmarks import machine, networks, peers, session
 
 _NETWORKS = flags.DEFINE_list("networks", list(networks.NETWORKS), "which networks")
-_PEERS = flags.DEFINE_list("peers", list(peers.PEERS), "which libraries; ours is always there")
+_PEERS = flags.DEFINE_list("peers", list(peers.PEERS), "which libraries; ours is always measured")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "length of a measurement", lower_bound=0.01)
 _OUTPUT = flags.DEFINE_string("output", str(machine.RESULTS / "step.json"), "where to write")
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
             "figures": {},
             "missing": dict(missing),
         }
-        # Ours as main.py starts it; the peers as they come, then all with the same settings.
+        # Ours always as main.py starts it. The peers as they come, then with our memory settings.
         for settings in session.SETTINGS:
             tuned = settings != "as they come"
             jobs = {

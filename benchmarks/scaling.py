@@ -1,9 +1,9 @@
-"""How time and memory grow with batch size, width and data-set size, and what an epoch takes.
+"""Measures how time and memory grow with batch, width and data set, and how long an epoch takes.
 
 python -m benchmarks.scaling [--network=final] [--rounds=3] [--seconds=2]
 
-One worker at a time makes train steps. Then `main.py` trains an epoch as a user starts it, data
-path, validation and checkpoint included. Writes results/benchmarks/scaling.json.
+One worker at a time makes train steps. Then `main.py` trains an epoch as a user would, with data,
+validation and checkpoint. Writes results/benchmarks/scaling.json.
 """
 
 import json
@@ -56,7 +56,7 @@ def _batch_share() -> float:
 
 
 def _epoch() -> dict[str, Any] | None:
-    """An epoch of `main.py`: its row of `metrics.jsonl`; None without the data set."""
+    """Trains an epoch with `main.py`; its row of `metrics.jsonl`, or None without the data set."""
     with tempfile.TemporaryDirectory() as workdir:
         done = subprocess.run(
             [

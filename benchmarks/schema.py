@@ -1,4 +1,4 @@
-"""What each report under results/benchmarks must hold, checked where it is read."""
+"""What each report under results/benchmarks must contain; checked when it is read."""
 
 import pathlib
 from collections.abc import Iterator
@@ -53,13 +53,13 @@ def _step_together(report: dict[str, Any]) -> Iterator[str]:
             if "ours" not in peers:
                 yield f"networks.{network}.figures.{setting}.ours is missing"
             if len({len(peer[what]) for peer in peers.values() for what in ("train", "infer")}) > 1:
-                yield f"networks.{network}.figures.{setting} must have as many rounds of each"
+                yield f"networks.{network}.figures.{setting} must have equally many rounds"
 
 
 def _predict_together(report: dict[str, Any]) -> Iterator[str]:
     numbers = list(report["images"])
     if len(numbers) != 3 or not all(text.isdecimal() for text in numbers):
-        yield "images must be of three numbers of images"
+        yield "images must have three keys, which are numbers of images"
 
 
 _STEP = {
@@ -121,10 +121,10 @@ def _takes_time(value: Any) -> bool:
 
 
 def read(results: pathlib.Path, name: str) -> dict[str, Any] | None:
-    """A report; None where there is none.
+    """A report, or None if there is none.
 
     Raises:
-      UserError: it cannot be read, or is not of its schema.
+      UserError: it cannot be read, or does not fit its schema.
     """
     path = epath.Path(results / name)
     return checked.read_json(path, SCHEMAS[name]) if path.exists() else None

@@ -1,4 +1,4 @@
-"""Whether seeds side by side are faster than one after the other: `config.seeds` on this machine.
+"""Measures whether seeds train faster side by side (`config.seeds`) than one after the other.
 
 python -m benchmarks.seeds [--seeds=4] [--rounds=3]
 
@@ -22,7 +22,7 @@ _OUTPUT = flags.DEFINE_string("output", str(machine.RESULTS / "seeds.json"), "wh
 
 
 def _images_per_second(number: int) -> float:
-    """Of all seeds together, over the second of two epochs."""
+    """Images per second of all seeds together, in the second of two epochs."""
     with tempfile.TemporaryDirectory() as workdir:
         subprocess.run(
             [

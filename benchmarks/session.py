@@ -1,4 +1,4 @@
-"""Workers side by side: started together, then measured in turn, round after round."""
+"""Starts workers together and measures them in turn, round after round."""
 
 import contextlib
 import json
@@ -18,15 +18,15 @@ from cifar_jax.runtime import memory
 
 Figures = dict[str, Any]
 Jobs = dict[str, tuple[peers.Peer, Figures, bool]]
-SETTINGS = ("as they come", "same memory settings")  # of the peers; ours has its own either way
+SETTINGS = ("as they come", "same memory settings")  # the peers'; ours always has its own
 
 
 class WorkerFailed(Exception):
-    """A worker ended instead of answering; the message is its last line."""
+    """A worker ended instead of answering; the message is its last line of output."""
 
 
 class Worker:
-    """A process that makes steps of one network with one library. Use as a context manager.
+    """A process that makes steps of one network with one library, used as a context manager.
 
     It is killed `limit` seconds after its start.
     """
@@ -37,7 +37,7 @@ class Worker:
         if tuned:
             environment["GLIBC_TUNABLES"] = memory.tunables("")
         self.batch_size = job["batch_size"]
-        self._errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would fill up
+        self._errors = tempfile.TemporaryFile("w+")  # an unread pipe would fill up
         self._process = subprocess.Popen(
             [peer.python(), str(peers.WORKERS / peer.worker), *peer.arguments],
             env=environment,
@@ -77,12 +77,12 @@ class Worker:
             self._errors.close()
             killed = "killed: " * (self._process.returncode == -signal.SIGKILL)
             raise WorkerFailed(killed + (errors.strip().splitlines() or ["no message"])[-1])
-        # Until it is asked again it must not disturb: some libraries' idle threads spin.
+        # Pause it until the next question: idle threads of some libraries spin.
         self._process.send_signal(signal.SIGSTOP)
         return json.loads(line)
 
     def rate(self, what: str, seconds: float) -> Figures:
-        """Images per second of a kind of step over about so many seconds, and peak memory."""
+        """Images per second of one kind of step over about `seconds`, and peak memory."""
         steps = getattr(self, f"_{what}_steps", 0)
         if not steps:
             probe = min(self._ask({"do": what, "steps": 2})["seconds"] for _ in range(2)) / 2
@@ -94,7 +94,7 @@ class Worker:
         return {"images_per_second": rate, **peaks}
 
     def latencies(self, what: str, steps: int) -> list[float]:
-        """Seconds that each of so many steps takes, one after the other."""
+        """Seconds of each of `steps` steps, made one after the other."""
         return self._ask({"do": what, "steps": steps, "each": True})["each"]
 
 
@@ -109,14 +109,14 @@ def alternate(
     """Measures every job in turn, `rounds` times, each time in another order.
 
     Args:
-      jobs: name -> peer, job, whether with this project's memory settings.
+      jobs: name -> peer, job, whether to use this project's memory settings.
       limit: seconds until workers are killed; None: never.
-      starts: workers that may start at the same time.
+      starts: how many workers may start at the same time.
 
     Returns:
-      For each name `build_seconds`, `first_seconds` (of two steps, with compilation), the peaks of
-      the host's and the device's memory and, of each of `whats`, the rates of the rounds; and, of
-      those that failed, why.
+      For each name: `build_seconds`, `first_seconds` (of two steps, with compilation), the peak
+      memory of host and device, and for each of `whats` the rates of all rounds. And for each
+      worker that failed, why.
     """
     with contextlib.ExitStack() as stack:
         workers, failures = start(stack, jobs, whats, limit, starts)
@@ -142,7 +142,7 @@ def start(
     limit: float | None = None,
     starts: int = 1,
 ) -> tuple[dict[str, Worker], dict[str, str]]:
-    """The jobs' workers, which live as long as `stack`; and, of those that failed, why."""
+    """The jobs' workers, which live as long as `stack`; and why the others failed."""
 
     def begin(name: str) -> Worker | str:
         peer, job, tuned = jobs[name]
@@ -163,6 +163,6 @@ def rotated(names: list[str], by: int) -> Iterator[str]:
 
 
 def ratio(ours: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
-    """Median, least and greatest of the ratios round by round."""
+    """Median, least and greatest of the ratios in each round."""
     ratios = [a / b for a, b in zip(ours, other, strict=True)]
     return statistics.median(ratios), min(ratios), max(ratios)

@@ -1,9 +1,9 @@
-"""From the start of `python main.py` to its first training step, cold and warm, and to `--help`.
+"""Measures the time from `python main.py` to the first training step, cold and warm.
 
 python -m benchmarks.startup [--config=configs/final.py] [--repeats=3]
 
-Cold: without compiled programs; the decoded data set is there either way. Writes
-results/benchmarks/startup.json.
+Cold means without cached programs; the decoded data set is cached either way. It also measures
+`--help`. Writes results/benchmarks/startup.json.
 """
 
 import os
@@ -25,9 +25,9 @@ _MARK = "first step done"
 
 
 def seconds_to(mark: str | None, arguments: list[str], programs: pathlib.Path) -> float:
-    """Seconds until main.py prints `mark`, or ends where it is None."""
+    """Seconds until main.py prints `mark`; if that is None, until it ends."""
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(programs)}
-    # As main.py sets it where it chooses the directory itself.
+    # As main.py sets it when it chooses the directory.
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     began = time.perf_counter()
     process = subprocess.Popen(

@@ -26,7 +26,7 @@ def test_figures_are_written_one_by_one_and_errors_among_them(tmp_path):
     assert report["figures"]["two"]["error"] == "FileNotFoundError: no file"
     late = parts.Part(tmp_path / "late.json", BEGUN, time.monotonic(), small=True)
     late.measure("one", lambda limit: {"limit": limit})
-    assert "no time was left" in late.figures["one"]["error"]
+    assert "no time left" in late.figures["one"]["error"]
 
 
 def test_what_takes_too_long_is_ended_and_told():

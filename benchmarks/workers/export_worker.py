@@ -1,4 +1,4 @@
-"""A network as this package calls it, or as one of its exports, read from the job's file."""
+"""Runs a network from this package, or one of its exports read from the job's file."""
 
 import pathlib
 import sys

@@ -1,8 +1,8 @@
 """JAX: this project's train step as the training loop calls it, or plain Flax as its examples do.
 
-Ours includes what the loop needs besides: the batch gathered from the data set on the device, its
-augmentation, the epoch's sums; of "train" a step is a dispatch of as many as the job says. Plain
-Flax gets one ready batch, as the other libraries do.
+Ours includes what else the loop does: gathering the batch from the data set on the device,
+augmenting it, summing the epoch's figures. A step of "train" is one dispatch, of as many steps as
+the job says. Plain Flax gets one ready batch, like the other libraries.
 """
 
 import pathlib

@@ -1,5 +1,5 @@
-"""Keras 3 on the backend of $KERAS_BACKEND: `compile`, `fit` and `predict`, compiled by XLA
-where Keras' own default for the backend does so."""
+"""Keras 3 on the backend $KERAS_BACKEND: `compile`, `fit` and `predict`, with XLA where Keras uses
+it by default."""
 
 import keras
 import numpy as np
@@ -51,7 +51,7 @@ def build(job: dict) -> dict:
     images, all_labels = batch, labels
 
     def arrays(steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """So many batches in one array, as `fit` wants them; made when more are asked for."""
+        """`steps` batches in one array, as `fit` wants them; made again only for more."""
         nonlocal images, all_labels
         if len(images) < steps * batch_size:
             images, all_labels = np.tile(batch, (steps, 1, 1, 1)), np.tile(labels, steps)

@@ -1,7 +1,7 @@
-"""The worker's end of the benchmark: a process that makes steps when it is told to.
+"""The worker's side of the benchmark: a process that makes steps when told to.
 
-It runs in the environment of the library it measures, so it imports the standard library only. On
-standard input comes a job as one line of JSON, then a command a line; each is answered by a line.
+It runs in the environment of the library that it measures, so it imports the standard library only.
+Standard input brings a job as one line of JSON, then one command a line. Each gets one line back.
 """
 
 import json
@@ -16,11 +16,11 @@ from typing import Any
 def serve(build: Callable[[dict], dict[str, Callable[..., Any]]]) -> None:
     """Builds the job's network, then times `n` steps of one kind at a time: "train", "infer".
 
-    `build(job)` returns the kinds as functions that make n steps and return when they are done. Of
-    "serve" a step takes a batch from numpy and gives logits back to numpy, one after the other.
-    "peak_device_bytes", where it is among them, tells what the device's memory held at most.
+    `build(job)` returns the kinds as functions that make n steps and return when they are done. A
+    step of "serve" takes a batch from numpy and returns logits to numpy, one after the other.
+    "peak_device_bytes", if it is among them, returns the peak of the device's memory.
     """
-    # What libraries print must not be taken for answers.
+    # Output of libraries must not be mistaken for answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -39,7 +39,7 @@ def serve(build: Callable[[dict], dict[str, Callable[..., Any]]]) -> None:
     answer({"build_seconds": time.perf_counter() - began, "first_seconds": first})
     for line in sys.stdin:
         command = json.loads(line)
-        run[command["do"]](1)  # it slept while others ran: caches and clock are theirs
+        run[command["do"]](1)  # warm up: caches and clock belonged to others while it slept
         began = time.perf_counter()
         ends = []
         for steps in [1] * command["steps"] if command.get("each") else [command["steps"]]:

@@ -1,6 +1,6 @@
 """PyTorch, eager or compiled, as its performance guide says: channels_last, fused optimizer,
-`inference_mode`; all cores are its default. On a GPU float32 may be TF32, and cuDNN looks for
-its fastest kernels; bfloat16 is autocast."""
+`inference_mode`. It uses all cores by default. On a GPU, float32 may be TF32, cuDNN searches for
+its fastest kernels, and bfloat16 is autocast."""
 
 import sys
 
