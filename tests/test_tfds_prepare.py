@@ -1,4 +1,4 @@
-"""TFDS sets are downloaded and prepared without TensorFlow; each fault is one clear line."""
+"""TFDS data sets are prepared without TensorFlow; each failure gives one clear line."""
 
 import concurrent.futures
 import contextlib
@@ -25,7 +25,7 @@ from cifar_jax.errors import UserError
 
 @pytest.fixture(autouse=True)
 def quiet_and_offline(monkeypatch):
-    """No progress bars, and no way to the network but where a test makes one."""
+    """Turns progress bars off, and keeps proxies away from servers on this machine."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     tfds.disable_progress_bar()
     yield
@@ -34,7 +34,7 @@ def quiet_and_offline(monkeypatch):
 
 @pytest.fixture
 def downloads(monkeypatch):
-    """Stands for the network: set `downloads.result` to what a download gives."""
+    """Replaces all downloads: set `downloads.result` to what they shall return."""
 
     class Downloads:
         result = None
@@ -57,7 +57,7 @@ def by_content(images, labels):
 
 
 def assert_same_set(found, expected):
-    """Equal up to order: TFDS shuffles what it prepares."""
+    """Asserts that both hold the same images and labels in any order, since TFDS shuffles."""
     assert_same(
         {split: by_content(*arrays) for split, arrays in found.items()},
         {split: by_content(*arrays) for split, arrays in expected.items()},
@@ -78,11 +78,11 @@ def test_a_download_is_prepared_as_the_standard_data_set(tmp_path, monkeypatch, 
     assert info["moduleName"] == type(standard).__module__
     assert {record["label"] for record in standard.as_data_source("test")} <= set(range(10))
 
-    downloads.result = None  # the second time nothing is downloaded
+    downloads.result = None  # the second read downloads nothing
     assert_same(tfds_source.read(name, tmp_path / "tfds", prepare=True)[0], found)
 
 
-def test_two_that_prepare_at_once_share_one_download(tmp_path, monkeypatch, downloads):
+def test_two_concurrent_preparations_share_one_download(tmp_path, monkeypatch, downloads):
     downloads.result, splits, _ = download_of("cifar100", tmp_path / "raw", monkeypatch)
     read = functools.partial(tfds_source.read, "cifar100", tmp_path / "tfds", prepare=True)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -107,7 +107,7 @@ def serve(folder):
 
 
 def point_cifar10_at(monkeypatch, url, file=None):
-    """Has TFDS download cifar10 from `url`, with the checksum of `file` for the published one."""
+    """Makes TFDS download cifar10 from `url` and expect the checksum of `file`."""
     info = checksums.UrlInfo(size=Size(1), checksum="ab" * 32, filename="x.tar.gz")
     infos = {url: checksums.compute_url_info(file) if file else info}
     original = cifar.Cifar10._cifar_info.fget
@@ -158,7 +158,7 @@ def test_a_damaged_download_is_refused_and_leaves_no_data_set(tmp_path, monkeypa
     assert not list((tmp_path / "tfds" / "cifar10").iterdir())
 
 
-def test_a_vanished_file_on_the_host_is_a_user_error(tmp_path, monkeypatch):
+def test_a_missing_file_on_the_host_is_a_user_error(tmp_path, monkeypatch):
     with serve(tmp_path) as host:
         point_cifar10_at(monkeypatch, f"{host}/cifar-10-binary.tar.gz")
         with pytest.raises(UserError, match="HTTP code: 404"):
@@ -166,7 +166,7 @@ def test_a_vanished_file_on_the_host_is_a_user_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["refuses", "never answers", "has no address"])
-def test_an_unreachable_host_is_told_in_seconds_with_the_alternatives(tmp_path, monkeypatch, host):
+def test_an_unreachable_host_is_reported_in_seconds_with_the_alternatives(tmp_path, monkeypatch, host):
     monkeypatch.setattr(tfds_prepare, "_PROBE_SECONDS", 0.3)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -181,7 +181,7 @@ def test_an_unreachable_host_is_told_in_seconds_with_the_alternatives(tmp_path, 
             tfds_source.read("cifar10", tmp_path / "tfds", prepare=True)
     assert time.monotonic() - start < 10
     message = str(error.value)
-    assert f"{address} is out of reach" in message and "\n" not in message
+    assert f"{address} is unreachable" in message and "\n" not in message
     for alternative in ("config.data.dir", "config.data.archive", "config.data.download=True"):
         assert alternative in message
 
@@ -198,14 +198,14 @@ def test_a_full_disk_while_preparing_is_a_user_error(tmp_path, monkeypatch, down
     assert not list((tmp_path / "tfds" / "cifar10").iterdir())
 
 
-def test_a_set_that_needs_tensorflow_says_so(tmp_path, monkeypatch, downloads):
+def test_a_data_set_that_needs_tensorflow_is_a_user_error(tmp_path, monkeypatch, downloads):
     downloads.result, _, _ = download_of("cifar10", tmp_path / "raw", monkeypatch)
     monkeypatch.setattr(cifar, "_load_data", lambda *_: cifar.tf.image.decode_png(b""))
     with pytest.raises(UserError, match="cannot be prepared without TensorFlow.*tfds build"):
         tfds_source.read("cifar10", tmp_path / "tfds", prepare=True)
 
 
-def test_a_place_that_cannot_be_made_is_a_user_error(tmp_path, downloads):
+def test_a_directory_that_cannot_be_created_is_a_user_error(tmp_path, downloads):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot prepare a data set in .*TFDS_DATA_DIR"):
         tfds_source.read("cifar10", tmp_path / "file" / "tfds", prepare=True)

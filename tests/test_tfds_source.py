@@ -1,4 +1,4 @@
-"""TFDS directories are read without TensorFlow; each fault is one clear line."""
+"""TFDS directories are read without TensorFlow; each failure gives one clear line."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from cifar_jax.data import tfds_source
 from cifar_jax.errors import UserError
 
 
-def test_reading_tells_in_one_line_what_takes_long(tmp_path, caplog):
+def test_reading_logs_one_line_about_the_slow_decoding(tmp_path, caplog):
     path = prepare_cifar10(tmp_path, random_splits())
     caplog.set_level(logging.INFO, "cifar_jax")
     caplog.clear()
@@ -23,7 +23,7 @@ def test_reading_tells_in_one_line_what_takes_long(tmp_path, caplog):
     assert record.getMessage() == expected
 
 
-def test_an_absent_data_set_says_where_it_was_looked_for(tmp_path):
+def test_the_error_for_a_missing_data_set_says_where_it_was_looked_for(tmp_path):
     with pytest.raises(UserError, match="looked for .*cifar10/3.0.2") as error:
         tfds_source.read("cifar10", tmp_path, prepare=False)
     assert "config.data.archive" in str(error.value)
@@ -49,7 +49,7 @@ def test_an_unknown_name_gets_suggestions(tmp_path, typo, suggestion):
         ("coco", "cannot open config.data.name=coco"),
     ],
 )
-def test_a_set_that_does_not_fit_is_refused_before_any_download(tmp_path, name, fault):
+def test_an_unsuitable_data_set_is_refused_before_any_download(tmp_path, name, fault):
     with pytest.raises(UserError, match=fault) as error:
         tfds_source.read(name, tmp_path, prepare=True)
     assert name in str(error.value) and "\n" not in str(error.value)
@@ -61,7 +61,7 @@ def edit_info(path, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def test_a_tfrecord_directory_says_how_to_mend_it(tmp_path):
+def test_the_error_for_a_tfrecord_directory_says_how_to_fix_it(tmp_path):
     path = prepare_cifar10(tmp_path, random_splits())
     edit_info(path, fileFormat="tfrecord")
     with pytest.raises(UserError, match="tfrecord.*TensorFlow.*config.data.archive") as error:
@@ -69,7 +69,7 @@ def test_a_tfrecord_directory_says_how_to_mend_it(tmp_path):
     assert str(path) in str(error.value)
 
 
-def test_a_set_without_a_test_split_is_refused(tmp_path):
+def test_a_data_set_without_a_test_split_is_refused(tmp_path):
     path = prepare_cifar10(tmp_path, random_splits())
     info = json.loads((path / "dataset_info.json").read_text())
     edit_info(path, splits=[s for s in info["splits"] if s["name"] == "train"])
@@ -114,7 +114,7 @@ def test_damaged_metadata_is_a_user_error(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
-def test_neither_tensorflow_nor_a_slow_import_is_needed(tmp_path):
+def test_no_tensorflow_and_few_slow_imports_are_needed(tmp_path):
     prepare_cifar10(tmp_path / "tfds", random_splits())
     script = f"""
 import sys

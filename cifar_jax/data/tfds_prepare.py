@@ -1,8 +1,8 @@
-"""Prepares TensorFlow Datasets without TensorFlow.
+"""Prepares data sets with TensorFlow Datasets (TFDS), but without TensorFlow.
 
-TFDS needs TensorFlow here only for opening files and for encoding PNG. Plain Python opens the
-files instead and Pillow encodes, and what comes out is the standard data set (`cifar10/3.0.2`,
-...) in `array_record`, which TFDS reads anywhere.
+To prepare an image data set, TFDS uses TensorFlow only to open files and to encode PNGs. Here plain
+Python opens the files and Pillow encodes the PNGs. The result is the standard data set (such as
+`cifar10/3.0.2`) in the `array_record` format, which any TFDS can read.
 """
 
 import contextlib
@@ -36,14 +36,19 @@ _PROBE_SECONDS = 5
 _log = logging.getLogger(__name__)
 
 
-def prepare(name: str, builder: Any) -> None:
-    """Downloads the set of `builder` with TFDS' progress bars and prepares it in array_record.
+def prepare(name: str, builder: tfds.core.DatasetBuilder) -> None:
+    """Downloads the data set of `builder`, with TFDS' progress bars, and prepares it.
+
+    Args:
+      name: of the data set, for messages.
+      builder: TFDS' builder of a data set that is not prepared yet.
 
     Raises:
-      UserError: host out of reach, damaged download, full disk, or a set that needs TensorFlow.
+      UserError: the host is unreachable, the download is damaged, the disk is full, or the data set
+        needs TensorFlow.
     """
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        raise UserError(f"TFDS cannot download {name} by itself: prepare it with `tfds build`")
+        raise UserError(f"TFDS cannot download {name} for you: prepare it with `tfds build`")
     _probe(builder)
     generate, image_key = builder._generate_examples, builder.info.supervised_keys[0]
 
@@ -64,23 +69,23 @@ def prepare(name: str, builder: Any) -> None:
     except NonMatchingChecksumError as error:
         digests = ", found ".join(re.findall(r"checksum='(\w+)'", str(error)))
         raise UserError(
-            f"the download of {name} is damaged: expected SHA-256 {digests}; start again, or"
+            f"the download of {name} is damaged: expected SHA-256 {digests}; try again, or"
             f" {alternatives(name)}"
         ) from error
     except (DownloadError, extractor.ExtractError, OSError, ValueError, AssertionError) as error:
         raise UserError(
             f"cannot prepare {name} in {builder.data_path}: {brief(error)}; if the disk is full,"
-            f" set TFDS_DATA_DIR to another place; else {alternatives(name)}"
+            f" set TFDS_DATA_DIR to a directory on another disk; otherwise {alternatives(name)}"
         ) from error
     except (_NeedsTensorFlow, ImportError) as error:
         raise UserError(
             f"{name} cannot be prepared without TensorFlow ({brief(error)}): prepare it where"
-            f" TensorFlow is installed, by `tfds build {name} --file_format=array_record`"
+            f" TensorFlow is installed, with `tfds build {name} --file_format=array_record`"
         ) from error
 
 
 def _png(image: np.ndarray) -> io.BytesIO:
-    """`image` `[H, W, C]` uint8, C in 1, 3 or 4, as a PNG file."""
+    """Encodes an image `[H, W, C]` uint8, with C = 1, 3 or 4, as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, format="PNG")
     file.seek(0)
@@ -88,19 +93,21 @@ def _png(image: np.ndarray) -> io.BytesIO:
 
 
 class _NeedsTensorFlow(Exception):
-    """Something of TensorFlow was asked for that the stand-in has not."""
+    """The data set uses a part of TensorFlow that `_StandIn` lacks."""
 
 
 class _StandIn(types.SimpleNamespace):
+    """Stands in for a TensorFlow module; using anything that it lacks raises _NeedsTensorFlow."""
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # Python asks whether there is one
+        if name.startswith("__"):  # Python itself looks for optional special methods
             raise AttributeError(name)
         raise _NeedsTensorFlow(f"it uses {name} of TensorFlow")
 
 
 @contextlib.contextmanager
-def _without_tensorflow(builder: Any) -> Iterator[None]:
-    """Gives what prepares the set a stand-in for TensorFlow, which only opens files."""
+def _without_tensorflow(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Replaces TensorFlow, in the modules that prepare the data set, by plain file functions."""
     gfile = _StandIn(GFile=open, exists=os.path.exists, listdir=os.listdir, remove=os.remove)
     tensorflow = _StandIn(
         io=_StandIn(gfile=gfile),
@@ -120,17 +127,17 @@ def _without_tensorflow(builder: Any) -> Iterator[None]:
             vars(module)["tf"] = original
 
 
-def _probe(builder: Any) -> None:
-    """Raises UserError in seconds where the data set's host is out of reach.
+def _probe(builder: tfds.core.DatasetBuilder) -> None:
+    """Raises UserError within seconds if the download host is unreachable.
 
-    TFDS itself would try for minutes.
+    TFDS itself would retry for minutes.
     """
     for url in {urlsplit(url).netloc: url for url in builder.url_infos or ()}.values():
         request = urllib.request.Request(url, method="HEAD")
         try:
             urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
         except urllib.error.HTTPError as error:
-            if error.code < 500:  # an answer; what it means is for TFDS to find out
+            if error.code < 500:  # the host answers; TFDS reports what is wrong, if anything
                 continue
             reason: object = error
         except (OSError, http.client.HTTPException) as error:
@@ -138,13 +145,13 @@ def _probe(builder: Any) -> None:
         else:
             continue
         raise UserError(
-            f"cannot download {builder.name}: {urlsplit(url).netloc} is out of reach ({reason});"
+            f"cannot download {builder.name}: {urlsplit(url).netloc} is unreachable ({reason});"
             f" {alternatives(builder.name)}"
         )
 
 
 def alternatives(name: str) -> str:
-    """What a user can do where `name` cannot be downloaded: the end of a one-line message."""
+    """The end of a one-line error message: what to do if `name` cannot be downloaded."""
     archive = (
         "set config.data.archive to a local cifar-10-binary.tar.gz or cifar-10-python.tar.gz, "
         if name == "cifar10"
@@ -152,16 +159,16 @@ def alternatives(name: str) -> str:
     )
     return (
         f"set config.data.dir (or TFDS_DATA_DIR) to a TFDS directory that holds {name}, {archive}or"
-        " leave config.data.dir empty and set config.data.download=True where there is network"
+        " leave config.data.dir empty and set config.data.download=True on a machine with network"
     )
 
 
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Lets one process at a time prepare in `directory`; the others wait, then find it done.
+    """Lets one process at a time prepare data in `directory`; the others wait.
 
     Raises:
-      UserError: `directory` cannot be made.
+      UserError: `directory` cannot be created.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -169,11 +176,11 @@ def lock(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"cannot prepare a data set in {directory} ({error.strerror}): set TFDS_DATA_DIR to a"
-            " directory that can be written"
+            " writable directory"
         ) from error
     try:
-        # Without locks (some network file systems) preparing twice is a waste, yet harmless:
-        # TFDS prepares in a directory of its own and renames it.
+        # Some network file systems have no locks. Preparing twice is then wasteful but harmless:
+        # TFDS prepares in a temporary directory and renames it.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -182,5 +189,5 @@ def lock(directory: Path) -> Iterator[None]:
 
 
 def brief(error: Exception) -> str:
-    """The error's message on one line of at most 300 characters."""
+    """The message of `error` on one line, at most 300 characters."""
     return " ".join(str(error).split())[:300]

@@ -1,9 +1,8 @@
-"""Image classification sets from a TensorFlow Datasets directory, read without TensorFlow."""
+"""Reads image classification data sets from a TensorFlow Datasets directory, without TensorFlow."""
 
 import difflib
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -15,7 +14,7 @@ from cifar_jax.data.archive import Images, Labels, Splits
 from cifar_jax.data.tfds_prepare import brief
 from cifar_jax.errors import UserError
 
-MAX_SIZE = 64  # the whole set lives on the devices, decoded: no place for large images
+MAX_SIZE = 64  # pixels; the devices hold the whole data set decoded, too much with larger images
 _CHUNK = 1000
 
 _log = logging.getLogger(__name__)
@@ -25,16 +24,17 @@ def read(name: str, directory: Path, *, prepare: bool) -> tuple[Splits, tuple[st
     """Reads the data set `name` from the TFDS directory `directory`.
 
     Args:
-      name: as TFDS knows it, `"cifar10"` or `"emnist/letters"`.
+      name: TFDS' name of the data set, such as `"cifar10"` or `"emnist/letters"`.
       directory: the root that holds `name/version`.
-      prepare: where it is not there yet, download and prepare it.
+      prepare: download and prepare the data set if it is missing.
 
     Returns:
-      Images `[N, H, W, C]` and labels `[N]`, in the directory's order; the class names; the
-      directory of the version read.
+      Images `[N, H, W, C]` uint8 and labels `[N]` int32 of both splits, in the order of the files;
+      the class names; the directory of the version that was read.
 
     Raises:
-      UserError: unknown, absent, damaged or unfit data set; failed download; full disk.
+      UserError: the data set is unknown, missing, damaged or unsuitable, the download failed, or
+        the disk is full.
     """
     builder = _open(name, directory)
     if not builder.data_path.exists():
@@ -65,36 +65,36 @@ def read(name: str, directory: Path, *, prepare: bool) -> tuple[Splits, tuple[st
 
 
 def read_test(name: str, directory: Path) -> tuple[Images, Labels]:
-    """The test split of a prepared data set that may have no other, as `cifar10_1/v6`.
+    """Reads the test split of a prepared data set that may have no other, such as `cifar10_1/v6`.
 
     Returns:
-      Images `[N, H, W, C]` and labels `[N]`, in the directory's order.
+      Images `[N, H, W, C]` uint8 and labels `[N]` int32, in the order of the files.
 
     Raises:
-      UserError: unknown, absent or damaged data set.
+      UserError: the data set is unknown, missing or damaged.
     """
     builder = _open(name, directory)
     if not builder.data_path.exists():
         raise UserError(
             f"found no data set {name}: looked for {builder.data_path}; set TFDS_DATA_DIR to "
-            "a directory that holds it, or prepare it where TensorFlow is installed, by "
+            "a directory that holds it, or prepare it where TensorFlow is installed, with "
             f"`tfds build {name} --file_format=array_record --data_dir={directory}`"
         )
     _check_readable(name, builder)
     return _decode(builder, "test")
 
 
-def _open(name: str, directory: Path) -> Any:
+def _open(name: str, directory: Path) -> tfds.core.DatasetBuilder:
     known = tfds.list_builders(with_community_datasets=False)
     base = name.partition("/")[0].partition(":")[0]
     if base not in known and not (base and (directory / base).is_dir()):
         close = difflib.get_close_matches(base, [*known, "digits"], n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "try cifar10, cifar100 or digits"
-        raise UserError(f"config.data.name={name} is no data set that TFDS knows; {hint}")
+        raise UserError(f"config.data.name={name} is not a data set that TFDS knows; {hint}")
     try:
         builder = tfds.builder(name, data_dir=directory)
         builder.info  # noqa: B018 (reads the directory's metadata)
-    # TFDS reports a version that it lacks as AssertionError.
+    # TFDS raises AssertionError for an unknown version.
     except (ParseError, ImportError, OSError, ValueError, KeyError, AssertionError) as error:
         raise UserError(
             f"cannot open config.data.name={name} in {directory}: {brief(error)}"
@@ -102,21 +102,22 @@ def _open(name: str, directory: Path) -> Any:
     return builder
 
 
-def _check_readable(name: str, builder: Any) -> None:
+def _check_readable(name: str, builder: tfds.core.DatasetBuilder) -> None:
     path = builder.data_path
     if not (path / "dataset_info.json").exists():
-        raise UserError(f"{path} is no prepared data set (no dataset_info.json): remove it")
+        raise UserError(f"{path} is not a prepared data set (no dataset_info.json): remove it")
     file_format = builder.info.file_format.value
     if file_format != "array_record":
         archive = ", or set config.data.archive" if name == "cifar10" else ""
         raise UserError(
-            f"{path} is prepared as {file_format}, which only TensorFlow reads: remove it to have"
-            f" it prepared anew as array_record, or set TFDS_DATA_DIR to another place{archive}"
+            f"{path} is prepared as {file_format}, which only TensorFlow can read: remove it so"
+            " that it is prepared again as array_record, or set TFDS_DATA_DIR to another"
+            f" directory{archive}"
         )
 
 
-def _check_fitness(name: str, info: Any) -> None:
-    """Raises UserError unless the set is images of one small size, each with one class."""
+def _check_fitness(name: str, info: tfds.core.DatasetInfo) -> None:
+    """Raises UserError unless all images have one small size and exactly one class label."""
     fault = ""
     keys = info.supervised_keys
     if keys is None or len(keys) != 2 or not all(isinstance(key, str) for key in keys):
@@ -124,7 +125,7 @@ def _check_fitness(name: str, info: Any) -> None:
     else:
         image, label = (info.features[key] for key in keys)
         if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
-            fault = "its input is not an image of 8 bits a channel"
+            fault = "its input is not an image with 8 bits per channel"
         elif not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
             fault = "its target is not one class label"
         elif None in image.shape or max(image.shape[:2]) > MAX_SIZE:
@@ -132,27 +133,27 @@ def _check_fitness(name: str, info: Any) -> None:
         elif info.splits and not {"train", "test"} <= set(info.splits):
             fault = f"its splits are {', '.join(info.splits)}; train and test are needed"
     if fault:
-        raise UserError(f"config.data.name={name} does not fit: {fault}")
+        raise UserError(f"config.data.name={name} cannot be used: {fault}")
 
 
-# What TFDS and its readers raise on a damaged set; array_record makes it a RuntimeError.
+# TFDS and its readers raise these for damaged files; RuntimeError comes from array_record.
 _UNREADABLE = (RuntimeError, OSError, ValueError, IndexError, KeyError, DecodeError)
 
 
-def _decode(builder: Any, split: str) -> tuple[Images, Labels]:
-    """A split in the directory's order."""
+def _decode(builder: tfds.core.DatasetBuilder, split: str) -> tuple[Images, Labels]:
+    """Decodes a split, in the order of the files."""
     image_key, label_key = builder.info.supervised_keys
     shape = builder.info.features[image_key].shape
 
     def damaged(error: Exception) -> UserError:
         return UserError(
             f"the {split} split in {builder.data_path} is damaged ({brief(error)}): remove that"
-            " directory to have it prepared anew"
+            " directory so that it is prepared again"
         )
 
     try:
-        # Skipping TFDS' own decoding of images halves the time. Threads do not help: Pillow
-        # holds the interpreter for images this small.
+        # Skipping TFDS' own image decoding halves the time. Threads do not help: for such small
+        # images Pillow does not release the interpreter lock.
         records = builder.as_data_source(
             split=split, decoders={image_key: tfds.decode.SkipDecoding()}
         )
@@ -175,6 +176,6 @@ def _decode(builder: Any, split: str) -> tuple[Images, Labels]:
             except UserError as error:
                 raise damaged(error) from error
             if pixels.size != images[i].size:
-                raise damaged(ValueError(f"an image of {pixels.shape} in a set of {shape}"))
+                raise damaged(ValueError(f"an image has shape {pixels.shape}, expected {shape}"))
             images[i], labels[i] = pixels.reshape(shape), record[label_key]
     return images, labels
