@@ -1,19 +1,20 @@
-"""The one exception that a user is meant to read."""
+"""The one exception whose message is for users, and the exit statuses."""
 
 
 class UserError(Exception):
-    """A mistake the user can mend.
+    """A problem that the user can fix.
 
-    The message is one line that says what is wrong and what to do about it. `main.py` prints
-    it on standard error without a traceback and leaves with exit status 2.
+    The message is one line that says what is wrong and what to do about it. `main.py` prints it to
+    standard error without a traceback and exits with status 2.
     """
 
 
 def missing(error: ModuleNotFoundError, what: str, requirements: str) -> UserError:
-    """The error that `what` needs a package which `requirements` has.
+    """Returns the error that `what` needs a package from the file `requirements`.
 
     Raises:
-      ModuleNotFoundError: the module is one of ours: a fault that no installation mends.
+      ModuleNotFoundError: the missing module is part of this project: a bug that installing
+        packages cannot fix.
     """
     if (error.name or "").partition(".")[0] in ("cifar_jax", "configs"):
         raise error
@@ -21,8 +22,8 @@ def missing(error: ModuleNotFoundError, what: str, requirements: str) -> UserErr
 
 
 # Exit statuses of main.py.
-BAD_INPUT = 2  # after one line that says what to mend
-SOME_FAILED = 65  # sysexits.h's EX_DATAERR: images that could not be read; the rest are predicted
-CUT_OFF = 74  # sysexits.h's EX_IOERR: standard output took not all that was written
-TRY_AGAIN = 75  # sysexits.h's EX_TEMPFAIL: all is saved, run again to go on
-INTERRUPTED = 130  # as shells have it for SIGINT: at once, by a second Ctrl-C where training saves
+BAD_INPUT = 2  # a UserError
+SOME_FAILED = 65  # EX_DATAERR in sysexits.h: some images were unreadable, the others are predicted
+CUT_OFF = 74  # EX_IOERR in sysexits.h: standard output could not be written completely
+TRY_AGAIN = 75  # EX_TEMPFAIL in sysexits.h: everything is saved, run again to continue
+INTERRUPTED = 130  # as in shells for SIGINT: stopped at once (training: on the second Ctrl-C)

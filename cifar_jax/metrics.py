@@ -1,4 +1,4 @@
-"""Figures from logits and labels: pure functions on the host, in float64."""
+"""Metrics from logits and labels: pure functions on the host, in float64."""
 
 import dataclasses
 from typing import Any
@@ -21,30 +21,37 @@ def cross_entropy(logits: Logits, labels: Labels) -> float:
 
 
 def accuracy(logits: Logits, labels: Labels) -> float:
-    """The fraction in [0, 1] of images whose largest logit is the label's."""
+    """The fraction, in [0, 1], of images whose largest logit is that of the label."""
     return float(np.mean(logits.argmax(1) == labels))
 
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationBins:
-    """Images by confidence, in equal bins of (0, 1], open on the left; 0 where a bin is empty.
+    """Images grouped by confidence into equally wide bins ((i - 1) / bins, i / bins].
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", with its 15 bins.
+    As in Guo et al. 2017, "On Calibration of Modern Neural Networks". Empty bins hold 0.
     """
 
-    number: Integer[np.ndarray, " bins"]
-    confidence: Float[np.ndarray, " bins"]  # mean of the bin, in [0, 1]
+    number: Integer[np.ndarray, " bins"]  # of images
+    confidence: Float[np.ndarray, " bins"]  # mean over the images of the bin, in [0, 1]
     accuracy: Float[np.ndarray, " bins"]  # in [0, 1]
 
     @property
     def expected_error(self) -> float:
-        """Equation 3: |accuracy - confidence|, averaged over the images, in [0, 1]."""
+        """The expected calibration error in [0, 1], equation 3 of Guo et al. 2017.
+
+        This is |accuracy - confidence| of the bins, weighted by their number of images.
+        """
         gaps = self.number * np.abs(self.accuracy - self.confidence)
         return float(gaps.sum() / self.number.sum())
 
 
 def calibration(logits: Logits, labels: Labels, bins: int = 15) -> CalibrationBins:
-    """How often the network is right, by how sure it is."""
+    """The accuracy of the network at each level of confidence (its largest probability).
+
+    Args:
+      bins: 15 in Guo et al. 2017.
+    """
     probabilities = softmax(logits.astype(np.float64), axis=1)
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -73,12 +80,12 @@ def classification_report(
     predicted: Integer[np.ndarray, " n"],
     class_names: tuple[str, ...],
 ) -> dict[str, dict[str, float]]:
-    """Class -> figure -> value, of "macro avg" and "weighted avg", too.
+    """Precision, recall, f1-score (in [0, 1]) and support of each class, and their averages.
 
-    By scikit-learn, but not as its `classification_report` names the rows: a class that is called
-    like an average would lose its own. That average is then one "of all classes".
+    The rows "macro avg" and "weighted avg" come last. They are named "... avg of all classes" if a
+    class has that name; scikit-learn's own `classification_report` would overwrite the class.
     """
-    from sklearn import metrics  # here: it takes half a second to import
+    from sklearn import metrics  # imported late because it takes half a second
 
     columns = np.array(
         metrics.precision_recall_fscore_support(

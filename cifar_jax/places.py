@@ -1,4 +1,4 @@
-"""Paths as a person names them: of this machine, or of an object store where that will do."""
+"""Checks the paths that users give: local, or in an object store where that is possible."""
 
 import os
 import re
@@ -9,63 +9,69 @@ from etils import epath
 
 from cifar_jax.errors import UserError
 
-STORES = ("gs://", "s3://", "az://")  # that etils can write to
-# "gs:/bucket", too: what pathlib makes of "gs://bucket" is a local directory "gs:".
+STORES = ("gs://", "s3://", "az://")  # those that etils can write to
+# Also matches "gs:/bucket": pathlib turns "gs://bucket" into that, a local directory named "gs:".
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
 def local(path: epath.PathLike, name: str = "") -> Path:
-    """A path of this machine, with "~" replaced; left as it is where no such user is known.
+    """Returns a local path with "~" expanded, unless that names an unknown user.
 
     Args:
-      name: as which it was given, for the message: "config.data.dir"; "": by itself.
+      name: the option that the path comes from, such as "config.data.dir", for the message; ""
+        shows the path alone.
 
     Raises:
-      UserError: it is the address of something elsewhere.
+      UserError: the path is a remote address.
     """
     text = os.fspath(path)
     if _SCHEME.match(text):
         said = f"{name}={text}" if name else text
-        raise UserError(f"{said} is no path of this machine: copy it here, and name the copy")
-    return Path(os.path.expanduser(text))  # pathlib's raises
+        raise UserError(f"{said} is not on this machine: copy it here and give that path")
+    return Path(os.path.expanduser(text))  # Path.expanduser would raise for an unknown user
 
 
 def anywhere(path: epath.PathLike, name: str) -> epath.Path:
-    """A path of this machine or of an object store, there or not.
+    """Returns a path, existing or not, on this machine or in an object store.
+
+    Args:
+      name: the option that the path comes from, such as "--workdir", for the message.
 
     Raises:
-      UserError: it is of another kind, or its object store cannot be reached.
+      UserError: the path is neither, or the client of its object store is not installed.
     """
     text = os.fspath(path)
     if not text.startswith(STORES):
         if "://" in text or _SCHEME.match(text):
             raise UserError(
-                f"{name}={text} is neither a path of this machine nor of an object store "
-                f"({', '.join(STORES)}): name one"
+                f"{name}={text} is neither on this machine nor in an object store "
+                f"({', '.join(STORES)}): choose one of these"
             )
         text = os.path.expanduser(text)
     place = epath.Path(text)
     try:
         place.exists()
-    except ImportError as error:  # of the client of the object store
+    except ImportError as error:  # the client of the object store
         raise UserError(f"{name}={text} cannot be reached: {error}") from error
     return place
 
 
 def user_cache() -> Path:
-    """Where this project keeps what it can make again.
+    """The directory for everything that can be computed again: `$XDG_CACHE_HOME/cifar_jax`.
 
-    A user who has no home, such as a number without a name in a container, gets a directory of
-    their own among the temporary files.
+    Without XDG_CACHE_HOME it is in `~/.cache`. A user without a home directory (such as a bare uid
+    in a container) gets a private directory among the temporary files.
 
     Raises:
-      UserError: XDG_CACHE_HOME is no path of this machine, or that directory is another user's.
+      UserError: XDG_CACHE_HOME is a remote address, or another user owns the private directory.
     """
     named = os.environ.get("XDG_CACHE_HOME")
     if named or os.path.expanduser("~") != "~":
         return local(named or "~/.cache", "XDG_CACHE_HOME") / "cifar_jax"
     directory = Path(tempfile.gettempdir(), f"cifar_jax-{os.getuid()}")
     directory.mkdir(mode=0o700, exist_ok=True)
-    if directory.stat().st_uid != os.getuid():  # who could hand us programs to run
-        raise UserError(f"{directory} is another user's: set XDG_CACHE_HOME to a place of your own")
+    if directory.stat().st_uid != os.getuid():  # its owner could make us run compiled programs
+        raise UserError(
+            f"{directory} belongs to another user: set XDG_CACHE_HOME to a directory of your own"
+        )
     return directory

@@ -1,4 +1,4 @@
-"""What the compiler makes of the train step: nothing that waits for a host, little for others."""
+"""The compiled train step never waits for the host, and devices exchange little."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from cifar_jax.training import steps
 from cifar_jax.training import test as evaluate
 from configs import base
 
-# S(5) is memory of the host.
+# S(5) is host memory.
 HOST_TRANSFER = r' infeed| outfeed| send\(| recv\(|custom_call_target="[^"]*callback|S\(5\)'
 
 
@@ -33,7 +33,7 @@ def compiled_step(devices: int, size: int = 1, **overrides) -> str:
 
 
 def convolutional(**more) -> dict:
-    """Convolutions of either form, batch norm, pooling and all augmentations."""
+    """Both kinds of convolution, batch norm, pooling and augmentations."""
     block = base.conv_block(80, batch_norm=True, pool=2, dropout=0.2, l2=0.01)
     augment = {"augment.flip": True, "augment.crop_padding": 1, "augment.cutout": 2}
     return {"model.blocks": (block, block), **augment, **more}
@@ -42,13 +42,15 @@ def convolutional(**more) -> dict:
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("size", [1, 3])
 def test_no_step_waits_for_the_host(devices, size):
-    overrides = {} if size > 1 else convolutional()  # XLA is very slow at convolutions in a loop
+    overrides = (
+        {} if size > 1 else convolutional()
+    )  # XLA compiles convolutions in a loop to very slow code
     text = compiled_step(devices, size, **overrides)
     assert not re.search(HOST_TRANSFER, text)
     assert (" while(" in text) or size == 1
 
 
-def test_a_wait_for_the_host_would_be_seen():
+def test_a_wait_for_the_host_would_be_detected():
     watched = jax.jit(lambda x: jax.debug.callback(print, x) or x + 1)
     assert re.search(HOST_TRANSFER, watched.lower(1.0).compile().as_text())
 
@@ -61,7 +63,7 @@ def test_the_state_is_updated_in_place():
     assert aliases.count("may-alias") + aliases.count("must-alias") >= len(leaves) - 1
 
 
-def test_eight_devices_exchange_gradients_and_statistics_and_no_activations():
+def test_eight_devices_exchange_gradients_and_statistics_but_no_activations():
     text = compiled_step(8, **convolutional())
     experiment = tiny.build(tiny.config(convolutional()))
     params = jax.tree.leaves(experiment.abstract_state().params)
@@ -75,7 +77,7 @@ def test_eight_devices_exchange_gradients_and_statistics_and_no_activations():
         for shapes in reduced
         for shape in re.findall(r"\[([\d,]*)\]", shapes)
     ]
-    # One for each parameter's gradient at the most, two for each batch norm in either direction,
+    # At most one for each gradient, two per batch norm in the forward and in the backward pass,
     # and the scalars of the loss: no array is larger than a parameter.
     assert max(sizes) <= largest
     assert len(reduced) <= len(params) + 2 * 2 * 2 + 4
@@ -87,7 +89,7 @@ def test_evaluation_compiles_once_for_any_number_of_images():
     variables = experiment.initial_state().variables()
     images = experiment.put(tiny.images_and_labels(20)[0])
     logits = evaluate.predict(eval_step, variables, images, batch_size=8)
-    assert logits.shape == (20, 4)  # the third batch is not whole
+    assert logits.shape == (20, 4)  # the third batch is partial
     assert len(eval_step._programs) == 1
 
 

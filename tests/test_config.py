@@ -16,15 +16,15 @@ NAMES = sorted(
 )
 
 NAN, INFINITY = float("nan"), float("inf")
-NUMBER_BELOW_1 = "a number from 0 up to but without 1"
+NUMBER_BELOW_1 = "a number of at least 0 and below 1"
 POSITIVE = "a number above 0"
-WHOLE = "a whole number, from"
+WHOLE = "an integer from"
 
 # key, a value it must not have, what the message says is allowed
 BAD_VALUES = [
-    ("seed", -1, "a whole number, from 0 to 4294967295"),
-    ("seed", 2**32, "a whole number, from 0 to 4294967295"),
-    ("seed", 1.0, "a whole number, from 0 to 4294967295"),
+    ("seed", -1, "an integer from 0 to 4294967295"),
+    ("seed", 2**32, "an integer from 0 to 4294967295"),
+    ("seed", 1.0, "an integer from 0 to 4294967295"),
     ("epochs", 0, f"{WHOLE} 1"),
     ("epochs", 2.5, f"{WHOLE} 1"),
     ("epochs", True, f"{WHOLE} 1"),
@@ -67,7 +67,7 @@ BAD_VALUES = [
     ("schedule.boundaries", 0.5, "a tuple of fractions of config.epochs, each a number"),
     ("schedule.factor", 0.0, POSITIVE),
     ("schedule.final_fraction", 1.1, "a number, from 0 to 1"),
-    ("plateau.factor", 1.0, "a number between 0 and 1, both excluded"),
+    ("plateau.factor", 1.0, "a number above 0 and below 1"),
     ("plateau.patience", 0, f"{WHOLE} 1"),
     ("plateau.min_delta", -1e-4, POSITIVE),
     ("plateau.min_delta", 0.0, POSITIVE),  # optax.contrib.reduce_on_plateau refuses it
@@ -94,13 +94,13 @@ BAD_VALUES = [
     ("model.whitening.epsilon", 1e-300, "a number, at least 1e-08"),
     ("model.logit_scale", 1e300, POSITIVE),
     ("optimizer.l2", 1e300, "a number, at least 0"),
-    ("plateau.factor", 1 - 1e-9, "a number between 0 and 1, both excluded"),
+    ("plateau.factor", 1 - 1e-9, "a number above 0 and below 1"),
     ("seeds", 2**31 - 1, f"{WHOLE} 1 to 65536"),
     ("augment.flip", 1, "True or False"),
     ("data.stratified", "yes", "True or False"),
     ("early_stopping.restore_best", None, "True or False"),
-    ("data.name", None, "a text"),
-    ("data.dir", 3, "a text"),
+    ("data.name", None, "a string"),
+    ("data.dir", 3, "a string"),
 ]
 
 BAD_BLOCK_VALUES = [

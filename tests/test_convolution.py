@@ -1,4 +1,4 @@
-"""The convolution equals XLA's, in value and in every gradient, however it is transformed."""
+"""Convolution and pooling equal XLA's in value and gradients, also under vmap and sharding."""
 
 import functools
 
@@ -58,7 +58,7 @@ def value_and_gradients(convolution, shape, x, w, cotangent):
 
 
 def assert_close(ours, expected, tolerance=1e-5):
-    """Equal relative to the largest entry: sums of thousands of terms of either sign cancel."""
+    """Compares relative to the largest entry, since sums of thousands of terms may cancel."""
     for name, a, b in zip(("value", "input", "kernel"), ours, expected, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
@@ -66,7 +66,7 @@ def assert_close(ours, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_value_and_gradients_are_xlas(shape):
+def test_value_and_gradients_equal_xlas(shape):
     run = [
         jax.jit(functools.partial(value_and_gradients, convolution, shape))(*arrays(shape))
         for convolution in (conv_general_dilated, lax.conv_general_dilated)
@@ -74,7 +74,7 @@ def test_value_and_gradients_are_xlas(shape):
     assert_close(*run)
 
 
-def test_bfloat16_stays_bfloat16_and_near():
+def test_bfloat16_stays_bfloat16_and_is_accurate():
     shape = (4, 8, 8, 96, 80, 3, 1, "SAME")
     ours = value_and_gradients(conv_general_dilated, shape, *arrays(shape, jnp.bfloat16))
     exact = [x.astype(jnp.float32) for x in arrays(shape, jnp.bfloat16)]
@@ -82,7 +82,7 @@ def test_bfloat16_stays_bfloat16_and_near():
     assert_close(ours, [x.astype(jnp.bfloat16) for x in expected], 2e-2)
 
 
-def test_vmap_over_kernels_is_a_loop_over_kernels():
+def test_vmap_over_kernels_equals_a_loop():
     shape = (2, 8, 8, 96, 80, 3, 1, "SAME")
     x, w, cotangent = arrays(shape)
     kernels = jnp.stack([w, 2 * w, w[::-1]])
@@ -93,7 +93,7 @@ def test_vmap_over_kernels_is_a_loop_over_kernels():
         assert_close([leaf[i] for leaf in mapped], expected)
 
 
-def test_a_batch_shared_by_eight_devices_gives_the_same():
+def test_a_batch_sharded_over_eight_devices_gives_the_same_result():
     shape = (16, 7, 7, 96, 80, 3, 1, "SAME")
     x, w, cotangent = arrays(shape)
     run = jax.jit(functools.partial(value_and_gradients, conv_general_dilated, shape))
@@ -105,8 +105,8 @@ def test_a_batch_shared_by_eight_devices_gives_the_same():
     assert_close(shared, run(x, w, cotangent))
 
 
-def test_only_the_cpu_leaves_xlas_convolutions():
-    """Lowered for a GPU or TPU, value and gradients are XLA's convolutions and nothing else."""
+def test_only_the_cpu_replaces_xlas_convolutions():
+    """Lowered for a GPU or TPU, value and gradients are three convolutions of XLA."""
     shape = (4, 8, 8, 96, 80, 3, 1, "SAME")
     run = jax.jit(functools.partial(value_and_gradients, conv_general_dilated, shape))
     operations = {}
@@ -129,8 +129,8 @@ def test_the_first_layer_computes_no_input_gradient(channels, winograd):
     assert 0 < counts[0] < counts[1]
 
 
-def test_what_winograd_computes_in_the_forward_pass_is_kept_for_the_backward_pass():
-    """Of twelve products three are asked for twice: inputs, kernel and gradient at the points."""
+def test_the_backward_pass_reuses_what_winograd_computed_in_the_forward_pass():
+    """Of twelve matrix products, three occur twice: those that transform each array to points."""
     shape = (2, 8, 8, 96, 80, 3, 1, "SAME")
     run = compilation.jit(functools.partial(value_and_gradients, conv_general_dilated, shape))
     text = run.compile(*arrays(shape)).as_text()
@@ -139,10 +139,10 @@ def test_what_winograd_computes_in_the_forward_pass_is_kept_for_the_backward_pas
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 3)])
 @pytest.mark.parametrize("window", [2, 3])
-def test_pooling_is_xlas_in_value_and_gradient(size, window):
+def test_pooling_equals_xlas_in_value_and_gradient(size, window):
     if min(size) < window:
         pytest.skip("no whole window")
-    # Few values, so that windows have several maxima: the first of them has the gradient.
+    # Few distinct values, so that windows have several maxima; the first one gets the gradient.
     x = jnp.round(jax.random.normal(jax.random.key(0), (3, *size, 5)))
     outputs = []
     for pool in (

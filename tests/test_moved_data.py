@@ -1,4 +1,4 @@
-"""Where the data lie is of the machine: a run goes on wherever the same data are found."""
+"""A run's data may move: it goes on wherever the same data are found."""
 
 import json
 import shutil
@@ -21,12 +21,12 @@ from cifar_jax.training import run as train
 from cifar_jax.training import run_data
 from cifar_jax.training import test as evaluate
 
-SET = "cifar10:3.0.2"  # under this name nothing is known of its content, as of most sets
+SET = "cifar10:3.0.2"  # not in `sources._KNOWN`, like most data sets
 
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
-    """A machine without caches and TFDS' own directory."""
+    """A machine without caches and without a TFDS directory."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
@@ -38,9 +38,9 @@ def config(**data):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A finished run, the directory of its data, and the cache."""
-    root = tmp_path_factory.mktemp("whole")
+def original(tmp_path_factory):
+    """A directory with a finished run, its data and its cache."""
+    root = tmp_path_factory.mktemp("original")
     prepare_cifar10(root / "data", random_splits(per_batch=8))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(root / "xdg"))
@@ -49,9 +49,9 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def workdir(whole, tmp_path) -> epath.Path:
-    """A copy of the run, whose config names a directory that is not there."""
-    workdir = epath.Path(shutil.copytree(whole / "run", tmp_path / "run"))
+def workdir(original, tmp_path) -> epath.Path:
+    """A copy of the run whose config names a missing data directory."""
+    workdir = epath.Path(shutil.copytree(original / "run", tmp_path / "run"))
     place(workdir, dir=str(tmp_path / "gone"))
     return workdir
 
@@ -66,7 +66,7 @@ def unmounted(tmp_path, workdir):
     (tmp_path / "gone").mkdir()
 
 
-def of_another_machine(tmp_path, workdir):
+def unwritable_cache(tmp_path, workdir):
     place(workdir, cache_dir="/proc/no/such/place")
 
 
@@ -74,18 +74,18 @@ def in_a_store(tmp_path, workdir):
     place(workdir, dir="gs://bucket/tfds", cache_dir="gs://bucket/cache")
 
 
-@pytest.mark.parametrize("also", [None, unmounted, of_another_machine, in_a_store])
+@pytest.mark.parametrize("also", [None, unmounted, unwritable_cache, in_a_store])
 @pytest.mark.parametrize("where", ["cache", "TFDS_DATA_DIR"])
-def test_a_place_that_has_moved_is_told_and_another_is_found(
-    whole, workdir, tmp_path, caplog, where, also
+def test_missing_data_are_reported_and_found_elsewhere(
+    original, workdir, tmp_path, caplog, where, also
 ):
     if also:
         also(tmp_path, workdir)
     source, target = ("xdg", "xdg") if where == "cache" else ("data", "tfds")
-    shutil.copytree(whole / source, tmp_path / target)
+    shutil.copytree(original / source, tmp_path / target)
     evaluate.run(workdir)
     assert f"; going on with the same data from {where[:4]}" in caplog.text.replace("\n", "")
-    assert (workdir / "data.json").read_text() == (whole / "run" / "data.json").read_text()
+    assert (workdir / "data.json").read_text() == (original / "run" / "data.json").read_text()
 
 
 def resumed(workdir):
@@ -103,36 +103,36 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_finds_them(whole, workdir, tmp_path, caplog, monkeypatch, mode):
+def test_every_mode_finds_moved_data(original, workdir, tmp_path, caplog, monkeypatch, mode):
     if mode == "int8":
         pytest.importorskip("onnxruntime", reason="requirements-onnx.txt is not installed")
         from cifar_jax.export import onnx_format, onnx_int8_format
 
-        # What costs seconds once the data are found.
+        # These take seconds and come after the data are found.
         monkeypatch.setattr(onnx_format, "to_model", lambda network: None)
         monkeypatch.setattr(onnx_int8_format, "quantize", lambda _, images: bytes(len(images)))
         logits = np.zeros((8, 10), np.float32)
         monkeypatch.setattr(onnx_format, "call", lambda *_: {"0": logits})
         monkeypatch.setattr(onnx_int8_format, "_AGREEMENT", 0)
-    shutil.copytree(whole / "xdg", tmp_path / "xdg", dirs_exist_ok=True)
+    shutil.copytree(original / "xdg", tmp_path / "xdg", dirs_exist_ok=True)
     found = MODES[mode](workdir)
     assert "gone does not exist; going on with the same data from cache" in caplog.text
     assert found and "left out" not in caplog.text
 
 
-def test_the_place_is_given_anew(whole, workdir, tmp_path, caplog):
-    moved = shutil.copytree(whole / "data", tmp_path / "moved")
+def test_a_new_data_directory_can_be_given(original, workdir, tmp_path, caplog):
+    moved = shutil.copytree(original / "data", tmp_path / "moved")
     evaluate.run(workdir, str(moved))
     assert "going on" not in caplog.text
     shutil.rmtree(tmp_path / "xdg")
     (workdir / "result.json").unlink()
-    train.run(config(dir=str(moved)), workdir)  # no other config, and noted
+    train.run(config(dir=str(moved)), workdir)  # not a different config; the new directory is saved
     assert json.loads((workdir / "config.json").read_text())["data"]["dir"] == str(moved)
     evaluate.run(workdir)
     assert "going on" not in caplog.text
 
 
-def test_what_is_found_elsewhere_must_be_the_same(workdir, tmp_path):
+def test_data_found_elsewhere_must_be_the_same(workdir, tmp_path):
     prepare_cifar10(tmp_path / "tfds", random_splits(seed=1, per_batch=8))
     with pytest.raises(UserError, match=f"^config.data.dir={tmp_path}/gone does not exist$"):
         evaluate.run(workdir)
@@ -140,33 +140,33 @@ def test_what_is_found_elsewhere_must_be_the_same(workdir, tmp_path):
         evaluate.run(workdir, str(tmp_path / "tfds"))
 
 
-def test_where_nothing_tells_that_it_is_the_same_nothing_is_taken(whole, workdir, tmp_path):
+def test_without_a_fingerprint_no_data_are_taken_from_elsewhere(original, workdir, tmp_path):
     data = json.loads((workdir / "data.json").read_text())
     del data["fingerprint"]
     (workdir / "data.json").write_text(json.dumps(data))
-    shutil.copytree(whole / "data", tmp_path / "tfds")
+    shutil.copytree(original / "data", tmp_path / "tfds")
     with pytest.raises(UserError, match="gone does not exist$"):
         evaluate.run(workdir)
     evaluate.run(workdir, str(tmp_path / "tfds"))
 
 
-def test_a_cache_that_no_path_leads_to_is_told(whole, workdir, tmp_path, caplog):
+def test_a_remote_cache_directory_is_reported(original, workdir, tmp_path, caplog):
     place(workdir, dir="", cache_dir="gs://bucket/cache", download=False)
-    shutil.copytree(whole / "data", tmp_path / "tfds")
+    shutil.copytree(original / "data", tmp_path / "tfds")
     evaluate.run(workdir)
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert line.startswith("config.data.cache_dir=gs://bucket/cache is no path of this machine")
+    assert line.startswith("config.data.cache_dir=gs://bucket/cache is not on this machine")
 
 
-def test_the_cache_is_better_than_a_download(whole, workdir, tmp_path, monkeypatch):
-    """TFDS' own directory is gone, and the config allows to fill it."""
+def test_the_cache_is_preferred_to_a_download(original, workdir, tmp_path, monkeypatch):
+    """The TFDS directory is gone, and the config allows downloads."""
     place(workdir, dir="", download=True)
-    shutil.copytree(whole / "xdg", tmp_path / "xdg", dirs_exist_ok=True)
+    shutil.copytree(original / "xdg", tmp_path / "xdg", dirs_exist_ok=True)
     monkeypatch.setattr(tfds_prepare, "prepare", None)
     evaluate.run(workdir)
 
 
-def test_an_archive_that_has_moved(tmp_path, official, caplog):  # noqa: F811
+def test_a_moved_archive_is_found(tmp_path, official, caplog):  # noqa: F811
     path = write_tar(tmp_path, "binary", official)
     workdir = epath.Path(tmp_path / "run")
     begun = config(name="cifar10", archive=str(path))
@@ -189,7 +189,7 @@ def test_an_archive_that_has_moved(tmp_path, official, caplog):  # noqa: F811
     assert "does not exist; going on with the same data from TFDS" in caplog.text
 
 
-def test_published_sets_are_looked_for_on_this_machine(workdir, tmp_path):
+def test_published_data_sets_are_looked_for_on_this_machine(workdir, tmp_path):
     (tmp_path / "tfds" / "cifar10_1").mkdir(parents=True)
     data = trained.load(workdir).config.data
     assert run_data.tfds_directory(data, "cifar10_1/v6") == tmp_path / "tfds"

@@ -129,7 +129,7 @@ def test_the_command_reads_a_config_of_the_checkout_from_anywhere(installed, env
             cwd=directory, env=environment, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 2
-        assert "error: config.epochs must be a whole number, from 1" in done.stderr
+        assert "error: config.epochs must be an integer from 1" in done.stderr
 
 
 def test_an_installed_package_claims_no_commit_of_the_repository_around_it(installed, environment):

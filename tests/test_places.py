@@ -1,4 +1,4 @@
-"""Object stores and other addresses work or are refused: no local folder "gs:" is ever made."""
+"""Remote addresses work or are refused; none ever creates a local directory "gs:"."""
 
 import os
 
@@ -12,14 +12,14 @@ from cifar_jax.data import image_paths, sources
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import compilation
 
-ELSEWHERE = ["gs://b/x", "s3://b/x", "az://b/x", "hf://u/x", "foo://x", "http://h/x", "GS://b",
+REMOTE = ["gs://b/x", "s3://b/x", "az://b/x", "hf://u/x", "foo://x", "http://h/x", "GS://b",
              "gs:/b/x", "hdfs://h/x", "file:///tmp/x", "a+b://x", "gs://"]  # fmt: skip
-HERE = ["a", "./gs:/b", "/tmp/a", "a:b", "a b/c", "x/gs://y", "2026:/12"]
+LOCAL = ["a", "./gs:/b", "/tmp/a", "a:b", "a b/c", "x/gs://y", "2026:/12"]
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """A directory in which nothing may be made."""
+def empty_directory(tmp_path, monkeypatch):
+    """Runs in an empty directory, which must still be empty afterwards."""
     monkeypatch.chdir(tmp_path)
     yield
     assert list(tmp_path.iterdir()) == []
@@ -31,7 +31,7 @@ def load(**changes):
 
 @pytest.fixture
 def uses(tmp_path, monkeypatch):
-    """What takes a path, by what the path is given as."""
+    """Functions that use a path, by the option or variable that it comes from."""
 
     def with_variable(name, call):
         def use(path):
@@ -41,7 +41,7 @@ def uses(tmp_path, monkeypatch):
         return use
 
     def compile_in(path):
-        monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # put back at the end
+        monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # restored at the end
         before = jax.config.values["jax_compilation_cache_dir"]
         jax.config.update("jax_compilation_cache_dir", path)
         try:
@@ -53,10 +53,10 @@ def uses(tmp_path, monkeypatch):
         "config.data.dir": lambda path: load(dir=path),
         "config.data.archive": lambda path: load(name="cifar10", archive=path),
         "config.data.cache_dir": lambda path: load(cache_dir=path),
-        "a cache_dir that is not used": lambda path: load(name="digits", cache_dir=path),
+        "unused cache_dir": lambda path: load(name="digits", cache_dir=path),
         "TFDS_DATA_DIR": with_variable("TFDS_DATA_DIR", load),
         "XDG_CACHE_HOME": with_variable("XDG_CACHE_HOME", lambda: load(name="cifar10")),
-        "XDG_CACHE_HOME of programs": with_variable("XDG_CACHE_HOME", lambda: compile_in(None)),
+        "XDG_CACHE_HOME for programs": with_variable("XDG_CACHE_HOME", lambda: compile_in(None)),
         "JAX_COMPILATION_CACHE_DIR": compile_in,
         "--workdir": modes._directory,
         "--output": lambda path: export.run(modes._directory(str(tmp_path)), "stablehlo", path),
@@ -65,8 +65,8 @@ def uses(tmp_path, monkeypatch):
     }
 
 
-@pytest.mark.parametrize("path", ELSEWHERE)
-def test_what_lies_elsewhere_is_refused_in_one_line(uses, path):
+@pytest.mark.parametrize("path", REMOTE)
+def test_remote_addresses_are_refused_in_one_line(uses, path):
     lines = {}
     for name, use in uses.items():
         try:
@@ -75,18 +75,18 @@ def test_what_lies_elsewhere_is_refused_in_one_line(uses, path):
             lines[name] = str(error)
     for name, line in lines.items():
         assert "\n" not in line and path in line, name
-        # Of the stores no client is installed.
+        # No client of an object store is installed.
         assert "this machine" in line or "cannot be reached" in line, name
 
 
-@pytest.mark.parametrize("path", HERE)
-def test_what_lies_here_is_taken_as_it_is(path):
+@pytest.mark.parametrize("path", LOCAL)
+def test_local_paths_are_unchanged(path):
     assert str(places.local(path, "x")) == path.replace("//", "/").removeprefix("./")
-    if "://" not in path:  # which etils would take for an address
+    if "://" not in path:  # etils would take it for an address
         assert places.anywhere(path, "x") == modes._directory(path)
 
 
-def test_home_is_replaced(monkeypatch):
+def test_a_tilde_is_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     for place in (places.local, places.anywhere):
         assert str(place("~/a", "x")) == "/home/me/a"

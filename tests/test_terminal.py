@@ -1,4 +1,4 @@
-"""Text from outside cannot steer a terminal, nor look like a line of ours."""
+"""Text from outside cannot send escape sequences to a terminal or fake a line of output."""
 
 import ast
 import logging
@@ -15,7 +15,7 @@ from cifar_jax.training import test as evaluate
 MARKS = {chr(c) for c in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
-def test_every_character_is_itself_or_its_escape():
+def test_unsafe_characters_are_escaped_and_all_others_kept():
     for code in range(0x110000):
         c = chr(code)
         unsafe = unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in MARKS
@@ -28,22 +28,22 @@ def test_every_character_is_itself_or_its_escape():
     ("a\nerror: b\r\x1b[2J\x9b", r"a\nerror: b\r\x1b[2J\x9b"),
     (ValueError("\x07"), r"\x07"),
 ])  # fmt: skip
-def test_text_in_one_line(text, shown):
+def test_printable_text_is_on_one_line(text, shown):
     assert printable(text) == shown
 
 
-def test_a_note_of_the_log_is_one_line():
+def test_a_log_record_is_one_line():
     record = logging.makeLogRecord({"msg": "%s: skipped", "args": ("\x1b]0;x\x07\n",)})
     assert terminal.Formatter("%(message)s").format(record) == r"\x1b]0;x\x07\n: skipped"
 
 
-def test_lines_are_kept_and_all_else_is_escaped(capsys):
+def test_say_keeps_line_breaks_and_escapes_all_else(capsys):
     terminal.say("first \x1b[31m\nsecond \r\u202e")
     assert capsys.readouterr().out == "first \\x1b[31m\nsecond \\r\\u202e\n"
 
 
-def test_all_that_is_printed_goes_through_it():
-    """By `say`, or by what tqdm and JSON print of `printable` text or of ASCII."""
+def test_everything_printed_is_escaped():
+    """Checks that all other calls of print and the like use `printable` or JSON."""
     safe = {"printable", "dumps"}
     seen = 0
     for path in SOURCES:
@@ -55,7 +55,7 @@ def test_all_that_is_printed_goes_through_it():
                 seen += 1
                 inner = [n for n in ast.walk(call) if isinstance(n, ast.Call)]
                 assert {ast.unparse(n.func).split(".")[-1] for n in inner} & safe, (
-                    f"{path.name}:{call.lineno} prints what may steer a terminal: use terminal.say"
+                    f"{path.name}:{call.lineno} may print escape sequences: use terminal.say"
                 )
     assert seen
 
@@ -63,8 +63,8 @@ def test_all_that_is_printed_goes_through_it():
 EVIL = ("\x1b]0;title\x07", "new\nline", "\u202egnp", "\udcff\x9b1m")
 
 
-def test_names_of_classes_forge_no_line_of_a_table():
-    """What a data set calls its classes comes from files of others."""
+def test_class_names_cannot_fake_a_line_of_a_table():
+    """Class names come from data files, which anyone may have written."""
     exp = tiny.build(tiny.config())
     counts = {
         part: dict(zip(EVIL, values.values(), strict=True))

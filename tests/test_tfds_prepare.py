@@ -166,7 +166,7 @@ def test_a_missing_file_on_the_host_is_a_user_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["refuses", "never answers", "has no address"])
-def test_an_unreachable_host_is_reported_in_seconds_with_the_alternatives(tmp_path, monkeypatch, host):
+def test_an_unreachable_host_is_reported_within_seconds(tmp_path, monkeypatch, host):
     monkeypatch.setattr(tfds_prepare, "_PROBE_SECONDS", 0.3)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -40,5 +40,5 @@ def test_xdg_cache_home_takes_precedence(homeless, monkeypatch):
 def test_a_directory_owned_by_someone_else_is_not_trusted(homeless):
     homeless.mkdir()
     os.chown(homeless, 12345, 12345)
-    with pytest.raises(UserError, match="is another user's: set XDG_CACHE_HOME"):
+    with pytest.raises(UserError, match="belongs to another user: set XDG_CACHE_HOME"):
         places.user_cache()

@@ -1,1 +1,1 @@
-"""Layers that are fast on CPU, and are XLA's own elsewhere: convolution, pooling, Winograd."""
+"""Convolution and pooling that are fast on CPU and use XLA's own operations elsewhere."""

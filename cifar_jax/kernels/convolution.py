@@ -1,8 +1,8 @@
-"""A convolution that is fast on CPU; elsewhere XLA's own, to the letter.
+"""A convolution that is fast on CPU; on other devices it is exactly XLA's.
 
-On CPU, 3x3 kernels of many channels are computed by Winograd's algorithm, value and gradients;
-others by XLA's convolution, which is near the machine's matrix-product speed once
-`compilation.jit` keeps it. Measurements: docs/log.md.
+On CPU, 3x3 convolutions with many channels and their gradients use Winograd's algorithm. All others
+use XLA's convolution, which runs almost as fast as a matrix product if the program is compiled by
+`compilation.jit`. Measurements: docs/log.md.
 """
 
 import functools
@@ -21,7 +21,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def _is_worth_winograd(kernel_shape: Sequence[int]) -> bool:
-    """What Winograd saves grows with C_in * C_out, what it costs with C_in + C_out."""
+    """Whether Winograd is faster: it saves work ~ C_in * C_out and costs work ~ C_in + C_out."""
     rows, columns, channels_in, channels_out = kernel_shape
     many = channels_in * channels_out >= 40 * (channels_in + channels_out)
     return rows == columns == 3 and many
@@ -34,15 +34,15 @@ def conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     **options: Any,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated` as `flax.linen.Conv` calls it, for its argument of this name.
+    """Replaces `jax.lax.conv_general_dilated`; pass it to `flax.linen.Conv` under this name.
 
     Args:
-      inputs: `[B, H, W, C_in]`.
-      kernel: `[kernel_h, kernel_w, C_in, C_out]`, of the inputs' dtype.
+      inputs: `[B, H, W, C_in]`, a float dtype.
+      kernel: `[kernel_h, kernel_w, C_in, C_out]`, same dtype as `inputs`.
       window_strides, padding, options: as for `jax.lax.conv_general_dilated`.
 
     Returns:
-      `[B, H_out, W_out, C_out]` of the inputs' dtype.
+      `[B, H_out, W_out, C_out]`, same dtype as `inputs`.
     """
     dilated = {*options.get("lhs_dilation", ()), *options.get("rhs_dilation", ())} - {1}
     plain = set(window_strides) == {1} and not dilated
@@ -86,26 +86,30 @@ def _backward(
 ) -> tuple[jax.Array, ...]:
     inputs, kernel = residuals
 
-    def of_inputs(inputs: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+    def input_gradient(inputs: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
         return winograd.input_gradient(
             kernel, gradient, padding, (inputs.shape[1], inputs.shape[2])
         )
 
-    def of_kernel(inputs: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+    def kernel_gradient(inputs: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
         return winograd.kernel_gradient(inputs, gradient, padding)
 
-    def by_xla(
+    def xla_gradient(
         argument: int, inputs: jax.Array, kernel: jax.Array, gradient: jax.Array
     ) -> jax.Array:
         convolve = functools.partial(_xla, padding=padding, precision=precision)
         return jax.vjp(convolve, inputs, kernel)[1](gradient)[argument]
 
-    # Two calls, so that one whose result nobody needs is dropped.
+    # Two calls, so that the compiler can drop a gradient that is not used.
     return tuple(
         lax.platform_dependent(
-            inputs, kernel, gradient, cpu=_wide(on_cpu), default=functools.partial(by_xla, argument)
+            inputs,
+            kernel,
+            gradient,
+            cpu=_wide(on_cpu),
+            default=functools.partial(xla_gradient, argument),
         )
-        for argument, on_cpu in enumerate((of_inputs, of_kernel))
+        for argument, on_cpu in enumerate((input_gradient, kernel_gradient))
     )
 
 
@@ -113,7 +117,7 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _wide(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`function` computed in at least float32 (Winograd's points are far apart in bfloat16)."""
+    """Runs `function` in at least float32: Winograd's algorithm is too inexact in bfloat16."""
 
     def call(*arrays: jax.Array) -> jax.Array:
         dtype = arrays[0].dtype

@@ -1,4 +1,4 @@
-"""Max-pooling that notes where its maxima are, so that its gradient needs no search."""
+"""Max pooling that stores where its maxima are, so that the gradient need not search for them."""
 
 import functools
 
@@ -13,10 +13,11 @@ from jaxtyping import Array, Float
 def max_pool(
     x: Float[Array, "b h w c"], window: int
 ) -> Float[Array, "b {x.shape[1]//window} {x.shape[2]//window} c"]:
-    """Max-pooling with stride = window, VALID: `nn.max_pool` in value and gradient.
+    """Max pooling with stride = window and VALID padding; equals `nn.max_pool`, gradient included.
 
-    Of equal maxima the first has the gradient, as in XLA, which finds it anew by
-    select-and-scatter, slow on CPU. Here the forward pass notes its place.
+    If a window has several maxima, the gradient goes to the first one, as in XLA. XLA searches for
+    it again in the backward pass (select-and-scatter), which is slow on CPU; here the forward pass
+    stores its position.
     """
     return _maxima(x, window)
 
@@ -28,30 +29,30 @@ def _maxima(x: jax.Array, window: int) -> jax.Array:
 def _forward(x: jax.Array, window: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     best = _maxima(x, window)
     height, width = best.shape[1] * window, best.shape[2] * window
-    # The first place in the window that holds the maximum, row-major.
+    # The first position in the window, row by row, that holds the maximum.
     dtype = jnp.uint8 if window * window <= 256 else jnp.uint32
-    place = jnp.full(best.shape, window * window - 1, dtype)
+    position = jnp.full(best.shape, window * window - 1, dtype)
     for offset in reversed(range(window * window - 1)):
         row, column = divmod(offset, window)
         candidate = x[:, row:height:window, column:width:window]
-        place = jnp.where(candidate == best, dtype(offset), place)
-    return best, (place, jnp.zeros((0, *x.shape[1:3]), x.dtype))
+        position = jnp.where(candidate == best, dtype(offset), position)
+    return best, (position, jnp.zeros((0, *x.shape[1:3]), x.dtype))  # empty: carries the shape
 
 
 def _backward(
     window: int, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array]:
-    place, (_, height, width) = residuals[0], residuals[1].shape
+    position, (_, height, width) = residuals[0], residuals[1].shape
     rows, columns = gradient.shape[1:3]
-    # Rows and columns are repeated one by one rather than windows reshaped into an image: XLA would
-    # compute what follows once in either shape.
+    # This repeats rows and columns instead of reshaping windows into an image: after a reshape, XLA
+    # would compute the following operations twice, once in each shape.
     row, column = (np.arange(n * window) % window for n in (rows, columns))
-    places = (row[:, None] * window + column)[..., None].astype(place.dtype)
+    positions = (row[:, None] * window + column)[..., None].astype(position.dtype)
 
     def repeat(x: jax.Array) -> jax.Array:
         return jnp.repeat(jnp.repeat(x, window, axis=1), window, axis=2)
 
-    spread = jnp.where(repeat(place) == places, repeat(gradient), 0)
+    spread = jnp.where(repeat(position) == positions, repeat(gradient), 0)
     rest = ((0, 0), (0, height - rows * window), (0, width - columns * window), (0, 0))
     return (jnp.pad(spread, rest),)
 

@@ -1,14 +1,15 @@
 """Winograd's convolution F(4x4, 3x3), written as matrix products.
 
-An output tile of 4x4 pixels comes of a patch of 6x6. Both are carried to 36 points where the
-convolution is one product a point, 36 / (16 * 9) = 1/4 of the multiplications (Winograd 1980;
-Lavin & Gray 2016). In one dimension a tile is `A' [(G kernel) * (B' patch)]`, in two the same with
-Kronecker squares of the matrices: three products with constants, on either side of 36 products of
-`[tiles, C_in] @ [C_in, C_out]`. XLA's compiled loops for the sparse forms of the constants are
-slower than these dense products.
+Each output tile of 4x4 pixels depends on an input patch of 6x6 pixels. Patches and kernel are
+transformed to 36 points, where the convolution needs one multiplication per point: 36 instead of
+16 * 9, a quarter (Winograd 1980; Lavin and Gray 2016). In one dimension a tile is
+`A' [(G kernel) * (B' patch)]`; in two dimensions, the matrices are replaced by their Kronecker
+squares. So the algorithm is a product with a constant matrix for each of patches, kernel and tiles,
+and 36 products of `[tiles, C_in] @ [C_in, C_out]` in between. The constant matrices are sparse, but
+the loops that XLA compiles for sparse code are slower than these dense products.
 
-The points are 0, +-3/4, +-3/2 and infinity. The usual 0, +-1, +-2 and infinity round four times as
-coarsely, to 1e-5 of the largest output in float32, these to 2.5e-6.
+The points are 0, +-3/4, +-3/2 and infinity. Relative to the largest output, their rounding error in
+float32 is 2.5e-6; with the usual points 0, +-1, +-2 and infinity it is 1e-5.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-Padding = tuple[tuple[int, int], tuple[int, int]]  # low and high, of rows and columns
+Padding = tuple[tuple[int, int], tuple[int, int]]  # (low, high) of rows, (low, high) of columns
 Images = Float[Array, "b h w c"]
 Kernel = Float[Array, "3 3 c k"]
 
@@ -28,10 +29,11 @@ _PATCH = _TILE + _KERNEL - 1
 
 
 def _constants() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kronecker squares of `A' [4, 6]`, `B' [6, 6]`, `G [6, 3]`, by the Cook-Toom construction.
+    """Kronecker squares of `A' [4, 6]`, `B' [6, 6]` and `G [6, 3]`, by the Cook-Toom construction.
 
-    A polynomial's values at the points, its highest coefficient at infinity, are a Vandermonde
-    product; interpolation is that matrix' inverse; correlation is the transpose of multiplication.
+    A Vandermonde matrix evaluates a polynomial at the points; its value at infinity is the highest
+    coefficient. The inverse matrix interpolates. Correlation is the transpose of polynomial
+    multiplication.
     """
 
     def evaluate(length: int) -> np.ndarray:
@@ -47,7 +49,7 @@ _OUTPUT, _INPUT, _WEIGHTS = _constants()
 
 
 def value(inputs: Images, kernel: Kernel, padding: Padding) -> Float[Array, "b h2 w2 k"]:
-    """The convolution of stride 1."""
+    """The convolution, with stride 1."""
     points = jnp.matmul(_points_of_inputs(inputs, padding), _points_of_kernel(kernel))
     height, width = _output_size(inputs.shape[1:3], padding)
     tiles = _product(_OUTPUT, points)
@@ -61,8 +63,8 @@ def value(inputs: Images, kernel: Kernel, padding: Padding) -> Float[Array, "b h
 def kernel_gradient(
     inputs: Images, gradient: Float[Array, "b h2 w2 k"], padding: Padding
 ) -> Kernel:
-    """The gradient of `kernel` where that of `value` is `gradient`."""
-    # The compiler sees that `value` has computed the first factor already, and keeps it.
+    """The gradient with respect to `kernel`, given the `gradient` with respect to the output."""
+    # `value` has already computed the first factor; the compiler reuses it.
     points = jnp.einsum(
         "ptc,ptk->pck", _points_of_inputs(inputs, padding), _points_of_gradient(gradient)
     )
@@ -76,15 +78,19 @@ def input_gradient(
     padding: Padding,
     size: tuple[int, int],
 ) -> Images:
-    """The gradient of `inputs`, of `size` (h, w), where that of `value` is `gradient`."""
+    """The gradient with respect to the inputs, given the `gradient` with respect to the output.
+
+    Args:
+      size: (h, w) of the inputs.
+    """
     rows, columns = _tiles(gradient.shape[1]), _tiles(gradient.shape[2])
     points = jnp.einsum("ptk,pck->ptc", _points_of_gradient(gradient), _points_of_kernel(kernel))
     patches = _product(_INPUT.T, points)
     patches = patches.reshape(_PATCH, _PATCH, -1, rows, columns, kernel.shape[2])
-    # Patches overlap by two pixels, so a pixel lies in up to two of them in either direction.
+    # Patches overlap by two pixels, so in each direction a pixel lies in one or two of them.
     total = jnp.zeros([], patches.dtype)
-    for row, row_tile, in_row in _places(size[0], rows, padding[0][0]):
-        for column, column_tile, in_column in _places(size[1], columns, padding[1][0]):
+    for row, row_tile, in_row in _patch_positions(size[0], rows, padding[0][0]):
+        for column, column_tile, in_column in _patch_positions(size[1], columns, padding[1][0]):
             term = patches[row[:, None], column, :, row_tile[:, None], column_tile]
             inside = in_row[:, None] & in_column
             if not inside.all():
@@ -93,10 +99,14 @@ def input_gradient(
     return total.transpose(2, 0, 1, 3)
 
 
-def _places(size: int, tiles: int, low: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Where pixels `0 ... size - 1` lie: offset in a patch, which patch, and whether at all.
+def _patch_positions(
+    size: int, tiles: int, low: int
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Where the pixels 0 ... size - 1 of one axis lie in the patches.
 
-    First in the last patch that has them, then in the one before that.
+    Returns:
+      Twice (offset in the patch, index of the patch, whether the pixel lies in it): first for the
+      last patch with the pixel, then for the patch before it.
     """
     position = np.arange(size) + low
     tile = np.minimum(position // _TILE, tiles - 1)
@@ -116,7 +126,7 @@ def _points_of_inputs(inputs: Images, padding: Padding) -> Float[Array, "36 tile
         for n, (low, _), count in zip(size, padding, tiles, strict=True)
     ]
     padded = lax.pad(inputs, jnp.zeros([], inputs.dtype), [(0, 0, 0), *widths, (0, 0, 0)])
-    # A gather, since XLA's concatenation of 36 slices takes four times as long on CPU.
+    # A gather: on CPU, XLA takes four times as long to concatenate 36 slices.
     rows, columns = (np.arange(_PATCH)[:, None] + _TILE * np.arange(n) for n in tiles)
     patches = padded[:, rows[:, None, :, None], columns[None, :, None, :]]
     return _product(_INPUT, patches.transpose(1, 2, 0, 3, 4, 5)).reshape(_PATCH**2, -1, channels)
@@ -138,7 +148,7 @@ def _points_of_kernel(kernel: Kernel) -> Float[Array, "36 c k"]:
 
 
 def _product(constant: np.ndarray, x: jax.Array) -> jax.Array:
-    """`constant [p, q] @ x`, whose leading axes make up q: `[p, ...]`."""
+    """`constant [p, q] @ x`, where the leading axes of `x` are flattened to q; returns `[p, n]`."""
     flat = x.reshape(constant.shape[1], -1)
     return jnp.matmul(constant.astype(x.dtype), flat)
 

@@ -13,7 +13,7 @@ from configs import base
 TINY = f"--config={ROOT}/{command_line.TINY.partition('=')[2]}"
 CIFAR10 = "--config.data.name=cifar10"
 NO_DOWNLOAD = "--config.data.download=False"
-WHOLE = "must be a whole number, from"
+WHOLE = "must be an integer from"
 
 # Arguments after --workdir=run (and the tiny config, for train), and part of the error. There are a
 # file `file`, an empty directory `empty`, and the workdirs `list` and `half` (damaged configs),
@@ -89,7 +89,7 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ),
     ("--config.batch_size=2000", "exceeds the 1221 training images of digits: use at most 1221"),
     ("--config.eval.batch_size=1000000000", f"config.eval.batch_size {WHOLE} 1 to 65536"),
-    ("--config.model.dense=(1000000000,)", "each a whole number, from 1 to 65536"),
+    ("--config.model.dense=(1000000000,)", "each an integer from 1 to 65536"),
     ("--config.optimizer.learning_rate=nan", "config.optimizer.learning_rate must be"),
     ("--config.optimizer.learning_rate=inf", "config.optimizer.learning_rate must be"),
     ("--config.optimizer.learning_rate=-1", "config.optimizer.learning_rate must be"),
@@ -151,7 +151,7 @@ COMMAND_LINES: list[tuple[str, str]] = [
     # Workdirs.
     ("--workdir=file", "--workdir=file is a file: choose another"),
     ("--workdir=s3://bucket/run", "s3://bucket/run cannot be reached"),
-    ("--workdir=foo://bucket/run", "--workdir=foo://bucket/run is neither a path of this machine"),
+    ("--workdir=foo://bucket/run", "--workdir=foo://bucket/run is neither on this machine nor in"),
     ("--workdir=gs:/bucket/run", "--workdir=gs:/bucket/run is neither"),
     ("--config.data.cache_dir=gs://bucket", "config.data.cache_dir=gs://bucket is no path of this"),
     (f"{CIFAR10} --config.data.dir=hdfs://x/y", "config.data.dir=hdfs://x/y is no path of this"),
@@ -164,16 +164,16 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--mode=evaluate --workdir=", "--workdir is empty"),
     ("--mode=evaluate --workdir=empty", "no run in empty"),
     ("--mode=evaluate --data_dir=nowhere", "--data_dir=nowhere does not exist: choose another"),
-    ("--mode=report --data_dir=gs://b/x", "--data_dir=gs://b/x is no path of this machine: copy"),
+    ("--mode=report --data_dir=gs://b/x", "--data_dir=gs://b/x is not on this machine: copy"),
     ("--data_dir=empty", "--data_dir=empty belongs to --mode=evaluate"),
     ("--mode=evaluate --workdir=file", "no run in file"),
     ("--mode=predict", "no images: pass files"),
     ("--mode=predict nowhere.png", "nowhere.png does not exist"),
     ("--mode=predict file", "no run in run"),
-    ("--mode=predict https://x/cat.png", "https://x/cat.png is no path of this machine: copy"),
+    ("--mode=predict https://x/cat.png", "https://x/cat.png is not on this machine: copy"),
     ("--mode=report --workdirs=az://a/b,http://x/y", "az://a/b cannot be reached"),
-    ("--mode=report --workdirs=http://x/y,there", "http://x/y is neither a path of this machine"),
-    ("--mode=export --output=foo://x", "--output=foo://x is neither a path of this machine"),
+    ("--mode=report --workdirs=http://x/y,there", "http://x/y is neither on this machine nor in"),
+    ("--mode=export --output=foo://x", "--output=foo://x is neither on this machine nor in"),
     ("--mode=export", "no run in run"),
     (
         "--mode=export --format=tflite",
