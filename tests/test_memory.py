@@ -169,4 +169,4 @@ def test_a_start_that_the_system_refuses_is_left(monkeypatch, caplog):
     monkeypatch.setattr(memory, "can_restart", lambda: True)
     monkeypatch.setattr(memory.os, "execve", refuse)
     memory.restart()
-    assert "cannot start again with huge pages" in caplog.text
+    assert "cannot restart with huge pages" in caplog.text

@@ -359,11 +359,11 @@ def edited(rows, *, steps_per_epoch=None, tmp_path, caplog):
     [
         (lambda r: r, [1, 2, 3], ""),
         (lambda r: r[::-1], [1, 2, 3], ""),
-        (lambda r: [*r, r[1]], [1, 2, 3], "epoch 2 is there twice, and counts once"),
+        (lambda r: [*r, r[1]], [1, 2, 3], "epoch 2 is repeated and counts once"),
         (lambda r: [*r, r[1] | {"seconds": 99}], [1, 3], "2 rows of epoch 2 differ"),
         (lambda r: [r[0], r[2]], [1, 3], ""),
-        (lambda r: [*r[:2], r[2] | {"step": 7}], [1, 2], "epoch 3 is of another run"),
-        (lambda r: [r[0], r[1], None], [1, 2], "a damaged line left out (line 3: the top level"),
+        (lambda r: [*r[:2], r[2] | {"step": 7}], [1, 2], "epoch 3 belongs to another run"),
+        (lambda r: [r[0], r[1], None], [1, 2], "a damaged line is left out (line 3: the top level"),
         (lambda r: [r[0], r[1], r[2] | {"epoch": "3"}], [1, 2], "line 3: epoch must be an integer"),
         (lambda r: [r[0], {}, []], [1], "left out (line 2: epoch is missing, and 10 more), and 1"),
         (
@@ -453,7 +453,7 @@ def test_a_header_that_promises_more_than_there_is_is_refused(header, tmp_path):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("logits.npy", member)
         file.writestr("labels.npy", member)
-    with pytest.raises(UserError, match="predictions.npz is damaged .no .npz"):
+    with pytest.raises(UserError, match="predictions.npz is damaged .not an .npz"):
         evidence._predictions(path, None)
 
 

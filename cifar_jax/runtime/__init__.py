@@ -1,1 +1,1 @@
-"""Around a run: devices, processes, checkpoints, files of the workdir, signals, settings."""
+"""What a run needs around it: devices, processes, checkpoints, workdir files, signals, settings."""

@@ -1,6 +1,7 @@
-"""Files of a workdir, read back: what is not of its schema is refused in one line, or passed over.
+"""Reads files of a workdir and checks them against their schema.
 
-A mode refuses what it needs. What only informs never ends a run: it is passed over, saying so.
+A mode that needs a file refuses a damaged one in one line. A file that is only informative never
+stops a run: a damaged one is ignored with a warning.
 """
 
 import contextlib
@@ -20,9 +21,9 @@ from cifar_jax.errors import UserError
 from cifar_jax.forms import Damaged, Schema
 
 _log = logging.getLogger(__name__)
-# What zipfile, zlib and NumPy raise on what is no .npz: also of a method of compression or a
-# password that they do not take (RuntimeError), and of a header that asks for more than there is.
-_NO_NPZ = (
+# zipfile, zlib and NumPy raise these if a file is not a valid .npz. RuntimeError: an unknown
+# compression, or a password. MemoryError: a header that claims too large an array.
+_NOT_NPZ = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError, EOFError, KeyError, ValueError,
     OverflowError, RuntimeError, MemoryError, SyntaxError,
 )  # fmt: skip
@@ -30,7 +31,11 @@ _NO_NPZ = (
 
 @contextlib.contextmanager
 def reading(path: epath.Path, remedy: str) -> Iterator[None]:
-    """Around what reads `path`; raises UserError where that cannot be, or it is damaged."""
+    """Turns errors while reading `path` into a UserError that ends with `remedy`.
+
+    Raises:
+      UserError: the file cannot be read, or the code inside raised Damaged.
+    """
     try:
         yield
     except OSError as error:
@@ -41,27 +46,26 @@ def reading(path: epath.Path, remedy: str) -> Iterator[None]:
 
 
 def read_json(path: epath.Path, schema: Schema) -> Any:
-    """The content of a JSON file of the workdir.
+    """Reads a JSON file of the workdir.
 
     Raises:
-      UserError: it cannot be read, or is not of `schema`.
+      UserError: the file cannot be read or does not match `schema`.
     """
     with reading(path, schema.remedy):
         return schema.parse(path.read_bytes())
 
 
 def read_if_sound(path: epath.Path, schema: Schema) -> Any | None:
-    """The content of a JSON file that only informs: None where it is missing, or where `read_json`
-    would refuse it, which a line tells."""
+    """Reads an informative JSON file; None if it is missing or, after a warning, damaged."""
     try:
         return read_json(path, schema) if path.exists() else None
     except UserError as error:
-        _log.warning("passed over: %s", error)
+        _log.warning("ignored: %s", error)
         return None
 
 
 def read_or_set_aside(path: epath.Path, schema: Schema) -> Any | None:
-    """As `read_if_sound`, and makes way for a new file where there is a damaged one."""
+    """Like `read_if_sound`, and renames a damaged file so that a new one can be written."""
     content = read_if_sound(path, schema)
     if content is None and path.exists():
         set_aside(path)
@@ -69,29 +73,32 @@ def read_or_set_aside(path: epath.Path, schema: Schema) -> Any | None:
 
 
 def set_aside(path: epath.Path) -> None:
-    """Renames what is in the way of a file, so that nothing is lost, and says so.
+    """Renames a damaged file, so that a new one can be written and nothing is lost; warns.
 
     Raises:
-      UserError: it cannot be renamed.
+      UserError: the file cannot be renamed.
     """
-    places = (path.parent / f"{path.name}.damaged-{n}" for n in itertools.count(1))
-    aside = next(place for place in places if not place.exists())
+    names = (path.parent / f"{path.name}.damaged-{n}" for n in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
     try:
         path.rename(aside)
     except OSError as error:
         raise UserError(
             f"cannot rename {path}, which is damaged ({error.strerror or error}): move it away"
         ) from error
-    _log.warning("%s is begun anew; what was there is in %s", path, aside)
+    _log.warning("%s was damaged and starts again; the old content is in %s", path, aside)
 
 
 def read_npz(path: epath.Path, schema: Schema) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file of the workdir.
+    """Reads the arrays of an `.npz` file of the workdir.
+
+    Args:
+      schema: its form maps array names to checks.
 
     Raises:
-      UserError: it cannot be read, or is not of `schema`.
+      UserError: the file cannot be read or does not match `schema`.
     """
-    assert isinstance(schema.form, Mapping)  # of an array each
+    assert isinstance(schema.form, Mapping)
     with reading(path, schema.remedy):
         arrays = _arrays(path.read_bytes(), schema.form)
         schema.check(arrays)
@@ -99,7 +106,7 @@ def read_npz(path: epath.Path, schema: Schema) -> dict[str, np.ndarray]:
 
 
 def _arrays(data: bytes, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Those of these names; raises Damaged where `data` is no `.npz`, or holds objects."""
+    """The arrays with these names; raises Damaged if `data` is not an `.npz` or holds objects."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as members:
             found = set(members.namelist())
@@ -108,5 +115,5 @@ def _arrays(data: bytes, names: Iterable[str]) -> dict[str, np.ndarray]:
                 for name in names
                 if f"{name}.npy" in found
             }
-    except _NO_NPZ as error:
-        raise Damaged(f"no .npz: {' '.join(str(error).split())}") from error
+    except _NOT_NPZ as error:
+        raise Damaged(f"not an .npz: {' '.join(str(error).split())}") from error

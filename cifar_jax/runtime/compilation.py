@@ -1,10 +1,11 @@
-"""How XLA compiles here: programs are kept between starts, and on CPU use the faster kernels.
+"""Sets up XLA: caches compiled programs between starts, and uses faster CPU kernels where safe.
 
-XLA's library YNNPACK halves the time of reductions and pooling on CPU, and doubles that of
-convolutions. In the pinned versions of jax it is also wrong in places: a fusion that holds a matrix
-product gives other numbers (jax issue 39103), one over seven axes crashes (39257, 40412). Programs
-therefore get the library for reductions only, and only if each of their fusions is of a kind that
-was compared with float64. Every program of this package is compiled by `jit`, so that none escapes.
+On CPU, XLA's library YNNPACK halves the time of reductions and pooling but doubles that of
+convolutions. In the pinned versions of jax it also has bugs: a fusion that contains a matrix
+product gives wrong numbers (jax issue 39103), and one over seven axes crashes (39257, 40412). So
+programs use the library for reductions only, and only if each of their fusions is of a kind whose
+results were compared with float64. `jit` below checks this; compile all programs of this package
+with it.
 """
 
 import hashlib
@@ -24,9 +25,9 @@ _OPTION = "xla_cpu_experimental_ynn_fusion_type"
 _REDUCTIONS: dict[str, str | bool] = {_OPTION: "LIBRARY_FUSION_TYPE_REDUCE"}
 _NOTHING: dict[str, str | bool] = {_OPTION: ""}
 
-# What the library may be given: float32 of at most five axes, and these operations.
+# The library may get float32 arrays with at most five axes, and these operations.
 _SOUND = {"parameter", "constant", "bitcast", "multiply", "reduce", "reduce-window"}
-_MOST_AXES = 5
+_MAX_AXES = 5
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?(\S+) \(.*?^}", re.MULTILINE | re.DOTALL)
 _LIBRARY_CALL = re.compile(r'calls=%?([^\s,]+).*"__ynn_fusion"')
@@ -35,23 +36,23 @@ _FLOAT32 = re.compile(r"f32\[([\d,]*)\]")
 
 
 def set_up() -> None:
-    """Sets XLA up for this process. Call before JAX looks for devices.
+    """Sets up XLA for this process. Call before JAX looks for devices.
 
-    Compiled programs are kept in the user's cache directory, unless `JAX_COMPILATION_CACHE_DIR`
-    names another; `JAX_ENABLE_COMPILATION_CACHE=0` keeps none. What is not compiled by `jit`, such
-    as single operations, goes without the library.
+    Compiled programs are cached in `JAX_COMPILATION_CACHE_DIR` or else in the user's cache
+    directory; `JAX_ENABLE_COMPILATION_CACHE=0` turns this off. Everything that is not compiled by
+    `jit`, such as single operations, does not use the library.
 
     Raises:
-      UserError: the environment names no place that can be one.
+      UserError: an environment variable names a cache directory that cannot be used.
     """
     flags, without_library = os.environ.get("XLA_FLAGS", ""), f"--{_OPTION}="
-    if not flags.endswith(without_library):  # the last one counts
+    if not flags.endswith(without_library):  # the last flag wins
         os.environ["XLA_FLAGS"] = f"{flags} {without_library}".strip()
     named = jax.config.values["jax_compilation_cache_dir"]
     if named is not None:
         places.anywhere(named, "JAX_COMPILATION_CACHE_DIR")
         return
-    # A home directory may be shared by machines, and a program for one's CPU may crash another's.
+    # Machines may share a home directory, and a program compiled for one CPU may crash on another.
     lines = _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []
     features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     machine = hashlib.blake2b(features.encode(), digest_size=4).hexdigest()
@@ -60,10 +61,10 @@ def set_up() -> None:
 
 
 def is_sound(program: str) -> bool:
-    """True if all that a compiled program leaves to the library is of a kind that is right there.
+    """Whether the library computes everything correctly that a compiled program leaves to it.
 
     Args:
-      program: the optimized HLO, as `jax.stages.Compiled.as_text` gives it.
+      program: the optimized HLO, as returned by `jax.stages.Compiled.as_text`.
     """
     called = set(_LIBRARY_CALL.findall(program))
     bodies = {m[1]: m[0] for m in _COMPUTATION.finditer(program) if m[1] in called}
@@ -71,17 +72,17 @@ def is_sound(program: str) -> bool:
     return called == bodies.keys() and all(
         operation in _SOUND
         and (shape := _FLOAT32.match(kind)) is not None
-        and shape[1].count(",") < _MOST_AXES
+        and shape[1].count(",") < _MAX_AXES
         and "dilate" not in arguments
         for kind, operation, arguments in instructions
     )
 
 
-class jit:  # noqa: N801 (it stands where jax.jit would)
-    """`jax.jit`; on CPU with the library for reductions, where `is_sound` allows it.
+class jit:  # noqa: N801 (it replaces jax.jit)
+    """Like `jax.jit`, but on CPU it uses the library for reductions if `is_sound` allows it.
 
     Args:
-      function, static_argnums, options: as for `jax.jit`. Arguments are passed by position.
+      function, static_argnums, options: as for `jax.jit`. Calls must pass arguments by position.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class jit:  # noqa: N801 (it stands where jax.jit would)
         return self._programs[kind](*dynamic)
 
     def compile(self, *arguments: Any) -> jax.stages.Compiled:
-        """The program for such arguments, which may be `jax.ShapeDtypeStruct`."""
+        """Compiles the program for arguments like these, which may be `jax.ShapeDtypeStruct`s."""
         lowered = self._jitted.lower(*arguments)
         if jax.default_backend() != "cpu":
             return lowered.compile()
@@ -114,10 +115,10 @@ class jit:  # noqa: N801 (it stands where jax.jit would)
         return lowered.compile(_NOTHING)
 
     def trace(self, *arguments: Any) -> jax.stages.Traced:
-        """As `trace` of what `jax.jit` returns."""
+        """Like `trace` of a function returned by `jax.jit`."""
         return self._jitted.trace(*arguments)
 
 
 def _kind(leaf: Any) -> Any:
-    """What a program depends on of an argument."""
+    """The properties of an argument that need a program of their own."""
     return np.shape(leaf), getattr(leaf, "dtype", type(leaf)), getattr(leaf, "sharding", None)

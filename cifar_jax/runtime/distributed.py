@@ -1,6 +1,6 @@
-"""The processes of one run: how they find each other, who writes, what they agree on.
+"""Runs with several processes: how they find each other, which one writes, how they agree.
 
-The only file that starts `jax.distributed` or asks for process indices.
+This is the only file that starts `jax.distributed` or asks for process indices.
 """
 
 import glob
@@ -23,14 +23,15 @@ _SHUTDOWN_SECONDS = 20
 
 
 def arguments(environment: Mapping[str, str], has_tpu: bool) -> dict[str, Any] | None:
-    """What `jax.distributed.initialize` is to be called with; None: a process on its own.
+    """The arguments for `jax.distributed.initialize`; None for a run with a single process.
 
+    They come from
     - `JAX_COORDINATOR_ADDRESS` (host:port), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, if set;
-    - SLURM's variables in a step of several tasks (`srun`; a batch script is one process);
-    - on a TPU, of one host or many, jax asks the machine.
+    - else SLURM's variables, in a job step with several tasks (`srun`, not a batch script);
+    - else the TPU machine itself, with one host or many: jax asks it.
 
     Raises:
-      UserError: some of the variables are missing or are no numbers that fit.
+      UserError: some of the three variables are missing or invalid.
     """
     given = {name: environment[name] for name in _VARIABLES if environment.get(name)}
     if given:
@@ -55,21 +56,21 @@ def arguments(environment: Mapping[str, str], has_tpu: bool) -> dict[str, Any] |
 
 
 def _has_tpu() -> bool:
-    """True where jax will use a TPU: the machine has one, and its library is installed."""
+    """Whether jax will use a TPU: the machine has one, and libtpu is installed."""
     device = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
-    wanted = os.environ.get("JAX_PLATFORMS") or "tpu"  # empty: whatever there is
+    wanted = os.environ.get("JAX_PLATFORMS") or "tpu"  # empty means the best one available
     return bool(device and importlib.util.find_spec("libtpu") and "tpu" in wanted)
 
 
 def start(timeout: float) -> None:
-    """Joins the processes of this run, if the surroundings say that there are several.
+    """Joins the other processes of this run, if the environment says that there are any.
 
-    A process that does not find the others within `timeout` seconds ends with status 75, as what
-    may succeed later, after one line: jax itself would abort with a stack trace. Call before
-    anything asks for devices.
+    If they do not answer within `timeout` seconds, this process prints one line and exits with
+    status 75 (try again later); jax itself would abort with a stack trace. Call before anything
+    asks for devices.
 
     Raises:
-      UserError: the surroundings contradict themselves.
+      UserError: see `arguments`.
     """
     found = arguments(os.environ, _has_tpu())
     if found is None:
@@ -79,7 +80,7 @@ def start(timeout: float) -> None:
         whom = found.get("coordinator_address", "the other processes")
         say(
             f"error: no answer from {printable(whom)} within {timeout:g} s: start all processes of "
-            "the run at once, let them reach each other, or raise --join_timeout",
+            "the run at once, make sure they can reach each other, or raise --join_timeout",
             sys.stderr,
         )
         os._exit(TRY_AGAIN)
@@ -87,7 +88,8 @@ def start(timeout: float) -> None:
     patience = threading.Timer(timeout, give_up)
     patience.daemon = True
     patience.start()
-    # A process that fails waits for the others before it ends, while they may wait for it: briefly.
+    # A failing process waits for the others at shutdown, and they may be waiting for it: keep it
+    # short.
     jax.distributed.initialize(
         **found,
         initialization_timeout=round(2 * timeout) + 10,
@@ -97,14 +99,14 @@ def start(timeout: float) -> None:
 
 
 def device_count() -> int:
-    """The devices of all processes.
+    """The number of devices of all processes together.
 
     Raises:
-      UserError: JAX has none of those that JAX_PLATFORMS asks for.
+      UserError: JAX has no device of the kind that JAX_PLATFORMS asks for.
     """
     try:
         return jax.device_count()
-    except (RuntimeError, AssertionError) as error:  # for want of a plugin, and of a device
+    except (RuntimeError, AssertionError) as error:  # no plugin, or no device
         raise UserError(
             f"JAX has no device for JAX_PLATFORMS={jax.config.values['jax_platforms']}: unset it, "
             "or install requirements-cuda.txt or requirements-tpu.txt"
@@ -112,45 +114,45 @@ def device_count() -> int:
 
 
 def several() -> bool:
-    """True in a run of more than one process.
+    """Whether the run has more than one process.
 
     Raises:
-      UserError: as `device_count`.
+      UserError: see `device_count`.
     """
     device_count()
     return jax.process_count() > 1
 
 
 def is_writer() -> bool:
-    """True in the one process that writes files and prints.
+    """Whether this is the one process that writes files and prints.
 
     Raises:
-      UserError: as `device_count`.
+      UserError: see `device_count`.
     """
     device_count()
     return jax.process_index() == 0
 
 
 def wait(name: str) -> None:
-    """Waits until all processes have come to the point of this name."""
+    """Waits until all processes have made this call with this name."""
     multihost_utils.sync_global_devices(name)
 
 
 def all_agree(flag: bool) -> bool:
-    """True in every process if `flag` is true in each. All of them must call."""
+    """Whether `flag` is true in every process. All processes must call this."""
     return bool(np.all(multihost_utils.process_allgather(np.int32(flag))))
 
 
 def all_same(value: bytes) -> bool:
-    """True in every process if `value` is the same in each, as its length is. All must call."""
+    """Whether `value` is the same in every process. All must call this, with equal lengths."""
     values = multihost_utils.process_allgather(np.frombuffer(value, np.uint8))
     return bool((values == values[0]).all())
 
 
 def stop_agreed(poll: int) -> bool:
-    """True in every process at one and the same poll after a SIGTERM came to any of them.
+    """Whether to stop: True in all processes at the same poll, after any of them got a SIGTERM.
 
     Args:
-      poll: the number of this call, from 1; each process makes the same calls.
+      poll: the number of this call, from 1; all processes must make the same calls.
     """
     return multihost_utils.reached_preemption_sync_point(poll)

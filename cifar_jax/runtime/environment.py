@@ -1,4 +1,4 @@
-"""What a run ran on: versions, devices, source. Kept for every start of the run."""
+"""Records what a run ran on (versions, devices, source code), for each start of the run."""
 
 import datetime
 import importlib.metadata
@@ -18,8 +18,8 @@ from cifar_jax.runtime import workdir as files
 _log = logging.getLogger(__name__)
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
-# On the same of these a resumed run is bit for bit the run that was never stopped; on others sums
-# are added in another order.
+# If none of these changes, a resumed run is bit for bit the same as an uninterrupted one. If one
+# changes, sums may be added up in a different order.
 _DECIDING = (
     "jax", "jaxlib", "flax", "optax", "processor", "cores", "backend", "device_kind",
     "device_count", "process_count", *settings.RECORDED,
@@ -27,7 +27,7 @@ _DECIDING = (
 
 
 def _git(*command: str) -> str | None:
-    """The output of a git command on the source tree; None without git or outside a checkout."""
+    """The output of a git command in the source tree; None without git or outside a checkout."""
     root = pathlib.Path(__file__).parents[2]
     try:
         done = subprocess.run(
@@ -39,13 +39,14 @@ def _git(*command: str) -> str | None:
 
 
 def _commit() -> dict[str, str | bool | None]:
-    """The commit of this source, and whether files differ from it; None if git does not track it.
+    """The commit of this source code and whether files differ from it; None if it is not tracked.
 
-    An installed package may lie inside a checkout, as in its .venv: that commit is not its own.
+    An installed package may lie inside another checkout, for example in its .venv: the commit of
+    that checkout says nothing about the package.
     """
     if _git("ls-files", "--error-unmatch", "--", __file__) is None:
         return {"git_commit": None, "git_dirty": None}
-    # Evidence and documents change no run, and those of several runs are committed together.
+    # Results and documents do not affect a run, and those of several runs are committed together.
     status = _git("status", "--porcelain", "--", ".", ":(exclude)results", ":(exclude)*.md")
     return {
         "git_commit": _git("rev-parse", "HEAD"),
@@ -54,7 +55,7 @@ def _commit() -> dict[str, str | bool | None]:
 
 
 def _processor() -> str:
-    """The processor's model name where Linux tells it, else what Python knows."""
+    """The model name of the processor if Linux reports it, else what Python reports."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -62,14 +63,14 @@ def _processor() -> str:
 
 
 def _cores() -> int | None:
-    """The cores that this process may use: XLA shares a sum between them."""
+    """The number of cores that this process may use. It affects how XLA splits sums."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What decides the last bits and differs between two starts, as "name: value, now value"."""
+    """The differences between two starts that may affect rounding, as "name: value, now value"."""
     return [
         f"{name}: {before[name]}, now {now[name]}"
         for name in _DECIDING
@@ -98,7 +99,11 @@ def collect() -> dict[str, Any]:
 
 
 def record_end(workdir: epath.Path, seconds: float) -> None:
-    """Notes in `environment.json` how long the newest start has taken, from the process' on."""
+    """Adds to `environment.json` the duration of the latest start.
+
+    Args:
+      seconds: since the start of the process.
+    """
     path = workdir / files.ENVIRONMENT
     content = checked.read_if_sound(path, workdir_schema.ENVIRONMENT)
     if content:
@@ -107,11 +112,11 @@ def record_end(workdir: epath.Path, seconds: float) -> None:
 
 
 def record(workdir: epath.Path, command: str, step: int) -> None:
-    """Writes `environment.json`: that of this start, and under "starts" that of each so far.
+    """Writes `environment.json`: the environment of this start, and of all starts under "starts".
 
     Args:
-      command: that started the process.
-      step: that the run goes on from.
+      command: the command line that started the process.
+      step: the step that the run continues from; 0 for a new run.
     """
     path = workdir / files.ENVIRONMENT
     known = checked.read_or_set_aside(path, workdir_schema.ENVIRONMENT)
@@ -120,7 +125,7 @@ def record(workdir: epath.Path, command: str, step: int) -> None:
     changed = changes(starts[-1], now) if starts else []
     if step and changed:
         _log.warning(
-            "resumed under other conditions, so the same to rounding and not bit for bit: %s",
+            "resumed in a different environment, so equal up to rounding but not bit for bit: %s",
             "; ".join(changed),
         )
     files.write_json(path, {**now, "starts": [*starts, {"command": command, "step": step, **now}]})

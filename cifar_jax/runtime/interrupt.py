@@ -1,4 +1,4 @@
-"""Signals that stop a run: noted here, answered by the loop between two steps."""
+"""Handles signals that stop a run: the loop checks for them between two steps."""
 
 import os
 import signal
@@ -8,15 +8,15 @@ from cifar_jax.runtime import distributed
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, saved its state and can be resumed."""
+    """The run was asked to stop. It has saved its state and can be resumed."""
 
 
 class StopRequest:
-    """Turns the first SIGTERM or SIGINT into `requested`. Use as a context manager.
+    """Sets `requested` on the first SIGTERM or SIGINT. Use as a context manager.
 
-    The first signal puts the former handlers back: a second one ends the process at once. In a run
-    of several processes the signal may come to any of them: jax takes SIGTERM itself, and tells
-    all at which poll to stop.
+    The first signal restores the previous handlers, so a second one ends the process at once. In a
+    run with several processes, any of them may get the signal: jax itself handles SIGTERM, and
+    tells all processes at which poll to stop.
     """
 
     def __init__(self) -> None:
@@ -26,20 +26,20 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         numbers = (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT)
-        self._former = {number: signal.signal(number, self._note) for number in numbers}
+        self._previous = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(self, *_) -> None:
-        for number, handler in self._former.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def poll(self) -> None:
-        """Brings `requested` up to date. Every process calls it once before each dispatch."""
+        """Updates `requested`. Every process must call this once before each dispatch."""
         self._polls += 1
         if self._several and distributed.stop_agreed(self._polls):
             self.requested = True
 
-    def _note(self, number: int, frame: types.FrameType | None) -> None:
+    def _handle(self, number: int, frame: types.FrameType | None) -> None:
         del number, frame
         self.__exit__()
         if self._several:

@@ -1,8 +1,8 @@
-"""How this process gets memory from the kernel, which decides a quarter to a half of CPU speed.
+"""Tunes how this process gets memory from the kernel: worth a quarter to half of the CPU speed.
 
-XLA takes its temporaries afresh at every step. glibc gives such large blocks back to the kernel,
-so that each step pays for millions of page faults, and by default they are small pages. glibc reads
-its tunables when a process starts: to set them, the program starts itself once more.
+XLA allocates its temporaries again in every step. By default glibc returns such large blocks to the
+kernel and gets small pages for them again, so each step pays for millions of page faults. glibc
+reads its tunables when a process starts: to set them, the program restarts itself once.
 """
 
 import importlib.util
@@ -12,8 +12,8 @@ import pathlib
 import platform
 import sys
 
-# Huge pages for malloc; one arena, since the arenas of other threads map large blocks afresh;
-# blocks up to 8 GiB from its heap, which is never trimmed below 16 GiB.
+# Use huge pages; one arena, since the arenas of other threads would map large blocks again; serve
+# blocks up to 8 GiB from the heap, and do not shrink the heap below 16 GiB.
 _TUNABLES = {
     "glibc.malloc.hugetlb": "1",
     "glibc.malloc.arena_max": "1",
@@ -21,14 +21,14 @@ _TUNABLES = {
     "glibc.malloc.trim_threshold": str(16 << 30),
 }
 _VARIABLE = "GLIBC_TUNABLES"
-_MARK = "CIFAR_JAX_RESTARTED"  # the process that was started again
+_MARK = "CIFAR_JAX_RESTARTED"  # holds the id of the process that has restarted itself
 _ACCELERATOR_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
 _log = logging.getLogger(__name__)
 _HUGE_PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def tunables(present: str) -> str:
-    """`present` (a value of $GLIBC_TUNABLES) with what it leaves open; what it sets stays."""
+    """Adds this file's tunables to `present`, a value of $GLIBC_TUNABLES, unless it sets them."""
     entries = [entry for entry in present.split(":") if entry]
     names = {entry.partition("=")[0] for entry in entries}
     missing = [f"{name}={value}" for name, value in _TUNABLES.items() if name not in names]
@@ -36,7 +36,7 @@ def tunables(present: str) -> str:
 
 
 def applies() -> bool:
-    """True where the tunables are read and computing is done on the CPU: glibc, no accelerator."""
+    """Whether the tunables help: the C library is glibc, and there is no accelerator."""
     if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
         return False
     platforms = os.environ.get("JAX_PLATFORMS", "")
@@ -46,10 +46,10 @@ def applies() -> bool:
 
 
 def can_restart() -> bool:
-    """True where the command line of this process names a file or a module that is its program.
+    """Whether the command line of this process runs a file or a module, so that it can be repeated.
 
-    What came by standard input or a pipe has been read and will not come again; `-c` may have read
-    from it; and where another program calls this one, such as a notebook, that would start again.
+    A program read from standard input or a pipe cannot be read again; one given with `-c` may have
+    consumed standard input; and inside another program, such as a notebook, that would restart.
     """
     program, *arguments = sys.argv
     end = len(sys.orig_argv) - len(arguments)
@@ -60,26 +60,26 @@ def can_restart() -> bool:
 
 
 def restart() -> None:
-    """Starts this program again with the tunables set, once; returns where that is done or no use.
+    """Restarts this program once with the tunables set; returns if that is done or does not help.
 
-    It is no use where glibc does not heed its environment, as in a Python with file capabilities.
+    glibc may ignore its environment, for example for a Python with file capabilities.
     """
     present = os.environ.get(_VARIABLE, "")
     wanted = tunables(present)
-    # The process keeps its id: another one that inherits the mark has not been started again.
+    # The restarted process keeps its id. A child that only inherits the mark has another id.
     restarted = os.environ.pop(_MARK, None) == str(os.getpid())
     if restarted or wanted == present or not applies() or not can_restart():
         return
     environment = {**os.environ, _VARIABLE: wanted, _MARK: str(os.getpid())}
     try:
-        # The same process goes on with the same arguments: same id, same parent, same terminal.
+        # Keeps the process: same id, same parent, same terminal, same arguments.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     except OSError as error:
-        _log.warning("cannot start again with huge pages (%s): going on without", error)
+        _log.warning("cannot restart with huge pages (%s): going on without them", error)
 
 
 def describe() -> dict[str, str | None]:
-    """What this process runs under, for `environment.json`."""
+    """The memory settings of this process, for `environment.json`."""
     pages = _HUGE_PAGES.read_text() if _HUGE_PAGES.exists() else ""
     chosen = pages.partition("[")[2].partition("]")[0]
     return {

@@ -1,4 +1,4 @@
-"""Where the figures of a run go: `metrics.jsonl`, TensorBoard, and one live line."""
+"""Writes the metrics of a run to `metrics.jsonl`, to TensorBoard and to the terminal."""
 
 import itertools
 import json
@@ -22,14 +22,15 @@ _log = logging.getLogger(__name__)
 
 
 def read_rows(workdir: epath.Path, steps_per_epoch: int | None = None) -> list[dict[str, Any]]:
-    """The rows of `metrics.jsonl` that can be trusted, by epoch; a line tells what is left out.
+    """The trustworthy rows of `metrics.jsonl`, sorted by epoch; warns about those left out.
 
-    Left out are damaged lines, as the last one that was cut short; rows that validated where most
-    did not, or the other way round; and all rows of an epoch that differ. Of two that are the same
-    one counts.
+    Left out are damaged lines, such as a truncated last one; rows with validation metrics if most
+    rows have none, and vice versa; and all rows of an epoch if they differ. Identical rows count
+    once.
 
     Args:
-      steps_per_epoch: leaves out rows of another step than the last of their epoch; None: does not.
+      steps_per_epoch: also leaves out rows whose step is not the last of their epoch; None keeps
+        them.
 
     Raises:
       UserError: the file cannot be read.
@@ -44,25 +45,25 @@ def read_rows(workdir: epath.Path, steps_per_epoch: int | None = None) -> list[d
         try:
             rows.append(workdir_schema.ROW.parse(line))
         except Damaged as error:
-            faults.append(f"a damaged line left out (line {number}: {error})")
+            faults.append(f"a damaged line is left out (line {number}: {error})")
     validated = statistics.mode(map(_validated, rows)) if rows else None
-    of_epoch: dict[int, list[dict[str, Any]]] = {}
+    by_epoch: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
-        known = of_epoch.setdefault(row["epoch"], [])
+        known = by_epoch.setdefault(row["epoch"], [])
         foreign = steps_per_epoch not in (None, row["step"] / row["epoch"])
         if foreign or _validated(row) != validated:
-            faults.append(f"a row of epoch {row['epoch']} is of another run, and left out")
+            faults.append(f"a row of epoch {row['epoch']} belongs to another run and is left out")
         elif row in known:
-            faults.append(f"a row of epoch {row['epoch']} is there twice, and counts once")
+            faults.append(f"a row of epoch {row['epoch']} is repeated and counts once")
         else:
             known.append(row)
-    for epoch, known in of_epoch.items():
+    for epoch, known in by_epoch.items():
         if len(known) > 1:
-            faults.append(f"{len(known)} rows of epoch {epoch} differ, and are left out")
+            faults.append(f"{len(known)} rows of epoch {epoch} differ and are left out")
     if faults:
         more = f", and {len(faults) - 1} more" if faults[1:] else ""
         _log.warning("%s: %s%s", path, faults[0], more)
-    return [known[0] for _, known in sorted(of_epoch.items()) if len(known) == 1]
+    return [known[0] for _, known in sorted(by_epoch.items()) if len(known) == 1]
 
 
 def _validated(row: dict[str, Any]) -> bool:
@@ -70,25 +71,23 @@ def _validated(row: dict[str, Any]) -> bool:
 
 
 def whole_epochs(workdir: epath.Path, steps_per_epoch: int) -> int:
-    """How many epochs from the first on have their row."""
+    """The number of epochs, counted from the first one, before the first without a row."""
     epochs = {row["epoch"] for row in read_rows(workdir, steps_per_epoch)}
     return next(n for n in itertools.count() if n + 1 not in epochs)
 
 
 class MetricsWriter:
-    """Writes a row an epoch to `metrics.jsonl` and TensorBoard, in the one process that writes.
+    """Writes one row per epoch to `metrics.jsonl` and TensorBoard, in the one process that writes.
 
-    Use as a context manager.
-
-    The file is rewritten whole under a temporary name and renamed: a row is there or not, never
-    half, on local disks and on object stores alike.
+    Use as a context manager. Each time, the whole file is written under a temporary name and
+    renamed, so that it never holds a partial row, on local disks as on object stores.
     """
 
     def __init__(self, workdir: epath.Path, step: int, steps_per_epoch: int | None = None):
-        """Goes on after `step`: rows and scalars of later steps, which will be redone, are cut.
+        """Continues after `step`: drops rows and scalars of later steps, which will be repeated.
 
         Args:
-          steps_per_epoch: as `read_rows` takes it.
+          steps_per_epoch: see `read_rows`.
         """
         if not distributed.is_writer():
             return
@@ -102,8 +101,9 @@ class MetricsWriter:
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         with files.writing(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
-            # Not SummaryWriter: its flush leaves in a queue what a killed process then loses. The
-            # suffix, because the name has the time in whole seconds, and an older file would go.
+            # Not SummaryWriter: after its flush, events may still be in a queue, and a killed
+            # process would lose them. The suffix keeps files apart that start in the same second:
+            # without it, the second would replace the first.
             self._tensorboard = EventsWriter(str(self._directory / "events"), f".{step}")
             self._tensorboard.write_event(
                 event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=start)
@@ -118,7 +118,7 @@ class MetricsWriter:
                 self._tensorboard.close()
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds the row of an epoch; its scalars go to TensorBoard at `row["step"]`."""
+        """Adds the row of an epoch, and its scalars to TensorBoard at step `row["step"]`."""
         if not distributed.is_writer():
             return
         self.rows.append(row)
@@ -144,7 +144,7 @@ class MetricsWriter:
 
 
 class Progress:
-    """One live line on a terminal; elsewhere a plain line every `interval` seconds."""
+    """Shows progress: one live line on a terminal, elsewhere a line every `interval` seconds."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, step: int, interval: float = 30.0):
         self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
@@ -161,7 +161,7 @@ class Progress:
         )
 
     def update(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """Shows the state after `step`: loss and accuracy are means over the epoch so far."""
+        """Shows the state after `step`; loss and accuracy are means over the epoch so far."""
         self._step = step
         epoch = (step - 1) // self._steps_per_epoch + 1
         figures = f"loss {loss:.4f}, accuracy {accuracy:.4f}, {images_per_second:,.0f} images/s"
@@ -175,7 +175,7 @@ class Progress:
             self.say(f"epoch {epoch}/{self._epochs}, {at}: {figures}, {self.eta()} left")
 
     def close_epoch(self, row: dict[str, Any]) -> None:
-        """Shows an epoch's row of `metrics.jsonl`, in a line that stays."""
+        """Prints the `metrics.jsonl` row of an epoch, on a line that stays."""
         self.update(row["step"], row["train_loss"], row["train_accuracy"], row["images_per_second"])
         figures = f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}"
         if row["validation_loss"] is not None:
@@ -188,14 +188,14 @@ class Progress:
         )
 
     def eta(self) -> str:
-        """Time until the last step of the run at the pace so far, as h:mm:ss."""
+        """Estimated time until the last step of the run, as h:mm:ss."""
         done = self._step - self._start
         left = self._epochs * self._steps_per_epoch - self._step
         elapsed = time.monotonic() - self._began
         return tqdm.format_interval(elapsed / done * left) if done else "?"
 
     def say(self, line: str) -> None:
-        """Prints a line that stays, above the live one."""
+        """Prints a line that stays, above the live line."""
         if distributed.is_writer():
             tqdm.write(printable(line), file=sys.stdout)
             sys.stdout.flush()

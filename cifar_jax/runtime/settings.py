@@ -1,8 +1,8 @@
-"""The settings of JAX and Flax that decide a run: the same, whatever else has been asked for.
+"""Pins the settings of JAX and Flax that affect the results of a run.
 
-They can be set by the environment and by a calling program. Where a run is a function of its config
-alone, neither may: other random numbers or other dtypes would make another run of the same config.
-What says where and how to compute (platforms, devices, caches, logs) is left alone.
+The environment or a calling program may have changed them. But a run must depend on its config
+alone: other random numbers or dtypes would make a different run of the same config. Settings that
+say where and how to compute (platforms, devices, caches, logs) are left alone.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any
 
 _log = logging.getLogger(__name__)
 
-# Names as in `jax.config`, in capitals in the environment; values are JAX's defaults.
+# Named as in `jax.config`; environment variables are the same in capitals. Values: JAX's defaults.
 _JAX: dict[str, Any] = {
     # Dtypes and promotion.
     "jax_enable_x64": False,
@@ -25,10 +25,10 @@ _JAX: dict[str, Any] = {
     "jax_enable_custom_prng": False,
     "jax_legacy_prng_key": "allow",
     "jax_threefry_partitionable": True,
-    # What is computed, and how exactly.
+    # Precision and formulas.
     "jax_default_matmul_precision": None,
     "jax_softmax_custom_jvp": False,
-    # Checks that stop what is right, and modes for debugging.
+    # Checks that may stop correct programs, and debugging modes.
     "jax_check_tracer_leaks": False,
     "jax_debug_infs": False,
     "jax_debug_key_reuse": False,
@@ -42,7 +42,8 @@ _JAX: dict[str, Any] = {
     "jax_transfer_guard_device_to_host": "allow",
     "jax_transfer_guard_host_to_device": "allow",
 }
-# Those that JAX offers no context manager for, and Flax's. They are read once, at import.
+# The additional ones are those of JAX without a context manager, and Flax's. They are read once, at
+# import.
 _VARIABLES = [name.upper() for name in _JAX] + [
     "EAGER_CONSTANT_FOLDING",
     "JAX_ACCURATE_ERF_INV",
@@ -68,22 +69,22 @@ _VARIABLES = [name.upper() for name in _JAX] + [
     "FLAX_PRESERVE_ADOPTED_NAMES",
     "FLAX_RETURN_FROZENDICT",
 ]
-# What else may change rounding. It belongs to the machine: it is recorded, not set.
+# These may also affect rounding. They belong to the machine, so they are recorded but not set.
 RECORDED = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 
 
 def ignore_environment() -> None:
-    """Takes the deciding variables out of the environment. Call before JAX is imported."""
+    """Removes these variables from the environment. Call before JAX is imported."""
     found = [name for name in _VARIABLES if os.environ.pop(name, None) is not None]
     if found:
-        _log.warning("set aside, since a run depends on its config alone: %s", ", ".join(found))
+        _log.warning("ignoring %s: a run depends on its config alone", ", ".join(found))
 
 
 @contextlib.contextmanager
 def pinned() -> Iterator[None]:
-    """Within it, or in a function decorated with it, the settings hold in this thread.
+    """A context manager and decorator that pins the settings in this thread.
 
-    For what other programs call: their own settings are back when it ends.
+    For functions that other programs call: their own settings are restored at the end.
     """
     import jax
 

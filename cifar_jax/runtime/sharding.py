@@ -1,4 +1,4 @@
-"""The one mesh. The only file that builds one."""
+"""The device mesh and its shardings. This is the only file that builds a mesh."""
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -7,31 +7,31 @@ from cifar_jax.runtime import distributed
 
 
 def make_mesh() -> Mesh:
-    """All devices of all processes on the axis "data".
+    """A mesh of all devices of all processes, along one axis "data".
 
-    The axis type is Auto: the compiler places every intermediate from the shardings of the
-    arguments. (`make_mesh` defaults to Explicit, under which convolutions do not trace.)
+    The axis type is Auto: the compiler derives the sharding of every intermediate from those of the
+    arguments. (`jax.make_mesh` defaults to Explicit, with which convolutions cannot be traced.)
 
     Raises:
-      UserError: as `distributed.device_count`.
+      UserError: see `distributed.device_count`.
     """
     return jax.make_mesh((distributed.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over the devices."""
+    """The leading axis is split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def even(batch_size: int, mesh: Mesh) -> int:
-    """The smallest size from `batch_size` on that the devices share evenly.
+    """`batch_size`, rounded up to a multiple of the number of devices.
 
-    For batches that are filled up anyway. A training batch keeps its size: where the devices do not
-    share it evenly, some of them have an image less to do.
+    For batches that are padded anyway. A training batch keeps its size: if the devices cannot split
+    it evenly, some of them process one image less.
     """
     return -(-batch_size // mesh.size) * mesh.size

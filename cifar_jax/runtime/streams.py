@@ -1,8 +1,8 @@
-"""The standard streams of `main.py`, whatever they are: closed, full, or of a narrow encoding.
+"""Makes the standard streams of `main.py` safe if they are closed, full, or lack an encoding.
 
-A command does its work to the end though nobody may hear of it: what it made is in files. Only then
-a standard output that failed decides its exit status, as with `make` and the other GNU tools. Where
-the output is all there is, as of `--mode=predict`, it stops at once.
+If standard output fails, a command still finishes its work, because the results are in files. The
+failure then decides the exit status, as in `make` and the other GNU tools. A command whose only
+result is its output, such as `--mode=predict`, stops at once.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from cifar_jax.terminal import say
 
 
 class CutOff(Exception):
-    """Standard output takes no more: the reader left, the disk is full, it was closed."""
+    """Standard output failed: the reader closed the pipe, the disk is full, or it was closed."""
 
 
 class _Raw(io.FileIO):
-    """A stream of the process that remembers its first fault and from then on drops all."""
+    """An output stream that remembers its first error and discards everything after it."""
 
     fault: OSError | None = None
-    needed = False  # raise the fault at once
+    needed = False  # whether to raise CutOff at the error
 
     def write(self, data: Any) -> int | None:  # bytes-like; Python 3.12 has Buffer for it
         if self.fault is None:
@@ -37,41 +37,43 @@ class _Raw(io.FileIO):
 
 
 def prepare() -> None:
-    """Makes the three streams safe to use. Call before anything is opened or printed.
+    """Makes the three standard streams safe to use. Call before anything is opened or printed.
 
-    A descriptor that is closed is taken, or the next file that is opened would get it, and with it
-    all that is printed. What an encoding lacks is escaped, such as \\xe9.
+    Closed descriptors are opened, since the next file to be opened would get their number and with
+    it everything that is printed. Characters that the encoding lacks are escaped, such as \\xe9.
     """
-    # A closed output fails like a full one; nothing is lost with the other two.
-    for number, missing in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+    # Standard output is opened for reading, so that writing fails as if it were full. Input and
+    # errors go to /dev/null without harm.
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, missing), True)  # the lowest that is free
+            os.set_inheritable(os.open(os.devnull, flags), True)  # gets the lowest free number
     sys.stdin = sys.stdin or open(0, closefd=False)
     sys.stdout, sys.stderr = _text(1, sys.stdout), _text(2, sys.stderr)
 
 
 def require_output() -> None:
-    """From now on a fault of standard output raises `CutOff`, once."""
+    """From now on, the first error of standard output raises `CutOff`."""
     _output().needed = True
 
 
 def close(status: int) -> int:
-    """Writes out standard output; says so where it took not all.
+    """Flushes standard output, and prints an error if some of it could not be written.
 
     Args:
-      status: what the program would leave with.
+      status: the exit status so far.
 
     Returns:
-      What it is to leave with: `CUT_OFF` in place of 0.
+      The exit status to use: `status`, or `errors.CUT_OFF` instead of 0 if some output is lost.
     """
     with contextlib.suppress(CutOff):
         sys.stdout.flush()
     fault = _output().fault
     if fault is None:
         return status
-    if not (_output().needed and isinstance(fault, BrokenPipeError)):  # `head` has seen enough
+    # A reader that closed the pipe, such as `head`, has all that it wants.
+    if not (_output().needed and isinstance(fault, BrokenPipeError)):
         say(f"error: cannot write standard output ({fault.strerror})", sys.stderr)
     return status or CUT_OFF
 
@@ -80,13 +82,13 @@ def _output() -> _Raw:
     return cast(_Raw, cast(io.BufferedWriter, sys.stdout.buffer).raw)
 
 
-def _text(number: int, former: TextIO | None) -> TextIO:
-    """A text stream in the former's encoding; flushed by lines where that was, or nearly so."""
+def _text(number: int, original: TextIO | None) -> TextIO:
+    """Replaces a text stream; keeps its encoding, and flushes each line on a terminal or stderr."""
     raw = _Raw(number, "wb", closefd=False)
-    at_once = number == 2 or raw.isatty() or os.environ.get("PYTHONUNBUFFERED")
+    by_line = number == 2 or raw.isatty() or os.environ.get("PYTHONUNBUFFERED")
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
-        former.encoding if former else "utf-8",
+        original.encoding if original else "utf-8",
         errors="backslashreplace",
-        line_buffering=bool(at_once),
+        line_buffering=bool(by_line),
     )

@@ -94,7 +94,7 @@ def test_half_a_row_costs_its_epoch_and_no_more(warm, undisturbed, copy):
     metrics.write_bytes(metrics.read_bytes()[:-40])
     status, output = warm.run(*TINY, f"--workdir={copy}")
     assert status == 0, output
-    assert "a damaged line left out" in output and "resumed at step 75, epoch 2" in output
+    assert "a damaged line is left out" in output and "resumed at step 75, epoch 2" in output
     assert_same_result(copy, undisturbed)
 
 
