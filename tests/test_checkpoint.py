@@ -1,4 +1,4 @@
-"""What is restored is what was saved, or is not restored at all."""
+"""A checkpoint is restored exactly as it was saved, or not at all."""
 
 import gc
 import logging
@@ -36,7 +36,7 @@ def save_all(directory: pathlib.Path, accuracies: dict[int, float | None]) -> No
             checkpoints.save(step, state_of(step), 1.5, accuracy)
 
 
-def test_two_latest_and_the_first_best_are_kept(tmp_path):
+def test_the_two_latest_and_the_earliest_best_are_kept(tmp_path):
     save_all(tmp_path, {1: 0.5, 2: 0.9, 3: 0.9, 4: 0.7, 5: None, 6: 0.1})
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         assert checkpoints.steps == [2, 5, 6]
@@ -54,7 +54,7 @@ def test_an_empty_directory_has_nothing_to_restore(tmp_path):
         assert checkpoints.restore(LIKE, 1) is None
 
 
-def test_a_relative_directory_will_do(tmp_path, monkeypatch):
+def test_a_relative_directory_works(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_all(pathlib.Path("run/checkpoints"), {3: None})
     assert (tmp_path / "run/checkpoints/3").is_dir()
@@ -85,8 +85,8 @@ def damage(path: pathlib.Path, how: str) -> None:
 
 @pytest.fixture
 def orbax_garbage():
-    """Collects here what orbax drops on damage, a coroutine or an event loop, or a later test that
-    has nothing to do with it is blamed when Python gets round to it."""
+    """Collects the coroutine or event loop that orbax leaks on damage. Otherwise an unrelated later
+    test would get the warning."""
     yield
     gc.collect()
 
@@ -95,16 +95,16 @@ def orbax_garbage():
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("how", ["missing", "truncated", "emptied", "flipped"])
-def test_a_damaged_latest_is_passed_over_or_restored_exactly(tmp_path, caplog, how):
-    """Whichever file is damaged: never a state that differs from the one saved."""
+def test_a_damaged_latest_checkpoint_is_skipped_or_restored_exactly(tmp_path, caplog, how):
+    """Whichever file is damaged, the restored state never differs from the saved one."""
     caplog.set_level(logging.WARNING, "cifar_jax")
-    passed_over = 0
+    skipped = 0
     save_all(tmp_path / "0", {10: 0.5, 20: 0.4})
     files = [p.relative_to(tmp_path / "0") for p in (tmp_path / "0/20").rglob("*") if p.is_file()]
     for i, name in enumerate(files, start=1):
         directory = tmp_path / str(i)
         save_all(directory, {10: 0.5, 20: 0.4})
-        # The names of data files are random: damage the file of the same rank.
+        # The names of data files are random, so pick the file by its position.
         damaged = sorted(p for p in (directory / "20").rglob("*") if p.is_file())
         damage(damaged[i - 1], how)
         caplog.clear()
@@ -114,15 +114,15 @@ def test_a_damaged_latest_is_passed_over_or_restored_exactly(tmp_path, caplog, h
         expected = state_of(restored.step)
         np.testing.assert_array_equal(restored.state["weights"], expected["weights"])
         if restored.step == 10:
-            passed_over += 1
+            skipped += 1
             assert any("damaged" in record.getMessage() for record in caplog.records), name
-    assert passed_over >= 2  # the manifest and the data at least
+    assert skipped >= 2  # at least for the manifest and the data
 
 
 @pytest.mark.usefixtures("orbax_garbage")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_when_every_checkpoint_is_damaged_one_line_says_so(tmp_path):
+def test_if_all_checkpoints_are_damaged_one_line_says_so(tmp_path):
     save_all(tmp_path, {10: 0.5, 20: 0.4})
     for path in list(tmp_path.glob("*/state/manifest.ocdbt")):
         damage(path, "flipped")
@@ -132,7 +132,7 @@ def test_when_every_checkpoint_is_damaged_one_line_says_so(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_checkpoint_moves_between_numbers_of_devices(tmp_path):
+def test_a_checkpoint_can_be_restored_on_another_number_of_devices(tmp_path):
     save_all(tmp_path, {7: None})
     one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), LIKE)

@@ -1,6 +1,6 @@
-"""What XLA's library gets wrong on CPU never runs, and what it gets right stays as exact as it was.
+"""Programs that XLA's CPU library gets wrong do not use it, and gradients stay exact.
 
-The programs below are wrong, or crash, in jax 0.10.2 or 0.12.0.1 as `jax.jit` compiles them.
+Compiled by `jax.jit` of jax 0.10.2 or 0.12.0.1, the programs below are wrong or crash.
 """
 
 import ast
@@ -74,13 +74,13 @@ REPRODUCERS = {
 
 
 def in_float64(function, *arrays):
-    """Operation by operation, so that nothing is fused."""
+    """Runs operation by operation, so that nothing is fused."""
     with jax.enable_x64(True), jax.disable_jit():
         return np.asarray(function(*(jnp.asarray(array, jnp.float64) for array in arrays)))
 
 
 @pytest.mark.parametrize("name", REPRODUCERS)
-def test_a_program_that_the_library_gets_wrong_is_right(name):
+def test_programs_that_the_library_gets_wrong_give_correct_results(name):
     function, *arrays = REPRODUCERS[name]
     expected = in_float64(function, *arrays)
     np.testing.assert_allclose(
@@ -88,8 +88,8 @@ def test_a_program_that_the_library_gets_wrong_is_right(name):
     )
 
 
-def test_a_dilated_window_is_dilated():
-    """Its holes are dropped by the library where window and stride are 1 (xla issue 48714)."""
+def test_a_dilated_window_gives_correct_results():
+    """The library drops the holes if window and stride are 1 (xla issue 48714)."""
 
     def pool(x):
         return lax.reduce_window(
@@ -103,14 +103,14 @@ def test_a_dilated_window_is_dilated():
     np.testing.assert_array_equal(compilation.jit(pool)(x), expected)
 
 
-def test_reductions_keep_the_library():
-    """Or training would be slower by a third: the guard is no blanket refusal."""
+def test_reductions_use_the_library():
+    """Without it, training would be a third slower."""
     x = jax.ShapeDtypeStruct((128, 32, 32, 64), np.float32)
     program = compilation.jit(lambda x: (x * x).sum((0, 1, 2))).compile(x).as_text()
     assert "__ynn_fusion" in program and compilation.is_sound(program)
 
 
-def test_arguments_of_each_kind_get_a_program_of_their_own():
+def test_each_shape_dtype_and_static_argument_gets_its_own_program():
     double = compilation.jit(lambda x, n: x * n, static_argnums=(1,))
     assert double(np.float32([1, 2]), 2).tolist() == [2, 4]
     assert double(np.float32([1, 2]), 3).tolist() == [3, 6]
@@ -118,8 +118,8 @@ def test_arguments_of_each_kind_get_a_program_of_their_own():
     assert double(1.5, 3) == 4.5 and double(2, 3) == 6
 
 
-def test_every_program_of_the_package_is_compiled_there():
-    """The StableHLO export lowers one for other programs to compile."""
+def test_every_program_of_the_package_is_compiled_by_this_jit():
+    """The StableHLO export is an exception: it lowers a program for others to compile."""
     found = {
         path.name
         for path in (ROOT / "cifar_jax").rglob("*.py")
@@ -131,7 +131,7 @@ def test_every_program_of_the_package_is_compiled_there():
     assert found == {"compilation.py", "stablehlo_format.py"}
 
 
-def test_single_operations_go_without_the_library(monkeypatch):
+def test_single_operations_do_not_use_the_library(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=all")
     monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", "/somewhere")
     compilation.set_up()
@@ -142,7 +142,7 @@ def test_single_operations_go_without_the_library(monkeypatch):
 
 # ---------------------------------------------------------------------------- gradients
 def gradient(model, variables, images, targets):
-    """Of the mean cross-entropy, in training mode, by all parameters."""
+    """The gradient of the mean cross-entropy in training mode, for all parameters."""
 
     def loss_of(params, batch_stats, images, targets):
         logits, _ = model.apply(
@@ -156,15 +156,15 @@ def gradient(model, variables, images, targets):
     return jax.grad(loss_of)(*variables, images, targets)
 
 
-_CHECKED: dict[str, float] = {}  # networks that are checked already: model1 and model2 share one
+_CHECKED: dict[str, float] = {}  # results by network, since model1 and model2 share one
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_gradient_of_each_config_is_that_of_float64(name):
-    """To 1e-3 of its norm, for each parameter; the other is by XLA's own convolutions.
+def test_the_gradient_of_each_config_agrees_with_float64(name):
+    """Up to 1e-3 of its norm, for each parameter; the reference uses XLA's own convolutions.
 
-    Most differ by 1e-6. Where two pixels of a pooling window are equal but for rounding, the other
-    one may have the gradient. Dropout is left out: it draws other numbers in float64.
+    Most differ by 1e-6. If two pixels of a pooling window are equal up to rounding, the gradient
+    may go to the other one. Dropout is off, since it draws other numbers in float64.
     """
     config = importlib.import_module(f"configs.{name}").get_config()
     config.model.dense_dropout = 0.0

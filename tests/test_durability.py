@@ -1,4 +1,4 @@
-"""What a power cut may take: nothing that was renamed before it was on the disk."""
+"""A power cut loses no finished file: each is on the disk before it is renamed."""
 
 import contextlib
 import errno
@@ -21,16 +21,16 @@ from cifar_jax.runtime.checkpoint import Checkpoints
 from cifar_jax.runtime.metrics_writer import MetricsWriter
 from cifar_jax.training import run as train
 
-# What nothing hangs on: figures that are elsewhere as well, and the lock, which has no content.
+# These may be lost: TensorBoard's numbers are also in metrics.jsonl, and the lock is empty.
 UNIMPORTANT = ("tensorboard", ".lock")
 
 
 class Recorder:
-    """The order in which files and directories went to the disk and were renamed."""
+    """Records the order in which files and directories are synced and renamed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.synced: dict[tuple[int, int], tuple[int, int]] = {}  # inode -> when, of which size
-        self.renamed: dict[str, tuple[int, int, int]] = {}  # path -> when, inode
+        self.synced: dict[tuple[int, int], tuple[int, int]] = {}  # inode -> (time, size)
+        self.renamed: dict[str, tuple[int, int, int]] = {}  # path -> (time, inode)
         self.now = 0
         sync = os.fsync
         monkeypatch.setattr(os, "fsync", lambda descriptor: self._sync(sync, descriptor))
@@ -53,7 +53,7 @@ class Recorder:
         self.renamed[os.fspath(target)] = (self.now, found.st_dev, found.st_ino)
 
     def assert_durable(self, path: pathlib.Path) -> None:
-        """A file whose content went to the disk before its last renaming, and its name after it."""
+        """Asserts that the file was synced before its last rename, and its directory after it."""
         renamed, *inode = self.renamed[str(path)]
         when, size = self.synced[tuple(inode)]
         assert when < renamed and size == path.stat().st_size, f"{path}: renamed, then written"
@@ -77,8 +77,8 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, recorder, writer):
-    for _ in range(2):  # new, and in place of another
+def test_a_file_is_on_the_disk_before_it_is_renamed(tmp_path, recorder, writer):
+    for _ in range(2):  # a new file, then a replacement
         WRITERS[writer](epath.Path(tmp_path) / "file")
         recorder.assert_durable(tmp_path / "file")
 
@@ -90,7 +90,7 @@ def test_a_row_is_on_the_disk_when_the_next_epoch_begins(tmp_path, recorder):
         recorder.assert_durable(tmp_path / "metrics.jsonl")
         writer.append(row | {"epoch": 2, "step": 20})
         recorder.assert_durable(tmp_path / "metrics.jsonl")
-    with MetricsWriter(epath.Path(tmp_path), 10):  # rows are cut
+    with MetricsWriter(epath.Path(tmp_path), 10):  # drops the later row
         recorder.assert_durable(tmp_path / "metrics.jsonl")
 
 
@@ -107,13 +107,13 @@ def test_a_checkpoint_is_on_the_disk_before_the_next_is_saved(tmp_path, recorder
             recorder.assert_durable(path / "crc32.txt")
 
 
-def test_directories_that_a_run_makes_are_on_the_disk(tmp_path, recorder):
+def test_directories_that_a_run_creates_are_on_the_disk(tmp_path, recorder):
     files.make_directory(epath.Path(tmp_path) / "a" / "b" / "c")
     for name in (".", "a", "a/b"):
         assert recorder.when(tmp_path / name), f"what {name} holds"
 
 
-def test_every_file_that_a_run_leaves_is_on_the_disk(tmp_path, recorder):
+def test_every_file_of_a_finished_run_is_on_the_disk(tmp_path, recorder):
     config = command_line.tiny_config()
     config.epochs = 1
     workdir = epath.Path(tmp_path)

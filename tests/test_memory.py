@@ -1,4 +1,4 @@
-"""The program starts itself once more with malloc's tunables, where that is of use."""
+"""The program restarts itself once with tunables for malloc, if that helps."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ from cifar_jax.runtime import memory
 linux = pytest.mark.skipif(not memory.applies(), reason="not a Linux CPU with glibc")
 
 
-def test_what_the_user_set_stays():
+def test_tunables_set_by_the_user_are_kept():
     tunables = memory.tunables("glibc.malloc.hugetlb=0:glibc.rtld.nns=5").split(":")
     assert tunables[:2] == ["glibc.malloc.hugetlb=0", "glibc.rtld.nns=5"]
     assert "glibc.malloc.arena_max=1" in tunables
@@ -35,7 +35,7 @@ def test_only_linux_cpus_with_glibc_are_tuned(monkeypatch, platforms, libc, expe
     assert memory.applies() is expected
 
 
-def test_an_installed_accelerator_plugin_is_enough_to_leave_malloc_alone(monkeypatch):
+def test_malloc_is_not_tuned_if_an_accelerator_plugin_is_installed(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setattr(memory.sys, "platform", "linux")
     monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
@@ -69,7 +69,7 @@ def test_the_restart_keeps_arguments_and_process(tmp_path):
 
 @linux
 @pytest.mark.parametrize(("flag", "tuned"), [("--tune_memory", True), ("--notune_memory", False)])
-def test_a_run_notes_its_memory_settings(tmp_path, monkeypatch, flag, tuned):
+def test_a_run_records_its_memory_settings(tmp_path, monkeypatch, flag, tuned):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     command = (command_line.TINY, f"--workdir={tmp_path}", "--config.epochs=1", flag)
     status, output = command_line.run(*command)
@@ -80,7 +80,7 @@ def test_a_run_notes_its_memory_settings(tmp_path, monkeypatch, flag, tuned):
 
 
 @pytest.mark.parametrize(("mode", "restarts"), [("evaluate", True), ("predict", False)])
-def test_predicting_leaves_malloc_as_it_is(mode, restarts):
+def test_predicting_does_not_restart(mode, restarts):
     program = (
         "import runpy; from cifar_jax import memory; memory.restart = lambda: print('again');"
         " runpy.run_path('main.py', run_name='__main__')"
@@ -110,7 +110,7 @@ print("run", sys.argv[1:], "GLIBC_TUNABLES" in os.environ, "CIFAR_JAX_RESTARTED"
 
 
 def started(directory, form: str, deaf: bool = False) -> list[str]:
-    """The lines of a program that is started in some form with the arguments `a b` and `--c`."""
+    """The output lines of a program started in the given form with arguments `a b` and `--c`."""
     text = RESTARTS.format(root=str(command_line.ROOT), deaf=deaf)
     program = directory / "program.py"
     program.write_text(text)
@@ -126,7 +126,7 @@ def started(directory, form: str, deaf: bool = False) -> list[str]:
         threading.Thread(target=(directory / "pipe").write_text, args=(text,)).start()
     words = {"-m": ["-m", "program"], "-c": ["-c", text], "none": []}.get(form, [form])
     environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
-    # Inherited from a parent that was started again: no mark of this process.
+    # As inherited from a restarted parent: this is not the mark of the new process.
     environment["CIFAR_JAX_RESTARTED"] = str(os.getpid())
     done = subprocess.run(
         [sys.executable, "-u", *words, *(["a b", "--c"] if words else [])],
@@ -143,25 +143,25 @@ def started(directory, form: str, deaf: bool = False) -> list[str]:
 
 @linux
 @pytest.mark.parametrize("form", ["program.py", "-m", "program.zip"])
-def test_a_program_that_its_command_line_names_is_started_again_once(tmp_path, form):
+def test_a_program_named_on_the_command_line_restarts_once(tmp_path, form):
     assert started(tmp_path, form) == ["start", "start", "run ['a b', '--c'] True False"]
 
 
 @linux
-def test_a_python_that_glibc_gives_no_tunables_is_started_again_once(tmp_path):
+def test_a_python_whose_glibc_ignores_tunables_restarts_only_once(tmp_path):
     lines = started(tmp_path, "program.py", deaf=True)
     assert lines == ["start", "start", "run ['a b', '--c'] False False"]
 
 
 @linux
 @pytest.mark.parametrize("form", ["-", "none", "/dev/stdin", "pipe", "-c", "caller.py"])
-def test_a_program_that_would_not_come_again_runs_as_it_is(tmp_path, form):
+def test_a_program_that_cannot_be_repeated_does_not_restart(tmp_path, form):
     arguments = [] if form == "none" else ["a b", "--c"]
     assert started(tmp_path, form) == ["start", f"run {arguments} False False"]
 
 
 @linux
-def test_a_start_that_the_system_refuses_is_left(monkeypatch, caplog):
+def test_a_failed_restart_only_gives_a_warning(monkeypatch, caplog):
     def refuse(*_):
         raise OSError(errno.E2BIG, "Argument list too long")
 

@@ -1,4 +1,4 @@
-"""Rows are there or not, never half, never twice; TensorBoard has the same figures."""
+"""Rows are never partial or repeated, and TensorBoard gets the same numbers."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def lines(workdir):
 def events(workdir):
     """All TensorBoard events, oldest first.
 
-    Each is its length, a checksum of that, the message, and a checksum of that.
+    In the file, each event has a length, its checksum, the message, and its checksum.
     """
     found = []
     for path in (workdir / "tensorboard").iterdir():
@@ -63,27 +63,27 @@ def scalars(workdir):
     }
 
 
-def test_a_row_an_epoch_in_order(workdir):
+def test_there_is_one_row_per_epoch_in_order(workdir):
     write(workdir, 0, [row(1), row(2), row(3)])
     assert lines(workdir) == [row(1), row(2), row(3)]
     assert metrics_writer.read_rows(workdir) == [row(1), row(2), row(3)]
 
 
-def test_a_row_is_there_as_soon_as_it_is_written(workdir):
+def test_a_row_can_be_read_as_soon_as_it_is_written(workdir):
     with MetricsWriter(workdir, 0) as writer:
         writer.append(row(1))
         assert lines(workdir) == [row(1)]
-        deadline = time.monotonic() + 5  # TensorBoard's may take a moment, but not minutes
+        deadline = time.monotonic() + 5  # TensorBoard may take a moment, but not minutes
         while ("train_loss", 10) not in scalars(workdir) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert ("train_loss", 10) in scalars(workdir)
 
 
-def test_no_file_is_no_row(workdir):
+def test_a_missing_file_has_no_rows(workdir):
     assert metrics_writer.read_rows(workdir) == []
 
 
-def test_resume_cuts_the_rows_that_will_be_redone(workdir):
+def test_resuming_drops_the_rows_of_epochs_that_are_repeated(workdir):
     write(workdir, 0, [row(1), row(2), row(3)])
     with MetricsWriter(workdir, 20) as writer:
         assert lines(workdir) == [row(1), row(2)]  # at once: a kill now leaves no row of epoch 3
@@ -91,13 +91,13 @@ def test_resume_cuts_the_rows_that_will_be_redone(workdir):
     assert lines(workdir) == [row(1), row(2), row(3, loss=0.25)]
 
 
-def test_resume_within_an_epoch_keeps_those_before(workdir):
+def test_resuming_within_an_epoch_keeps_earlier_rows(workdir):
     write(workdir, 0, [row(1), row(2)])
     write(workdir, 15, [row(2, loss=0.25)])
     assert lines(workdir) == [row(1), row(2, loss=0.25)]
 
 
-def test_half_a_line_at_the_end_is_left_out(workdir, caplog):
+def test_a_truncated_last_line_is_left_out(workdir, caplog):
     write(workdir, 0, [row(1), row(2)])
     path = workdir / "metrics.jsonl"
     path.write_text(path.read_text() + json.dumps(row(3))[:20])
@@ -108,8 +108,8 @@ def test_half_a_line_at_the_end_is_left_out(workdir, caplog):
     assert lines(workdir) == [row(1), row(2), row(3)]
 
 
-def test_a_row_that_cannot_be_written_leaves_the_file_whole(workdir, monkeypatch):
-    """Stops the world before the rename: the new content is beside the old one, not in it."""
+def test_a_failed_write_leaves_the_file_intact(workdir, monkeypatch):
+    """Fails at the rename: the new content is then in another file next to the old one."""
     write(workdir, 0, [row(1)])
     beside = []
 
@@ -120,21 +120,21 @@ def test_a_row_that_cannot_be_written_leaves_the_file_whole(workdir, monkeypatch
 
     with MetricsWriter(workdir, 10) as writer:
         monkeypatch.setattr(type(workdir), "replace", no_rename)
-        with pytest.raises(UserError, match="cannot write .*metrics.jsonl .disk full.: make room"):
+        with pytest.raises(UserError, match="cannot write .*metrics.jsonl .disk full.: free some"):
             writer.append(row(2))
         assert lines(workdir) == [row(1)]
     ((folder, text),) = beside
-    assert folder == workdir  # a rename between file systems would copy
+    assert folder == workdir  # a rename across file systems would not be atomic
     assert [json.loads(line) for line in text.splitlines()] == [row(1), row(2)]
 
 
-def test_a_number_that_is_no_json_is_refused(workdir):
+def test_a_number_that_json_lacks_is_refused(workdir):
     with MetricsWriter(workdir, 0) as writer, pytest.raises(ValueError, match="JSON"):
         writer.append(row(1, loss=float("nan")))
     assert not (workdir / "metrics.jsonl").exists()
 
 
-def test_no_temporary_file_stays(workdir):
+def test_no_temporary_file_is_left(workdir):
     write(workdir, 0, [row(1), row(2)])
     assert sorted(path.name for path in workdir.iterdir()) == ["metrics.jsonl", "tensorboard"]
 
@@ -146,18 +146,20 @@ def test_tensorboard_has_the_scalars_of_every_row(workdir):
     assert scalars(workdir) == pytest.approx(expected)
 
 
-def test_tensorboard_is_told_which_steps_are_redone(workdir):
+def test_tensorboard_is_told_which_steps_are_repeated(workdir):
     write(workdir, 0, [row(1), row(2)])
     write(workdir, 10, [row(2, loss=0.125)])
     starts = [e.step for e in events(workdir) if e.session_log.status == event_pb2.SessionLog.START]
-    assert starts[-1] == 11  # a reader drops what an earlier file has from here on
+    assert starts[-1] == 11  # readers ignore what earlier files hold from this step on
     found = scalars(workdir)
-    assert found["train_loss", 10] == 0.5  # of the first file, though both are of one second
+    assert (
+        found["train_loss", 10] == 0.5
+    )  # from the first file, though both have the same second in their name
     assert found["train_loss", 20] == 0.125
 
 
 # ---------------------------------------------------------------------------- progress
-def test_progress_is_plain_lines_where_nobody_watches(capsys):
+def test_progress_prints_plain_lines_without_a_terminal(capsys):
     progress = Progress(epochs=3, steps_per_epoch=10, step=0, interval=0.0)
     progress.update(10, 0.5, 0.75, 1234.0)
     progress.update(15, 0.25, 0.875, 1234.0)
@@ -167,18 +169,18 @@ def test_progress_is_plain_lines_where_nobody_watches(capsys):
     assert second.startswith("epoch 2/3, step 15/30: loss 0.2500, accuracy 0.8750")
 
 
-def test_progress_says_nothing_before_its_interval(capsys):
+def test_progress_prints_nothing_before_its_interval(capsys):
     progress = Progress(epochs=3, steps_per_epoch=10, step=0, interval=60.0)
     progress.update(10, 0.5, 0.75, 1234.0)
     progress.close()
     assert capsys.readouterr() == ("", "")
 
 
-def test_time_left_is_at_the_pace_since_the_start(monkeypatch):
+def test_time_left_is_based_on_this_process_only(monkeypatch):
     now = 100.0
     monkeypatch.setattr(metrics_writer.time, "monotonic", lambda: now)
     progress = Progress(epochs=10, steps_per_epoch=100, step=400)
-    assert progress.eta() == "?"  # no step of this process yet, whatever an earlier one did
+    assert progress.eta() == "?"  # no step yet in this process; those of earlier ones do not count
     now += 30.0
     progress.update(500, 0.5, 0.5, 1.0)
     assert progress.eta() == "02:30"  # 500 steps at 100 in 30 s
@@ -197,4 +199,4 @@ def test_progress_is_one_line_on_a_terminal(monkeypatch):
     progress.close()
     text = terminal.getvalue()
     assert "epoch 2/3" in text and "15/30" in text and "loss 0.2500" in text
-    assert text.count("\n") == 1  # at its end
+    assert text.count("\n") == 1  # at the end

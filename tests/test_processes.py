@@ -1,4 +1,4 @@
-"""One run on one device, on eight, and on two processes of four: the same figures."""
+"""A run on one device, on eight, or on two processes with four each gives the same numbers."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from cifar_jax.runtime import distributed
 
 pytestmark = pytest.mark.slow
 
-SHORT = "--config.epochs=1"  # of 38 steps
+SHORT = "--config.epochs=1"  # 38 steps
 
 
 def start(workdir: pathlib.Path, *arguments: str, processes: int = 1, devices: int = 1):
-    """Starts main.py as the processes of one run, each with so many devices."""
+    """Starts main.py in `processes` processes of one run, each with `devices` devices."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -47,7 +47,7 @@ def start(workdir: pathlib.Path, *arguments: str, processes: int = 1, devices: i
 
 
 def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
-    """Exit status and output of each."""
+    """Waits for all processes; returns exit status and output of each."""
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     return [(p.returncode, text) for p, text in zip(processes, outputs, strict=True)]
 
@@ -69,13 +69,13 @@ def assert_close(workdir: pathlib.Path, expected: pathlib.Path) -> None:
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory) -> pathlib.Path:
-    """A whole run on one device."""
+    """The workdir of a finished run on one device."""
     workdir = tmp_path_factory.mktemp("single")
     run(workdir, SHORT)
     return workdir
 
 
-def test_eight_devices_train_and_test_as_one(single, tmp_path):
+def test_eight_devices_give_the_same_result_as_one(single, tmp_path):
     run(tmp_path, SHORT, devices=8)
     assert_close(tmp_path, single)
     environment = json.loads((tmp_path / "environment.json").read_text())
@@ -84,7 +84,7 @@ def test_eight_devices_train_and_test_as_one(single, tmp_path):
 
 def test_a_run_moves_from_one_device_to_two_processes_and_back(single, tmp_path):
     def stop(processes, step: int) -> int:
-        """Signals the last process once a checkpoint is there; returns the step saved by all."""
+        """Stops the last process after a checkpoint; returns the step that all processes saved."""
         deadline = time.monotonic() + 60
         checkpoints = tmp_path / "checkpoints"
         while not any(p.name.isdigit() and int(p.name) >= step for p in checkpoints.glob("*")):
@@ -107,14 +107,14 @@ def test_a_run_moves_from_one_device_to_two_processes_and_back(single, tmp_path)
     assert [s["step"] for s in starts] == [0, first, second]
 
 
-def test_two_processes_of_four_devices_train_and_test_as_one(single, tmp_path):
+def test_two_processes_with_four_devices_give_the_same_result_as_one(single, tmp_path):
     ends = finish(start(tmp_path, SHORT, processes=2, devices=4))
     assert [status for status, _ in ends] == [0, 0], ends
     assert_close(tmp_path, single)
     assert "test accuracy" in ends[0][1] and "test accuracy" not in ends[1][1]
 
 
-def test_a_process_whose_peer_is_killed_does_not_wait_for_ever(tmp_path):
+def test_a_process_whose_peer_is_killed_does_not_wait_forever(tmp_path):
     survivor, victim = start(tmp_path, "--config.epochs=1000", processes=2, devices=1)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "checkpoints").glob("[0-9]*")):
@@ -122,8 +122,8 @@ def test_a_process_whose_peer_is_killed_does_not_wait_for_ever(tmp_path):
         time.sleep(0.01)
     victim.kill()
     victim.communicate()
-    survivor.communicate(timeout=120)  # as long as jax.distributed may take to miss a heartbeat
-    assert survivor.returncode not in (0, 2)  # what would keep a script from trying again
+    survivor.communicate(timeout=120)  # jax.distributed may take that long to notice
+    assert survivor.returncode not in (0, 2)  # with these, a script would not try again
 
 
 def test_a_process_without_its_coordinator_gives_up_in_one_line(tmp_path, monkeypatch):
@@ -140,7 +140,7 @@ def test_a_process_without_its_coordinator_gives_up_in_one_line(tmp_path, monkey
     assert not workdir.exists()
 
 
-# ---------------------------------------------------------------------------- surroundings
+# ---------------------------------------------------------------------------- environment
 ALL = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
 
 
@@ -155,7 +155,7 @@ ALL = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_
         ({"SLURM_STEP_NUM_TASKS": "4"}, False, {"cluster_detection_method": "slurm"}),
     ],
 )
-def test_the_surroundings_say_how_many_processes_there_are(environment, has_tpu, expected):
+def test_the_environment_says_how_many_processes_there_are(environment, has_tpu, expected):
     assert distributed.arguments(environment, has_tpu) == expected
 
 
@@ -169,6 +169,6 @@ def test_the_surroundings_say_how_many_processes_there_are(environment, has_tpu,
         ({"JAX_COORDINATOR_ADDRESS": "a"}, "host:port"),
     ],
 )
-def test_surroundings_that_contradict_themselves_are_refused(changed, message):
+def test_a_contradictory_environment_is_refused(changed, message):
     with pytest.raises(UserError, match=message):
         distributed.arguments(ALL | changed, has_tpu=False)

@@ -1,4 +1,4 @@
-"""What is saved can be restored: wherever it lies, and though the disk may give back other data."""
+"""Checkpoints can be restored from any path, and even if the disk returns wrong data."""
 
 import errno
 import logging
@@ -36,12 +36,12 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_directory_may_have_any_name(tmp_path, monkeypatch, name):
+def test_a_directory_can_have_any_name(tmp_path, monkeypatch, name):
     beside = (
         tmp_path / name.replace("*", "x").replace("?", "y").replace("[!a]", "b") / "checkpoints"
     )
     if beside.parent.name != name:
-        save_all(beside, {20: 0.9})  # what a pattern would match as well
+        save_all(beside, {20: 0.9})  # a pattern would match this, too
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
     for directory in (pathlib.Path("checkpoints"), tmp_path / name / "below" / "checkpoints"):
@@ -55,26 +55,26 @@ def test_a_directory_may_have_any_name(tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize(("name", "reason"), [("a\\b", "a backslash"), ("a\udcff", "not UTF-8")])
 @pytest.mark.parametrize("relative", [False, True])
-def test_a_directory_that_tensorstore_cannot_name_is_refused_at_once(
+def test_a_path_that_tensorstore_does_not_support_is_refused_at_once(
     tmp_path, monkeypatch, name, reason, relative
 ):
     place = tmp_path / name
     place.mkdir()
     monkeypatch.chdir(place if relative else tmp_path)
     workdir = epath.Path("runs/final" if relative else place / "run")
-    monkeypatch.setattr(experiment, "build", None)  # nothing is computed
+    monkeypatch.setattr(experiment, "build", None)  # fails if anything is computed
     config = command_line.tiny_config()
     for run in (train.run, seeds.run):
         with pytest.raises(UserError, match=f"{reason}.* choose another"):
             run(config, workdir)
     assert not list(place.iterdir())
-    files.claim(workdir, config)  # as if moved there
+    files.claim(workdir, config)  # as if it had been moved there
     for read in (evaluate.run, trained.load):
         with pytest.raises(UserError, match=f"{reason}.* choose another"):
             read(workdir)
 
 
-def test_an_object_store_may_have_backslashes():
+def test_a_path_in_an_object_store_can_have_backslashes():
     checkpoint.check_path(epath.Path("gs://bucket/a\\b"))
 
 
@@ -85,7 +85,7 @@ def data_file(directory: pathlib.Path) -> pathlib.Path:
 
 @pytest.fixture
 def bad_disk(monkeypatch):
-    """Flips a bit of so many of the next saves, between writing and reading back."""
+    """Set `bad_disk[0]`: so many of the next saves get a bit flipped before they are read back."""
     left = [0]
     load = reading.load
 
@@ -102,7 +102,7 @@ def bad_disk(monkeypatch):
 @pytest.mark.usefixtures("orbax_garbage")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_save_that_reads_back_otherwise_is_made_again(tmp_path, said, bad_disk, times):
+def test_a_save_that_reads_back_wrong_is_repeated(tmp_path, said, bad_disk, times):
     bad_disk[0] = times
     save_all(tmp_path, {10: 0.5})
     assert said.text.count("checkpoint of step 10 is not what was saved") == times
@@ -114,14 +114,14 @@ def test_a_save_that_reads_back_otherwise_is_made_again(tmp_path, said, bad_disk
 
 @pytest.mark.usefixtures("orbax_garbage")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_disk_that_never_gives_back_what_was_written_is_named(tmp_path, bad_disk):
+def test_a_disk_that_always_returns_wrong_data_is_a_user_error(tmp_path, bad_disk):
     bad_disk[0] = 99
-    with pytest.raises(UserError, match="gives back other data than are written there"):
+    with pytest.raises(UserError, match="returns other data than were written"):
         save_all(tmp_path, {10: 0.5})
 
 
-def test_what_is_saved_is_kept_as_it_was_though_the_state_goes_on(tmp_path, bad_disk):
-    """The buffers of a state belong to the next step: made again from a copy."""
+def test_a_save_can_be_repeated_after_the_state_is_gone(tmp_path, bad_disk):
+    """The next step reuses the buffers of the state, so the save is repeated from a copy."""
     bad_disk[0] = 1
     state = state_of(10)
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
@@ -133,7 +133,7 @@ def test_what_is_saved_is_kept_as_it_was_though_the_state_goes_on(tmp_path, bad_
 
 
 @pytest.mark.parametrize("how", ["flipped", "missing", "emptied"])
-def test_the_best_of_this_process_outlives_its_checkpoint(tmp_path, said, how):
+def test_the_best_state_of_this_process_survives_damage_to_its_checkpoint(tmp_path, said, how):
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         for step, accuracy in {10: 0.9, 20: 0.5, 30: 0.4, 40: 0.3}.items():
             checkpoints.save(step, state_of(step), 1.5, accuracy)
@@ -148,18 +148,18 @@ def test_the_best_of_this_process_outlives_its_checkpoint(tmp_path, said, how):
         np.testing.assert_array_equal(found.state["weights"], state_of(10)["weights"])
 
 
-def test_a_fault_of_ours_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
-    def fault(*_, **__):
+def test_a_bug_is_not_reported_as_a_full_disk(tmp_path, monkeypatch):
+    def bug(*_, **__):
         raise ValueError("shapes do not match")
 
-    monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_async", fault)
+    monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_async", bug)
     with pytest.raises(ValueError, match="shapes do not match"):
         save_all(tmp_path, {10: 0.5})
 
 
 # ---------------------------------------------------------------------------- the seal
 @pytest.mark.parametrize("how", ["flipped", "missing", "truncated", "emptied", "null"])
-def test_no_damage_reaches_orbax(tmp_path, monkeypatch, said, how):
+def test_damage_is_detected_before_orbax_reads_the_checkpoint(tmp_path, monkeypatch, said, how):
     save_all(tmp_path / "0", {10: 0.5})
     count = sum(path.is_file() for path in (tmp_path / "0/10").rglob("*"))
     loads = []
@@ -179,14 +179,14 @@ def test_no_damage_reaches_orbax(tmp_path, monkeypatch, said, how):
 
 
 @pytest.mark.parametrize("how", ["flipped", "missing", "truncated", "emptied"])
-def test_a_seal_that_is_damaged_costs_nothing(tmp_path, how):
+def test_a_damaged_seal_is_ignored(tmp_path, how):
     save_all(tmp_path, {10: 0.5})
     damage(tmp_path / "10" / "crc32.txt", how)
     assert Reader(epath.Path(tmp_path)).restore(LIKE, 10) is not None
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
-def test_a_file_that_the_system_does_not_read_is_damage(tmp_path, monkeypatch, said, code):
+def test_an_unreadable_file_counts_as_damage(tmp_path, monkeypatch, said, code):
     save_all(tmp_path, {10: 0.5, 20: 0.4})
     path = data_file(tmp_path / "20")
     kind = type(Reader(epath.Path(tmp_path)).directory)
@@ -206,7 +206,9 @@ def test_a_file_that_the_system_does_not_read_is_damage(tmp_path, monkeypatch, s
 @pytest.fixture
 def config():
     config = command_line.tiny_config()
-    config.optimizer.learning_rate = 1e-12  # equal accuracies: the first epoch stays the best
+    config.optimizer.learning_rate = (
+        1e-12  # all epochs are equally good, so the first stays the best
+    )
     config.optimizer.ema_decay = 0.0
     config.early_stopping.enabled = False
     config.checkpoint.every_steps = 0
@@ -214,8 +216,10 @@ def config():
     return config
 
 
-def test_a_flipped_bit_in_the_best_checkpoint_costs_no_run(config, tmp_path, monkeypatch, said):
-    """Killed, damaged and resumed: the second process knows no better copy."""
+def test_a_flipped_bit_in_the_best_checkpoint_does_not_lose_the_run(
+    config, tmp_path, monkeypatch, said
+):
+    """Killed, damaged and resumed: the second process has no other copy of the best state."""
     workdir, close = epath.Path(tmp_path), Loop.close_epoch
 
     def killed(self, state, *arguments):
@@ -231,7 +235,7 @@ def test_a_flipped_bit_in_the_best_checkpoint_costs_no_run(config, tmp_path, mon
     wanted = rows[0]["epoch"]
     assert wanted < 3
     damage(data_file(tmp_path / "checkpoints" / str(38 * wanted)), "flipped")
-    assert trained.load(workdir).epoch != wanted  # before it ends
+    assert trained.load(workdir).epoch != wanted  # before the run ends
     result = train.run(config, workdir)
     assert result["lost_epoch"] == wanted and result["best_epoch"] in (2, 3, 4)
     assert f"the checkpoint of epoch {wanted}, the best, is damaged or not there" in said.text
@@ -240,8 +244,8 @@ def test_a_flipped_bit_in_the_best_checkpoint_costs_no_run(config, tmp_path, mon
     assert trained.load(workdir).epoch == result["best_epoch"]
 
 
-def test_a_best_row_without_its_checkpoint_yet_is_passed_over(config, tmp_path, said):
-    """As the loop leaves it for a moment after each epoch: the row is there, the save in flight."""
+def test_a_best_row_whose_checkpoint_is_still_being_saved_is_skipped(config, tmp_path, said):
+    """For a moment after each epoch, the row is written but the save is still in flight."""
     workdir = epath.Path(tmp_path)
     config.epochs = 2
     train.run(config, workdir)
@@ -261,10 +265,10 @@ def test_a_best_row_without_its_checkpoint_yet_is_passed_over(config, tmp_path, 
     assert "train in another" not in str(caught.value)
 
 
-def test_a_checkpoint_that_a_run_deletes_meanwhile_is_looked_for_again(
+def test_if_a_run_deletes_the_checkpoint_meanwhile_the_search_is_repeated(
     config, tmp_path, monkeypatch
 ):
-    """Its next save has taken the place of all that the first glance found."""
+    """The next save has replaced all checkpoints that the first look found."""
     exp = experiment.build(config)
     glances = iter([[(1, 10)], [(1, 10), (2, 20)]])
 

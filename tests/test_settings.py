@@ -1,4 +1,4 @@
-"""What decides a run is in its config: JAX's settings from elsewhere change nothing."""
+"""A run depends on its config alone: JAX settings made elsewhere change nothing."""
 
 import contextlib
 import logging
@@ -19,8 +19,8 @@ from cifar_jax.runtime import environment, settings
 from cifar_jax.training import run as train
 from cifar_jax.training import test as evaluate
 
-# Each alone makes other numbers, or refuses what is right.
-ELSEWHERE = {
+# Each of these alone changes the numbers or makes a correct program fail.
+CHANGED = {
     "jax_enable_x64": True,
     "jax_default_prng_impl": "rbg",
     "jax_threefry_partitionable": False,
@@ -36,30 +36,30 @@ ELSEWHERE = {
 
 
 @contextlib.contextmanager
-def elsewhere(values: dict[str, Any]) -> Iterator[None]:
-    """As a program may set JAX before it calls this package."""
-    former = {name: jax.config.values[name] for name in values}
+def changed(values: dict[str, Any]) -> Iterator[None]:
+    """Sets JAX as a program might do before it calls this package."""
+    previous = {name: jax.config.values[name] for name in values}
     try:
         for name, value in values.items():
             jax.config.update(name, value)
         yield
     finally:
-        for name, value in former.items():
+        for name, value in previous.items():
             jax.config.update(name, value)
 
 
-def test_every_setting_is_one_of_jax_and_has_its_default():
+def test_every_setting_exists_in_jax_and_has_its_default():
     for name, value in settings._JAX.items():
         assert jax.config.values[name] in (value, None), name
 
 
-def test_within_a_pinned_function_the_settings_hold_and_after_it_the_others_do():
+def test_settings_are_pinned_inside_a_function_and_restored_after_it():
     @settings.pinned()
     def inside():
         row = jnp.arange(3.0) + jnp.ones((2, 3), jnp.int32)  # two promotions
         return row.dtype, str(jax.random.key(0).dtype), jnp.log(-1.0)
 
-    with elsewhere(ELSEWHERE):
+    with changed(CHANGED):
         dtype, key, nan = inside()
         assert jax.config.values["jax_enable_x64"] is True
     assert (dtype, key) == (jnp.float32, "key<fry>") and np.isnan(nan)
@@ -78,8 +78,8 @@ def config():
     return tiny
 
 
-def test_a_run_is_the_same_whatever_the_calling_program_has_set(run, tmp_path):
-    with elsewhere(ELSEWHERE):
+def test_a_run_ignores_the_settings_of_the_calling_program(run, tmp_path):
+    with changed(CHANGED):
         result = train.run(config(), epath.Path(tmp_path))
         again = evaluate.run(epath.Path(tmp_path))
     expected = command_line.without_times(run[1])
@@ -87,7 +87,7 @@ def test_a_run_is_the_same_whatever_the_calling_program_has_set(run, tmp_path):
     assert command_line.rows(tmp_path) == command_line.rows(run[0])
 
 
-def test_a_loaded_network_answers_the_same_whatever_the_calling_program_has_set(run):
+def test_a_loaded_network_ignores_the_settings_of_the_calling_program(run):
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
 
     def answers():
@@ -95,14 +95,14 @@ def test_a_loaded_network_answers_the_same_whatever_the_calling_program_has_set(
         return network.predict(images), saliency.make(network)(images[0], 1)
 
     expected = answers()
-    with elsewhere(ELSEWHERE):
+    with changed(CHANGED):
         found = answers()
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == np.float32
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_program_takes_the_deciding_variables_out_of_its_environment(monkeypatch, caplog):
+def test_the_program_removes_these_variables_from_its_environment(monkeypatch, caplog):
     for name in settings._VARIABLES:
         monkeypatch.setenv(name, "nonsense")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
@@ -113,8 +113,8 @@ def test_the_program_takes_the_deciding_variables_out_of_its_environment(monkeyp
     assert len(caplog.messages) == 1 and "JAX_ENABLE_X64" in caplog.messages[0]
 
 
-def test_a_run_is_the_same_under_any_such_environment(tmp_path, monkeypatch):
-    """Values that JAX itself refuses included: they are gone before it is imported."""
+def test_a_run_ignores_these_variables(tmp_path, monkeypatch):
+    """Even with values that JAX rejects: they are removed before JAX is imported."""
     arguments = (command_line.TINY, "--config.epochs=1")
     plain, disturbed = tmp_path / "plain", tmp_path / "disturbed"
     status, output = command_line.run(*arguments, f"--workdir={plain}")
@@ -129,8 +129,8 @@ def test_a_run_is_the_same_under_any_such_environment(tmp_path, monkeypatch):
     assert command_line.rows(disturbed) == command_line.rows(plain)
 
 
-# ---------------------------------------------------------------------------- conditions
-def test_a_resume_under_other_conditions_says_which(run, tmp_path, caplog, monkeypatch):
+# ---------------------------------------------------------------------------- environment
+def test_resuming_in_a_different_environment_says_what_differs(run, tmp_path, caplog, monkeypatch):
     workdir = epath.Path(tmp_path)
     environment.record(workdir, "first", 0)
     with caplog.at_level(logging.WARNING):
@@ -144,4 +144,4 @@ def test_a_resume_under_other_conditions_says_which(run, tmp_path, caplog, monke
     assert "cores: " in line and ", now 1" in line and "--xla_cpu_enable_fast_math" in line
     caplog.clear()
     environment.record(workdir, "from the beginning", 0)
-    assert not caplog.messages  # nothing is resumed
+    assert not caplog.messages  # a new run, not a resumed one

@@ -1,4 +1,4 @@
-"""The files of a workdir: whole or not there, and damage is named."""
+"""Files of a workdir are written atomically, and damage is reported."""
 
 import json
 
@@ -13,7 +13,7 @@ from cifar_jax.runtime import workdir
 from configs import base, final
 
 
-def test_a_config_comes_back_as_it_was(tmp_path):
+def test_a_config_survives_saving_and_loading(tmp_path):
     config = final.get_config()
     workdir.claim(epath.Path(tmp_path) / "new" / "run", config)
     loaded = workdir.load_config(epath.Path(tmp_path) / "new" / "run")
@@ -24,7 +24,7 @@ def test_a_config_comes_back_as_it_was(tmp_path):
     workdir.check_config(epath.Path(tmp_path) / "new" / "run", config)
 
 
-def test_another_config_is_refused_by_key_but_other_places_are_not(tmp_path):
+def test_a_different_config_is_refused_but_different_paths_are_not(tmp_path):
     config = final.get_config()
     workdir.claim(epath.Path(tmp_path), config)
     config.data.dir = "/elsewhere"
@@ -34,7 +34,7 @@ def test_another_config_is_refused_by_key_but_other_places_are_not(tmp_path):
         workdir.check_config(epath.Path(tmp_path), config)
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_completely_or_not_at_all(tmp_path):
     path = epath.Path(tmp_path) / "result.json"
     workdir.write_json(path, {"a": 1})
     with pytest.raises(ValueError):
@@ -46,19 +46,19 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"result.json", "a.npz"}
 
 
-def test_damaged_json_is_named(tmp_path):
+def test_damaged_json_is_reported(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": 0, "epo')
     with pytest.raises(UserError, match="config.json is damaged"):
         workdir.load_config(epath.Path(tmp_path))
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_an_unwritable_workdir_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write .*file/run .*another --workdir"):
         workdir.claim(epath.Path(tmp_path) / "file" / "run", final.get_config())
 
 
-def test_a_run_from_before_a_key_existed_has_its_default(tmp_path):
+def test_a_key_that_an_old_run_lacks_gets_its_default(tmp_path):
     config = base.get_config()
     config.optimizer.momentum = 0.7
     path = epath.Path(tmp_path)

@@ -1,7 +1,7 @@
-"""Files of a workdir in another form: each mode refuses them in one line, or goes on without.
+"""Damaged files of a workdir: each mode refuses them in one line, or goes on without them.
 
-A tiny finished run is damaged file by file and value by value. Nothing is compiled: the network's
-answers and the figures' drawing are stood in for, what reads and shows the files is not.
+A tiny finished run is damaged file by file and value by value. Nothing is compiled: network
+and plots are replaced by fakes, but the code that reads and shows the files is real.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from cifar_jax.training import run as train
 from cifar_jax.training import test as evaluate
 from tools import results
 
-NEEDED = {  # by mode: the files that it cannot do without; all others only inform it
+NEEDED = {  # mode -> the files that it needs; all others are only informative
     "train": {files.CONFIG, files.RESULT},
     "resume": {files.CONFIG, files.DATA, files.METRICS},
     "evaluate": {files.CONFIG, files.DATA, files.METRICS},
@@ -70,8 +70,8 @@ def small_config():
 
 
 @pytest.fixture(scope="module")
-def stand_ins():
-    """No compilation and no drawing."""
+def fakes():
+    """Replaces everything that compiles or draws."""
 
     def make_eval_step(*_):
         return lambda variables, images, batch: np.zeros((len(batch), 4), np.float32)
@@ -88,7 +88,7 @@ def stand_ins():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> epath.Path:
-    """A run that has everything, of a trained network."""
+    """The workdir of a finished run, with all its files."""
     workdir = epath.Path(tmp_path_factory.mktemp("runs") / "tiny")
     with (
         mock.patch.object(sources, "load", lambda _: tiny.dataset()),
@@ -102,14 +102,14 @@ def finished(tmp_path_factory) -> epath.Path:
 
 
 @pytest.fixture(scope="module")
-def workdir(finished, stand_ins, tmp_path_factory) -> epath.Path:
-    """A copy of it to damage, in which `intact` puts back what was."""
+def workdir(finished, fakes, tmp_path_factory) -> epath.Path:
+    """A copy of `finished` to damage; `intact` restores it."""
     return epath.Path(shutil.copytree(finished, tmp_path_factory.mktemp("copies") / "tiny"))
 
 
 @contextlib.contextmanager
 def intact(workdir, finished):
-    """Puts the files of the workdir back afterwards, checkpoints aside, which nothing changes."""
+    """Restores the files of the workdir afterward, except checkpoints, which nothing changes."""
     try:
         yield
     finally:
@@ -138,7 +138,7 @@ def run(mode: str, workdir: epath.Path, finished: epath.Path) -> None:
 
 
 def refused(mode: str, workdir: epath.Path, finished: epath.Path) -> str | None:
-    """The one line that a mode refuses the workdir with; None: it goes on."""
+    """The one line with which a mode refuses the workdir; None if it goes on."""
     try:
         run(mode, workdir, finished)
     except UserError as error:
@@ -161,7 +161,9 @@ def replace(path: epath.Path, content: bytes | None) -> None:
 # ---------------------------------------------------------------------------- whole files
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("mode", NEEDED)
-def test_a_mode_refuses_what_it_needs_and_passes_over_the_rest(mode, name, workdir, finished):
+def test_a_mode_refuses_damage_in_files_it_needs_and_ignores_it_in_others(
+    mode, name, workdir, finished
+):
     kinds = ["null", "deep", "bytes", "directory"]
     for kind in kinds if name != files.TENSORBOARD else ["null"]:
         with intact(workdir, finished):
@@ -176,7 +178,7 @@ def test_a_mode_refuses_what_it_needs_and_passes_over_the_rest(mode, name, workd
 
 @pytest.mark.parametrize("name", FILES[:-1])
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_no_content_of_a_file_is_too_much_for_its_reader(kind, name, workdir, finished):
+def test_no_content_of_a_file_breaks_its_reader(kind, name, workdir, finished):
     with intact(workdir, finished):
         replace(workdir / name, CONTENTS[kind])
         for mode in ("load", "report"):
@@ -194,7 +196,7 @@ def test_a_byte_order_mark_does_no_harm(workdir, finished):
 
 @pytest.mark.parametrize("mode", ["resume", "suite"])
 @pytest.mark.parametrize("kind", ["list", "directory"])
-def test_what_only_informs_is_set_aside_and_not_lost(mode, kind, workdir, finished, caplog):
+def test_a_damaged_informative_file_is_renamed_and_not_lost(mode, kind, workdir, finished, caplog):
     name = {"resume": files.ENVIRONMENT, "suite": files.ROBUSTNESS}[mode]
     with intact(workdir, finished), caplog.at_level(logging.WARNING):
         for n in (1, 2):
@@ -208,8 +210,8 @@ def test_what_only_informs_is_set_aside_and_not_lost(mode, kind, workdir, finish
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_a_summary_of_seeds_is_made_anew(kind, tmp_path, monkeypatch):
-    """It holds nothing that the runs of the seeds do not."""
+def test_a_damaged_summary_of_seeds_is_written_again(kind, tmp_path, monkeypatch):
+    """Everything in it is also in the runs of the seeds."""
     config = tiny.config({"seeds": 2})
     workdir = epath.Path(tmp_path)
     files.claim(workdir, config)
@@ -221,9 +223,9 @@ def test_a_summary_of_seeds_is_made_anew(kind, tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------------- single values
-# A file, what is done to its content, and what the line says; None: it is passed over.
+# File, change to its content, expected text of the error; None: the change is ignored.
 EDITS = [
-    (files.DATA, lambda d: d.update(class_names=["a", "a", "b", "c"]), "each once"),
+    (files.DATA, lambda d: d.update(class_names=["a", "a", "b", "c"]), "no name twice"),
     (files.DATA, lambda d: d.update(class_names=[]), "class_names"),
     (
         files.DATA,
@@ -262,8 +264,8 @@ EDITS = [
     (files.RESULT, lambda r: r.update(best_epoch=0), "best_epoch must be an integer"),
     (files.RESULT, lambda r: r.update(best_epoch=9), "best_epoch must be at most epochs"),
     (files.RESULT, lambda r: r.update(best_epoch=9, epochs=9), "no row of epoch 9"),
-    (files.RESULT, lambda r: r["confusion_matrix"].pop(), "confusion_matrix must have a row"),
-    (files.RESULT, lambda r: r["confusion_matrix"][1].pop(), "confusion_matrix must have a row"),
+    (files.RESULT, lambda r: r["confusion_matrix"].pop(), "confusion_matrix must have one row"),
+    (files.RESULT, lambda r: r["confusion_matrix"][1].pop(), "confusion_matrix must have one row"),
     (files.RESULT, lambda r: r["confusion_matrix"][1].append(-1), r"confusion_matrix\[1\]\[4\]"),
     (files.RESULT, lambda r: r["classification_report"].pop("north"), "'north' has none"),
     (files.RESULT, lambda r: r["class_counts"].pop("test"), "class_counts.test is missing"),
@@ -283,7 +285,7 @@ EDITS = [
 
 
 @pytest.mark.parametrize(("name", "edit", "expected"), EDITS)
-def test_a_value_of_another_form_is_named(name, edit, expected, workdir, finished):
+def test_a_wrong_value_is_reported_with_its_place(name, edit, expected, workdir, finished):
     mode = "load" if name in (files.DATA, files.CONFIG) else "report"
     content = json.loads((finished / name).read_text())
     edit(content)
@@ -307,22 +309,22 @@ OTHERS = st.sampled_from(
     [None, True, 0, -1, 0.5, 1e308, 10**400, 2**70, "", "\0", "$", "x" * 999, [], [[]], {}, {"": 0}]
 )
 FEW = settings(max_examples=30, derandomize=True, deadline=None, database=None)
-SHOWN_BY = {  # by file: the mode that makes most of it
+SHOWN_BY = {  # file -> the mode that uses most of it
     files.CONFIG: "load", files.DATA: "load", files.ENVIRONMENT: "report",
     files.METRICS: "report", files.RESULT: "report", files.ROBUSTNESS: "report",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SHOWN_BY)
-def test_whatever_a_value_is_its_reader_stands(name, workdir, finished, monkeypatch):
-    """What the schema lets through can be used: the network is built, the page is made."""
+def test_no_value_breaks_its_reader(name, workdir, finished, monkeypatch):
+    """Every value that the schema accepts can be used to build the network and the page."""
     lines = (finished / name).read_text().splitlines()
     whole = [*map(json.loads, lines)] if name == files.METRICS else json.loads("".join(lines))
     places = list(paths(whole))[1:]
     seen = set()
-    # Of other shapes, which orbax would tell in its own time.
+    # Skips orbax, which would slowly find out that shapes differ.
     monkeypatch.setattr(best, "restore", lambda _, like, *__: best.Best(1, like, None))
-    if name == files.ENVIRONMENT:  # not in the figures, and these take their time
+    if name == files.ENVIRONMENT:  # not shown in the figures, which are slow
         for figure in ("curves", "learning_rate", "class_distribution", "confusion", "reliability"):
             monkeypatch.setattr(figures, figure, lambda *_: Markup())
 
@@ -347,7 +349,7 @@ def test_whatever_a_value_is_its_reader_stands(name, workdir, finished, monkeypa
 
 # ---------------------------------------------------------------------------- rows
 def edited(rows, *, steps_per_epoch=None, tmp_path, caplog):
-    """Epochs of the rows that are read of these, and what is said."""
+    """The epochs of the rows that are read back, and the log text."""
     (tmp_path / files.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     with caplog.at_level(logging.WARNING):
         read = metrics_writer.read_rows(epath.Path(tmp_path), steps_per_epoch)
@@ -370,20 +372,20 @@ def edited(rows, *, steps_per_epoch=None, tmp_path, caplog):
             lambda r: [r[0], r[1] | dict.fromkeys(("validation_loss", "validation_accuracy",
                        "validation_objective")), r[2]],
             [1, 3],
-            "epoch 2 is of another run",
+            "epoch 2 belongs to another run",
         ),
         (lambda r: [r[0] | {"validation_loss": None}, *r[1:]], [2, 3], "all null or all numbers"),
     ],
 )  # fmt: skip
-def test_rows_that_cannot_be_trusted_are_left_out(change, epochs, said, finished, tmp_path, caplog):
+def test_untrustworthy_rows_are_left_out(change, epochs, said, finished, tmp_path, caplog):
     rows = metrics_writer.read_rows(finished)
     per_epoch = rows[0]["step"]
     found, text = edited(change(rows), steps_per_epoch=per_epoch, tmp_path=tmp_path, caplog=caplog)
     assert found == epochs and said in text and bool(text) == bool(said)
 
 
-def test_a_run_whose_last_row_is_of_another_run_makes_it_again(workdir, finished, monkeypatch):
-    """As after a copied file: bit for bit what an undisturbed run has."""
+def test_a_last_row_from_another_run_is_dropped(workdir, finished, monkeypatch):
+    """As if a part of the file had been copied from another run."""
     rows = metrics_writer.read_rows(finished)
     foreign = rows[2] | {"step": rows[2]["step"] - 1}
     monkeypatch.undo()
@@ -405,16 +407,16 @@ def test_a_run_whose_last_row_is_of_another_run_makes_it_again(workdir, finished
         ({"logits": np.full((20, 4), "a")}, "logits must be floats"),
         ({"logits": np.full((20, 4), np.nan)}, "logits must be finite"),
         ({"logits": np.zeros((0, 4))}, "logits must be floats"),
-        ({"logits": np.zeros((19, 4))}, "logits are of 19 images"),
+        ({"logits": np.zeros((19, 4))}, "there are logits of 19 images"),
         ({"logits": np.zeros((20, 5))}, "predictions.npz is of 5 classes"),
         ({"labels": np.full(20, 4)}, "labels must be from 0 to 3"),
         ({"labels": np.full(20, -1)}, "labels must be from 0 to 3"),
         ({"labels": np.zeros(20)}, "labels must be integers"),
         ({"labels": np.array([{}] * 20)}, "Object arrays cannot be loaded"),
-        ({"more": np.array([{}])}, None),  # of a newer version: not looked at
+        ({"more": np.array([{}])}, None),  # from a newer version: ignored
     ],
 )
-def test_arrays_of_another_form_are_named(arrays, expected, workdir, finished):
+def test_wrong_arrays_are_reported(arrays, expected, workdir, finished):
     with np.load(finished / files.PREDICTIONS) as file:
         kept = {**file, **arrays}
     with intact(workdir, finished):
@@ -423,7 +425,7 @@ def test_arrays_of_another_form_are_named(arrays, expected, workdir, finished):
         assert expected in line if expected else line is None
 
 
-def test_an_npz_cut_or_flipped_anywhere_is_refused_or_whole(finished, tmp_path):
+def test_an_npz_truncated_or_flipped_anywhere_is_refused_or_intact(finished, tmp_path):
     data = (finished / files.PREDICTIONS).read_bytes()
     path = epath.Path(tmp_path / files.PREDICTIONS)
     for at in range(0, len(data), 3):
@@ -446,7 +448,7 @@ def test_an_npz_cut_or_flipped_anywhere_is_refused_or_whole(finished, tmp_path):
         "'",
     ],
 )
-def test_a_header_that_promises_more_than_there_is_is_refused(header, tmp_path):
+def test_a_header_that_claims_too_much_is_refused(header, tmp_path):
     text = header.encode() + b"\n"
     member = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(320)
     path = epath.Path(tmp_path / files.PREDICTIONS)
@@ -460,14 +462,14 @@ def test_a_header_that_promises_more_than_there_is_is_refused(header, tmp_path):
 # ---------------------------------------------------------------------------- exports, checkpoints
 @pytest.fixture(scope="module")
 def exported(finished, tmp_path_factory) -> epath.Path:
-    """The directory that `--format=safetensors` makes."""
+    """The directory that `--format=safetensors` writes."""
     path = epath.Path(tmp_path_factory.mktemp("exports") / "safetensors")
     export.run(finished, "safetensors", str(path))
     return path
 
 
 def bfloat16(data: bytes) -> bytes:
-    """Parameters that another program has rounded to a type that NumPy lacks."""
+    """Parameters as rounded by another program to a dtype that NumPy lacks."""
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])
     start = 0
@@ -488,7 +490,7 @@ def bfloat16(data: bytes) -> bytes:
         bfloat16,
     ],
 )
-def test_exported_parameters_of_another_form_are_named(damage, exported, tmp_path):
+def test_damaged_exported_parameters_are_reported(damage, exported, tmp_path):
     copied = epath.Path(shutil.copytree(exported, tmp_path / "copy"))
     assert trained.load(copied).epoch
     path = copied / files.WEIGHTS
@@ -500,7 +502,7 @@ def test_exported_parameters_of_another_form_are_named(damage, exported, tmp_pat
 
 @pytest.mark.parametrize("name", [files.CONFIG, files.DATA, files.METRICS])
 @pytest.mark.parametrize("kind", ["null", "directory"])
-def test_what_is_exported_beside_them_is_checked_too(name, kind, exported, tmp_path):
+def test_the_other_exported_files_are_checked_too(name, kind, exported, tmp_path):
     copied = epath.Path(shutil.copytree(exported, tmp_path / "copy"))
     replace(copied / name, CONTENTS[kind])
     with pytest.raises(UserError) as caught:
@@ -509,14 +511,14 @@ def test_what_is_exported_beside_them_is_checked_too(name, kind, exported, tmp_p
 
 
 @pytest.mark.parametrize("mode", ["resume", "evaluate", "suite", "load", "export"])
-def test_a_file_in_the_place_of_the_checkpoints_is_named(mode, finished, stand_ins, tmp_path):
+def test_a_file_in_place_of_the_checkpoint_directory_is_reported(mode, finished, fakes, tmp_path):
     copied = epath.Path(shutil.copytree(finished, tmp_path / "copy"))
     (copied / files.CHECKPOINTS).rmtree()
     (copied / files.CHECKPOINTS).write_text("a file")
-    assert "is a file, where a directory belongs" in str(refused(mode, copied, finished))
+    assert "is a file but should be a directory" in str(refused(mode, copied, finished))
 
 
-def test_a_network_that_gives_no_numbers_writes_no_nan(workdir, finished, monkeypatch):
+def test_a_network_that_returns_nan_leaves_the_result_unchanged(workdir, finished, monkeypatch):
     def make_eval_step(*_):
         return lambda variables, images, batch: np.full((len(batch), 4), np.nan, np.float32)
 
@@ -527,8 +529,8 @@ def test_a_network_that_gives_no_numbers_writes_no_nan(workdir, finished, monkey
         assert (workdir / files.RESULT).read_bytes() == before
 
 
-# ---------------------------------------------------------------------------- what is there
-def test_the_evidence_in_results_is_of_the_schema():
+# ---------------------------------------------------------------------------- existing files
+def test_the_files_under_results_match_the_schema():
     runs = sorted(epath.Path(results.ROOT / "results").glob("*/seed-*"))
     assert runs
     for run in runs:
@@ -538,7 +540,7 @@ def test_the_evidence_in_results_is_of_the_schema():
         assert bool(loaded.robustness) == (run / files.ROBUSTNESS).exists()
 
 
-def test_a_config_of_the_project_is_of_its_own_form():
+def test_a_saved_config_has_no_misplaced_keys():
     saved = config_tree.plain(small_config())
     assert list(config_tree.misplaced(saved, saved)) == []
 

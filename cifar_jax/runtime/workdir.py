@@ -1,4 +1,4 @@
-"""The files of a workdir. Paths may be local or `gs://`: every write goes through `etils.epath`."""
+"""Writes the files of a workdir, on a local disk or in an object store (through `etils.epath`)."""
 
 import contextlib
 import errno
@@ -36,29 +36,32 @@ ROBUSTNESS = "robustness.json"
 SEEDS = "seeds.json"
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"
-WEIGHTS = "model.safetensors"  # of an export, in place of checkpoints
+WEIGHTS = "model.safetensors"  # in an export, instead of checkpoints
 
 
 @contextlib.contextmanager
 def writing(path: epath.PathLike, option: str = "--workdir") -> Iterator[None]:
-    """Around what writes `path`, which `option` decides.
+    """Turns errors while writing `path` into a UserError.
+
+    Args:
+      option: the flag that decides the path, for the message.
 
     Raises:
-      UserError: the disk is full or may not be written.
+      UserError: the disk is full or not writable.
     """
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {path} ({error.strerror or error}): make room and run again, or choose "
-            f"another {option}"
+            f"cannot write {path} ({error.strerror or error}): free some space and run again, or "
+            f"choose another {option}"
         ) from error
 
 
 def sync(path: epath.Path) -> None:
-    """Returns once the content of a file, or the names in a directory, would outlive a power cut.
+    """Returns once the content of a file, or the names in a directory, would survive a power cut.
 
-    An object store sees to that by itself.
+    Does nothing for an object store, whose writes are durable.
     """
     if "://" in str(path):
         return
@@ -66,24 +69,25 @@ def sync(path: epath.Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # no such thing on this file system
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not supported by this file system
             raise
     finally:
         os.close(descriptor)
 
 
 def beside(path: epath.Path) -> epath.Path:
-    """A name in the same directory, of this process alone, for what will be renamed to `path`."""
+    """A unique temporary name in the same directory, for a file that will be renamed to `path`."""
     return path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
 
 
 def write_bytes(path: epath.Path, data: bytes, option: str = "--workdir") -> None:
-    """Writes a file whole or not at all, whatever happens to the process or the power.
+    """Writes a file atomically and durably, even if the process is killed or the power fails.
 
-    It is renamed once it is on the disk. Several processes may write at once.
+    The data go to a temporary file, which is renamed once it is on the disk. Several processes may
+    write the same file at once.
 
     Raises:
-      UserError: the disk is full or may not be written.
+      UserError: the disk is full or not writable.
     """
     temporary = beside(path)
     with writing(path, option):
@@ -100,7 +104,7 @@ def write_bytes(path: epath.Path, data: bytes, option: str = "--workdir") -> Non
 
 
 def write_json(path: epath.Path, value: Any) -> None:
-    """Writes `value` as readable JSON, atomically. NaN is refused: it is no JSON."""
+    """Writes `value` as indented JSON, atomically. Raises ValueError for NaN, which JSON lacks."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
@@ -152,10 +156,10 @@ def check_config(workdir: epath.Path, config: ConfigDict) -> None:
 
 
 def make_directory(path: epath.Path) -> None:
-    """Makes a directory, and those above it, to outlive a power cut.
+    """Creates a directory and its parents durably, so that they survive a power cut.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the directory cannot be created.
     """
     with writing(path):
         missing = [path, *path.parents]
@@ -204,12 +208,12 @@ def claim(workdir: epath.Path, config: ConfigDict) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: epath.Path) -> Iterator[None]:
-    """Keeps other processes from training in `workdir`; the system frees it if this one is killed.
+    """Locks `workdir` for training; the system releases the lock if this process is killed.
 
-    An object store has no locks: there, it is for the user to see to it.
+    An object store has no locks: there, the user must take care of it.
 
     Raises:
-      UserError: it cannot be written, or another process trains there.
+      UserError: `workdir` cannot be written, or another process trains in it.
     """
     if "://" in str(workdir):
         yield
@@ -221,7 +225,7 @@ def locked(workdir: epath.Path) -> Iterator[None]:
             lock.acquire()
         except filelock.Timeout as error:
             raise UserError(
-                f"another process trains in {workdir}: wait for its end, or choose another "
+                f"another process trains in {workdir}: wait until it ends, or choose another "
                 "--workdir"
             ) from error
     try:

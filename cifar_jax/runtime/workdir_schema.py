@@ -1,6 +1,6 @@
-"""What each file of a workdir must hold: one schema a file, checked where it is read.
+"""What each file of a workdir must hold: one schema per file, checked when the file is read.
 
-A key that is added to a file gets its form here, `Optional` where older workdirs lack it.
+When you add a key to a file, add its form here, as `Optional` because older workdirs lack it.
 """
 
 import math
@@ -9,16 +9,16 @@ from typing import Any
 
 from cifar_jax.forms import FLAG, TEXT, Check, Optional, Schema, Table, number, or_null, whole
 
-_ANEW = "--mode=evaluate writes it anew"
+_EVALUATE_AGAIN = "--mode=evaluate writes it again"
 
 _SHARE = number(0, 1)
-_FIGURE = number(-1e39, 1e39)  # float32 and what is computed of it
-_SECONDS = number(-1e12, 1e12)  # of clocks that may have been turned back
+_FIGURE = number(-1e39, 1e39)  # any float32, and values computed from it
+_SECONDS = number(-1e12, 1e12)  # negative if the clock was set back
 _COUNT = whole(0, 2**53)
 _ORDINAL = whole(1)
-_NAME = Check("a text that is not empty", lambda v: isinstance(v, str) and v != "")
-_CHANNELS = or_null(Check("a list of numbers from 0 to 1", lambda v: _are(_SHARE, v)))
-_SPREADS = or_null(Check("a list of numbers above 0, up to 1", lambda v: _are(number(1e-30, 1), v)))
+_NAME = Check("a string that is not empty", lambda v: isinstance(v, str) and v != "")
+_MEAN = or_null(Check("a list of numbers from 0 to 1", lambda v: _are(_SHARE, v)))
+_STD = or_null(Check("a list of numbers above 0, up to 1", lambda v: _are(number(1e-30, 1), v)))
 
 
 def _are(check: Check, values: Any) -> bool:
@@ -29,14 +29,14 @@ def _are(check: Check, values: Any) -> bool:
 def _data_together(data: dict[str, Any]) -> Iterator[str]:
     names, channels = data["class_names"], data["image_shape"][2:]
     if len(set(names)) < len(names) or not names:
-        yield "class_names must be at least one, each once"
+        yield "class_names must hold at least one name and no name twice"
     if len(data["image_shape"]) != 3 or channels[0] not in (1, 3):
         yield "image_shape must be height, width and 1 or 3 channels"
     elif data["mean"] is None or data["std"] is None:
         if data["mean"] is not data["std"]:
             yield "mean and std must be both null or both lists"
     elif [len(data["mean"]), len(data["std"])] != 2 * channels:
-        yield f"mean and std must have a number for each of {channels[0]} channels"
+        yield f"mean and std must have one number for each of {channels[0]} channels"
 
 
 _SPLIT = {"images": _ORDINAL, "pixels": Optional(TEXT), "content": TEXT}
@@ -45,11 +45,11 @@ DATA = Schema(
         "name": Optional(TEXT),
         "image_shape": [whole(1, 2**14)],
         "class_names": [_NAME],
-        "mean": _CHANNELS,
-        "std": _SPREADS,
+        "mean": _MEAN,
+        "std": _STD,
         "fingerprint": Optional({"train": _SPLIT, "test": _SPLIT}),
     },
-    f"restore it, or delete it: {_ANEW}",
+    f"restore it, or delete it: {_EVALUATE_AGAIN}",
     _data_together,
 )
 
@@ -73,7 +73,7 @@ ENVIRONMENT = Schema(
             {"command": TEXT, "step": _COUNT, "time": TEXT, "seconds": Optional(_SECONDS), **_GIT}
         ],
     },
-    "it only informs: restore it, or delete it",
+    "it is only informative: restore it, or delete it",
     lambda environment: iter([] if environment["starts"] else ["starts must not be empty"]),
 )
 
@@ -82,7 +82,7 @@ ENVIRONMENT = Schema(
 def _row_together(row: dict[str, Any]) -> Iterator[str]:
     figures = [value for key, value in row.items() if key.startswith("validation_")]
     if None in figures and any(figure is not None for figure in figures):
-        yield "the validation's figures must be all null or all numbers"
+        yield "the validation metrics must be all null or all numbers"
 
 
 FIGURES = {
@@ -108,17 +108,17 @@ def _result_together(result: dict[str, Any]) -> Iterator[str]:
     if result["best_epoch"] > result["epochs"]:
         yield f"best_epoch must be at most epochs, {result['epochs']}: it is {result['best_epoch']}"
     if "train_accuracy_clean" in result and "train_examples_clean" not in result:
-        yield "train_examples_clean is missing, of which train_accuracy_clean is"
+        yield "train_examples_clean is missing, but train_accuracy_clean is there"
     names, matrix = list(result["class_counts"]["test"]), result["confusion_matrix"]
     if not names:
         yield "class_counts.test must name the classes"
     if any(list(counts) != names for counts in result["class_counts"].values()):
         yield "class_counts must have the same classes for each split"
     if any(len(row) != len(names) for row in [matrix, *matrix]):
-        yield f"confusion_matrix must have a row and a column for each of {len(names)} classes"
+        yield f"confusion_matrix must have one row and one column for each of {len(names)} classes"
     missing = [name for name in names if name not in result["classification_report"]]
     if missing:
-        yield f"classification_report must have a row for each class, and {missing[0]!r} has none"
+        yield f"classification_report must have a row for each class, but {missing[0]!r} has none"
 
 
 _COUNTS = Table(_COUNT)
@@ -146,24 +146,29 @@ RESULT = Schema(
         "expected_calibration_error": _SHARE,
         "class_counts": {"train": _COUNTS, "validation": _COUNTS, "test": _COUNTS},
     },
-    _ANEW,
+    _EVALUATE_AGAIN,
     _result_together,
 )
 
 
 # ---------------------------------------------------------------------------- predictions.npz
 def _array(text: str, kinds: str, dimensions: int) -> Check:
-    """Of a NumPy array: `kinds` are those of its dtype."""
+    """Checks a NumPy array, which must not be empty.
+
+    Args:
+      text: what the array must be, for messages.
+      kinds: the allowed `dtype.kind` characters.
+    """
     return Check(text, lambda a: a.dtype.kind in kinds and a.ndim == dimensions and a.size > 0)
 
 
 def _predictions_together(arrays: dict[str, Any]) -> Iterator[str]:
     logits, labels = arrays["logits"], arrays["labels"]
     if len(logits) != len(labels):
-        yield f"logits are of {len(logits)} images, labels of {len(labels)}"
+        yield f"there are logits of {len(logits)} images, but labels of {len(labels)}"
     elif not 0 <= labels.min() <= labels.max() < logits.shape[1]:
         yield f"labels must be from 0 to {logits.shape[1] - 1}"
-    if not (abs(logits) < math.inf).all():  # NaN is not
+    if not (abs(logits) < math.inf).all():  # also False for NaN
         yield "logits must be finite"
 
 
@@ -172,7 +177,7 @@ PREDICTIONS = Schema(
         "logits": _array("floats [images, classes]", "f", 2),
         "labels": _array("integers [images]", "iu", 1),
     },
-    _ANEW,
+    _EVALUATE_AGAIN,
     _predictions_together,
 )
 
@@ -203,7 +208,7 @@ ROBUSTNESS = Schema(
             "mean_accuracy": Optional(Table(_SHARE)),
         }
     ),
-    "restore it, or delete it: --mode=evaluate --suite=... makes it anew",
+    "restore it, or delete it: --mode=evaluate --suite=... writes it again",
     _suites_together,
 )
 
@@ -227,7 +232,7 @@ SEEDS = Schema(
             SUMMARIZED, Optional({"mean": _FIGURE, "std": _FIGURE, "values": [_FIGURE]})
         ),
     },
-    "--mode=train makes it anew",
+    "--mode=train writes it again",
     _seeds_together,
 )
 
@@ -240,5 +245,5 @@ INT8 = Schema(
         "test_examples": Optional(_ORDINAL),
         "calibration_images": Optional(_ORDINAL),
     },
-    "--mode=export --format=onnx-int8 makes it anew",
+    "--mode=export --format=onnx-int8 writes it again",
 )

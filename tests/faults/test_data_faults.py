@@ -115,7 +115,7 @@ def test_a_disk_that_fills_up_costs_what_was_not_saved(warm, undisturbed, tmp_pa
         status, output = warm.run(*TINY, f"--workdir={workdir}")
         assert status == 2 and "Traceback" not in output
         assert output.splitlines()[-1].startswith("error: cannot ")
-        assert "make room and run again" in output.splitlines()[-1]
+        assert "free some space and run again" in output.splitlines()[-1]
         subprocess.run(["mount", "-o", "remount,size=10m", str(tmp_path)], check=True)
         status, output = warm.run(*TINY, f"--workdir={workdir}")
         assert status == 0 and "resumed at step" in output, output
@@ -141,7 +141,7 @@ def test_a_file_that_cannot_grow_is_named(warm, copy, tmp_path, mode, largest, p
     )
     line = output.splitlines()[-1]
     assert status == 2 and line.startswith("error: cannot ") and place in line, output
-    assert "make room and run again" in line
+    assert "free some space and run again" in line
     assert not list(workdir.glob(".*.tmp"))  # no half file takes the room
     assert command_line.rows(copy) == rows
 

@@ -1,4 +1,4 @@
-"""Reading checkpoints, which leaves them as they are: a run may be at work there."""
+"""Reads checkpoints without changing anything, since a run may be writing there."""
 
 import glob
 import logging
@@ -20,18 +20,18 @@ from cifar_jax.runtime import distributed
 from cifar_jax.runtime.checkpoint import seal
 
 _log = logging.getLogger(__name__)
-# What orbax and tensorstore raise on a checkpoint that is damaged, gone, or of another structure.
+# What orbax and tensorstore raise for a checkpoint that is damaged, missing or of other structure.
 UNREADABLE = (OSError, ValueError, KeyError, EOFError)
 
 
 class Restored(NamedTuple):
     state: Any
     step: int
-    epoch_seconds: float  # spent on the epoch at hand before the checkpoint
+    epoch_seconds: float  # spent on the current epoch before the checkpoint
 
 
 class _Literal(gpath.PosixGPath):
-    """A directory whose own name is no pattern: etils' `glob` takes "[0]" in it for one."""
+    """A path whose own name is not a pattern: etils' `glob` treats "[0]" in it as one."""
 
     def glob(self, pattern: str) -> Iterator["_Literal"]:
         for found in epath.Path(glob.escape(os.fspath(self))).glob(pattern):
@@ -39,37 +39,37 @@ class _Literal(gpath.PosixGPath):
 
 
 def check_path(directory: epath.Path) -> None:
-    """Checks that checkpoints can be kept below `directory`.
+    """Checks that checkpoints can be saved in `directory`.
 
     Raises:
-      UserError: tensorstore cannot name it.
+      UserError: tensorstore does not support the path.
     """
     name = os.fspath(_absolute(directory))
     reason = None
     if "\\" in name and "://" not in name:
-        reason = "a backslash in its path"  # tensorstore takes it for a slash
+        reason = "a backslash in its path"  # tensorstore treats it as a slash
     elif any("\ud800" <= character <= "\udfff" for character in name):
         reason = "a path that is not UTF-8"
     if reason:
         raise UserError(
-            f"--workdir={name} has {reason}, which checkpoints cannot be saved under: choose "
-            "another, or start from another directory"
+            f"--workdir={name} has {reason}, where checkpoints cannot be saved: choose another, or "
+            "start from another directory"
         )
 
 
 def _absolute(directory: epath.Path) -> epath.Path:
-    # gs:// is absolute, and resolve() would spoil it.
+    # A gs:// path is absolute, and resolve() would break it.
     return directory if directory.is_absolute() else directory.resolve()
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    """Of orbax its warnings: it logs each file it touches, and as a traceback what it raises."""
-    of_orbax = "orbax" in record.pathname
-    return record.levelno == logging.WARNING if of_orbax else record.levelno > logging.WARNING
+    """Keeps only the warnings of orbax: it also logs each file, and a traceback for each error."""
+    from_orbax = "orbax" in record.pathname
+    return record.levelno == logging.WARNING if from_orbax else record.levelno > logging.WARNING
 
 
 def checksum(state: Any) -> int:
-    """CRC-32 over the bytes of every leaf, in the tree's order."""
+    """CRC-32 of the bytes of all leaves, in the order of the tree."""
     crc = 0
     for leaf in jax.tree.leaves(state):
         crc = zlib.crc32(np.asarray(leaf).reshape(-1).view(np.uint8).data, crc)
@@ -98,7 +98,7 @@ def load(path: epath.Path, like: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def place(arrays: Any, like: Any) -> Any:
-    """Arrays of the host on devices, as `like` shards them."""
+    """Puts host arrays onto the devices, sharded like `like`."""
     return jax.tree.map(
         lambda array, leaf: jax.make_array_from_callback(
             leaf.shape, leaf.sharding, lambda index: array[index]
@@ -109,7 +109,7 @@ def place(arrays: Any, like: Any) -> Any:
 
 
 class Reader:
-    """The checkpoints in a directory, there or not. It never writes."""
+    """Reads the checkpoints in a directory, which may be missing. Never writes."""
 
     def __init__(self, directory: epath.Path):
         check_path(directory)
@@ -118,29 +118,29 @@ class Reader:
         directory = _absolute(directory)
         self.directory = directory if "://" in str(directory) else _Literal(directory)
         if directory.exists() and not directory.is_dir():
-            raise UserError(f"{directory} is a file, where a directory belongs: restore it")
+            raise UserError(f"{directory} is a file but should be a directory: restore it")
 
     def wait(self) -> None:
-        """Waits for what is under way: here nothing."""
+        """Waits for a save in flight; a reader has none."""
 
     @property
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, rising."""
+        """The steps that have a checkpoint, in ascending order."""
         self.wait()
         if not self.directory.exists():
             return []
         return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
 
     def restore_latest(self, like: Any, below: float = math.inf) -> Restored | None:
-        """The newest whole checkpoint, None if there is none; says so when it passes one over.
+        """The latest undamaged checkpoint, None if there are none; warns about those skipped.
 
         Args:
-          below: which steps will do.
-          like: a tree of `jax.ShapeDtypeStruct` with shardings: a checkpoint may come from
+          like: a tree of `jax.ShapeDtypeStruct` with shardings: the checkpoint may come from
             another kind or number of devices.
+          below: only checkpoints of earlier steps than this are considered.
 
         Raises:
-          UserError: there are checkpoints, and each is damaged or too late.
+          UserError: there are checkpoints, but all are damaged or too late.
         """
         steps = self.steps
         for restored in self._restore(like, reversed([s for s in steps if s < below])):
@@ -154,11 +154,11 @@ class Reader:
         return None
 
     def restore(self, like: Any, step: int) -> Restored | None:
-        """The checkpoint of one step, None if it is missing or damaged."""
+        """The checkpoint of one step; None if it is missing or damaged."""
         return self.restore_first(like, [step])
 
     def restore_first(self, like: Any, wanted: Iterable[int]) -> Restored | None:
-        """The checkpoint of the first of these steps that has a whole one, None if none has."""
+        """The first undamaged checkpoint of these steps, in the given order; None without one."""
         there = set(self.steps)
         return next(self._restore(like, [step for step in wanted if step in there]), None)
 

@@ -1,4 +1,4 @@
-"""Saving checkpoints: in the background, read back, and made again where they came out wrong."""
+"""Saves checkpoints in the background, reads them back, and saves them again if they are wrong."""
 
 import concurrent.futures
 import contextlib
@@ -19,24 +19,24 @@ from cifar_jax.runtime.checkpoint import reading, seal
 from cifar_jax.runtime.checkpoint.reading import Reader, Restored
 
 _log = logging.getLogger(__name__)
-# What a ValueError begins with where storage fails: tensorstore's statuses, and orbax' word for a
-# directory that is gone.
+# How the message of a ValueError starts if storage failed: with a status of tensorstore, or with
+# orbax's words for a missing directory.
 _STORAGE = re.compile("[A-Z_]+: |Checkpoint directory does not exist")
 _ATTEMPTS = 3
 
 
 class _Save(NamedTuple):
-    """What is kept of a save until it has been read back."""
+    """What is kept in memory about a save until it has been read back."""
 
     step: int
-    arrays: Any  # a copy on the host
+    arrays: Any  # a host copy of the state
     like: Any
     metadata: dict[str, Any]
     metrics: dict[str, Any] | None  # None: not at the end of an epoch
 
     @property
     def rank(self) -> tuple[float, int]:
-        """Of two checkpoints the one of the higher rank is the better: ties go to the earlier."""
+        """The checkpoint with the highest rank is the best: ties go to the earlier one."""
         return _rank(self.metrics) if self.metrics else (-1.0, 0)
 
 
@@ -45,11 +45,12 @@ def _rank(metrics: dict[str, Any]) -> tuple[float, int]:
 
 
 class Checkpoints(Reader):
-    """The checkpoints of a workdir: the two latest and the best by validation accuracy.
+    """Keeps the two latest checkpoints of a workdir and the best one by validation accuracy.
 
-    Saves are asynchronous and atomic: a step is listed when it is whole. Each is read back in the
-    background, and made again where it is not what was saved. Two of the latest are kept so that a
-    damaged one costs an epoch, not the run. The best one of this process stays in memory, too.
+    Saves are asynchronous and atomic: a step is listed only once it is complete. Each checkpoint is
+    read back in the background, and saved again if it differs from what was saved. The two latest
+    are kept so that a damaged one costs an epoch and not the run. The best one of this process also
+    stays in memory.
 
     Nothing is written before `forget_after` or `save`. Use as a context manager: leaving it waits
     for the save in flight.
@@ -67,7 +68,7 @@ class Checkpoints(Reader):
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         try:
-            # Processes that fail do so one by one, and cannot agree on anything any more.
+            # Failing processes fail one by one, so they can no longer agree on anything.
             if error is None or not distributed.several():
                 self.wait()
         finally:
@@ -78,7 +79,7 @@ class Checkpoints(Reader):
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Around what may meet the end of a save: this one's, or of that before."""
+        """Turns storage errors into a UserError: those of this save, or of the one before it."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -86,13 +87,13 @@ class Checkpoints(Reader):
                 raise
             raise UserError(
                 f"cannot save a checkpoint in {self.directory} "
-                f"({' '.join(str(error).split())[:200]}): make room and run again, or choose "
+                f"({' '.join(str(error).split())[:200]}): free some space and run again, or choose "
                 "another --workdir"
             ) from error
 
     @property
     def _checkpointer(self) -> ocp.training.Checkpointer:
-        """Orbax' manager, which on its start deletes what a killed process has left."""
+        """Orbax's checkpointer; when it starts, it deletes what a killed process left behind."""
         if self._manager is None:
             if distributed.is_writer():
                 self._set_aside_damaged()
@@ -101,7 +102,7 @@ class Checkpoints(Reader):
             best = policies.BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False)
             self._manager = ocp.training.Checkpointer(
                 self.directory,
-                # Saving is the loop's decision, so every call saves.
+                # The training loop decides when to save, so every call saves.
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
                 preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
                 cleanup_tmp_directories=True,
@@ -109,12 +110,12 @@ class Checkpoints(Reader):
         return self._manager
 
     def _set_aside_damaged(self) -> None:
-        """Moves away what is damaged: orbax would not open the rest, or keep it as the best."""
+        """Moves damaged checkpoints away: orbax might refuse to start, or keep one as the best."""
         for path in (self.directory / str(step) for step in self.steps):
             fault = seal.broken(path)
             try:
                 ocp.metadata(path)
-                metrics = path / "metrics" / "metrics"  # where orbax puts them, as JSON
+                metrics = path / "metrics" / "metrics"  # orbax's JSON file
                 if metrics.exists():
                     json.loads(metrics.read_text())
             except ValueError as error:
@@ -134,13 +135,15 @@ class Checkpoints(Reader):
         epoch_seconds: float = 0.0,
         validation_accuracy: float | None = None,
     ) -> None:
-        """Starts saving `state` as that of `step`, in the background; replaces an older save.
+        """Starts saving `state` in the background; replaces an older checkpoint of this step.
 
         Args:
-          validation_accuracy: at the end of an epoch; without it a checkpoint cannot be the best.
+          epoch_seconds: spent on the current epoch so far.
+          validation_accuracy: in [0, 1], at the end of an epoch; a checkpoint without it cannot be
+            the best.
 
         Raises:
-          UserError: the disk is full or may not be written, or gives back other data.
+          UserError: the disk is full or not writable, or returns other data than were written.
         """
         self.wait()
         metrics = None
@@ -170,7 +173,7 @@ class Checkpoints(Reader):
         self._pending = save, self._thread.submit(self._read_back, save, saving.result)
 
     def _read_back(self, save: _Save, finish: Callable[[], Any]) -> str | None:
-        """In the background: what is wrong with the save once it is written; None: nothing."""
+        """Runs in the background: waits for the save, reads it back, returns what is wrong."""
         finish()
         path = self.directory / str(save.step)
         try:
@@ -182,10 +185,10 @@ class Checkpoints(Reader):
         return None
 
     def wait(self) -> None:
-        """Waits until the save in flight is on the disk, and is what was saved.
+        """Waits until the save in flight is on the disk and was read back correctly.
 
         Raises:
-          UserError: as `save`.
+          UserError: see `save`.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             if self._pending is None:
@@ -198,13 +201,16 @@ class Checkpoints(Reader):
             again = "saved again" if attempt < _ATTEMPTS else "given up"
             reason = fault or "in another process"
             _log.warning(
-                "checkpoint of step %d is not what was saved (%s): %s", save.step, reason, again
+                "checkpoint of step %d is not what was saved (%s): %s",
+                save.step,
+                reason,
+                again,
             )
             if attempt < _ATTEMPTS:
                 self._start(save, reading.place(save.arrays, save.like))
         raise UserError(
-            f"{self.directory} gives back other data than are written there: run again with "
-            "another --workdir, and have the disk checked"
+            f"{self.directory} returns other data than were written: run again with another "
+            "--workdir, and have the disk checked"
         )
 
     def restore_first(self, like: Any, wanted: Iterable[int]) -> Restored | None:
@@ -217,7 +223,7 @@ class Checkpoints(Reader):
         return restored
 
     def forget_after(self, step: int) -> None:
-        """Deletes the checkpoints of later steps, which a resumed run will make again."""
+        """Deletes the checkpoints after `step`, which a resumed run will save again."""
         checkpointer = self._checkpointer
         for later in [s for s in self.steps if s > step]:
             checkpointer.delete(later)

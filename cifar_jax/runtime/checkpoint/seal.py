@@ -1,7 +1,7 @@
-"""The seal of a checkpoint: the CRC-32 of each of its files, written once it has been read back.
+"""Seals checkpoints: a file with the CRC-32 of all files, written after a checkpoint is read back.
 
-A checkpoint that differs from its seal is damaged, whatever a library would make of it. One without
-a seal is from before there were any, or its process was killed before it had read it back.
+A checkpoint that does not match its seal is damaged, even if orbax could load it. A checkpoint
+without a seal comes from an older version, or its process was killed before reading it back.
 """
 
 import json
@@ -12,11 +12,11 @@ from etils import epath
 
 from cifar_jax.runtime import workdir as files
 
-_NAME = "crc32.txt"  # the CRC-32 of the rest, and a JSON object: path -> CRC-32
+_NAME = "crc32.txt"  # first line: CRC-32 of the rest; the rest: a JSON object, path -> CRC-32
 
 
 def write(directory: epath.Path) -> None:
-    """Seals a checkpoint, which is then on the disk whatever happens to the power."""
+    """Seals a checkpoint, and makes sure that it would survive a power cut."""
     sums = {}
     for path in _files(directory):
         sums[str(path.relative_to(directory))] = zlib.crc32(path.read_bytes())
@@ -29,18 +29,18 @@ def write(directory: epath.Path) -> None:
 
 
 def broken(directory: epath.Path) -> str | None:
-    """What is wrong with a checkpoint, by its seal; None: nothing, or it has none."""
+    """How a checkpoint differs from its seal; None if it does not, or has no seal."""
     try:
         for name, crc in _sums(directory).items():
             if zlib.crc32((directory / name).read_bytes()) != crc:
                 return f"{name} is not what was written"
-    except OSError as error:  # missing, of a bad sector, or without permission
+    except OSError as error:  # a missing file, a bad sector, or no permission
         return f"{error.filename}: {error.strerror}"
     return None
 
 
 def _sums(directory: epath.Path) -> dict[str, int]:
-    """Path -> CRC-32, by the seal; {} where it is not there, or is itself what is damaged."""
+    """Path -> CRC-32 from the seal; {} if the seal is missing or itself damaged."""
     path = directory / _NAME
     expected, _, listing = path.read_bytes().partition(b"\n") if path.exists() else (b"",) * 3
     return json.loads(listing) if expected == b"%08x" % zlib.crc32(listing) else {}
