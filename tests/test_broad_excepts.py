@@ -1,4 +1,4 @@
-"""A fault of ours is a traceback: nothing catches what our mistakes raise and calls it input."""
+"""A bug gives a traceback: no code catches the exceptions of bugs and blames the input."""
 
 import ast
 import pathlib
@@ -18,13 +18,13 @@ ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = sorted(
     [ROOT / "main.py", *(ROOT / "cifar_jax").rglob("*.py"), *(ROOT / "configs").rglob("*.py")]
 )
-# What a slip in our own code raises. A failed system call (OSError) is none.
+# What bugs in our own code raise. OSError, from a failed system call, is not among them.
 BROAD = {
     *("BaseException", "Exception", "ArithmeticError", "AssertionError", "AttributeError"),
     *("IndexError", "KeyError", "LookupError", "NameError", "RuntimeError", "TypeError"),
     "ValueError",
 }
-# The places where that is what a library raises, and only its call stands in the `try`.
+# Places where a library raises these, and the `try` holds only the call of the library.
 ALLOWED = {
     "cifar_jax/cli.py:parse": "ValueError: absl's flags, as documented",
     "cifar_jax/runtime/checked.py:_arrays": "KeyError, RuntimeError, ValueError: zipfile, numpy",
@@ -51,7 +51,7 @@ ALLOWED = {
 
 
 def names(node: ast.expr | None, constants: dict[str, ast.expr]) -> Iterator[str]:
-    """The classes that an `except` names, through tuples that have a name."""
+    """The classes that an `except` names; looks up named tuples of classes."""
     if node is None:
         yield "BaseException"
     elif isinstance(node, ast.Tuple):
@@ -65,7 +65,7 @@ def names(node: ast.expr | None, constants: dict[str, ast.expr]) -> Iterator[str
 
 
 def catches() -> Iterator[tuple[str, set[str]]]:
-    """Each place that catches exceptions, and which."""
+    """Yields each place that catches exceptions, and their classes."""
     trees = {path: ast.parse(path.read_text()) for path in SOURCES}
     constants = {
         target.id: node.value
@@ -93,19 +93,19 @@ def catches() -> Iterator[tuple[str, set[str]]]:
                 yield f"{path.relative_to(ROOT)}:{function}", set(names(expression, constants))
 
 
-def test_broad_classes_are_caught_where_a_library_raises_them_only():
+def test_broad_classes_are_caught_only_where_a_library_raises_them():
     broad = {place: sorted(classes & BROAD) for place, classes in catches() if classes & BROAD}
     assert {place: classes for place, classes in broad.items() if place not in ALLOWED} == {}
-    assert set(ALLOWED) <= set(broad)  # nor is more allowed than there is
+    assert set(ALLOWED) <= set(broad)  # the list has no superfluous entry
 
 
-def test_the_search_sees_through_names_and_nesting():
+def test_the_search_handles_named_tuples_and_nesting():
     found = dict(catches())
     assert "TypeError" in found["cifar_jax/data/image_formats.py:reading"]
-    assert "OSError" in found["cifar_jax/data/tfds_prepare.py:lock"]  # of contextlib.suppress
+    assert "OSError" in found["cifar_jax/data/tfds_prepare.py:lock"]  # from contextlib.suppress
 
 
-# ---------------------------------------------------------------------------- bugs of ours
+# ---------------------------------------------------------------------------- bugs
 def bug(*_, **__):
     raise TypeError("a bug")
 
@@ -117,7 +117,7 @@ def png(tmp_path):
 
 
 @pytest.mark.parametrize(("module", "name"), [(images, "_to_color"), (image_formats, "_check_bmp")])
-def test_a_bug_in_reading_pictures_is_no_damage(monkeypatch, png, module, name):
+def test_a_bug_in_reading_images_is_not_reported_as_damage(monkeypatch, png, module, name):
     Image.open(png).save(png.with_suffix(".bmp"))
     monkeypatch.setattr(module, name, bug)
     with pytest.raises(TypeError, match="a bug"):
@@ -125,7 +125,7 @@ def test_a_bug_in_reading_pictures_is_no_damage(monkeypatch, png, module, name):
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyError, RuntimeError])
-def test_a_bug_in_checking_the_cache_is_no_damage(monkeypatch, tmp_path, kind):
+def test_a_bug_in_checking_the_cache_is_not_reported_as_damage(monkeypatch, tmp_path, kind):
     arrays = {field: np.zeros((1, 2, 2, 3), np.uint8) for field in cache.FIELDS}
     np.savez(tmp_path / "set.npz", allow_pickle=False, **arrays)
 
@@ -139,7 +139,9 @@ def test_a_bug_in_checking_the_cache_is_no_damage(monkeypatch, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", [TypeError, ValueError, AttributeError])
 @pytest.mark.parametrize("suffix", ["", ".bin"])
-def test_a_bug_in_reading_the_archive_is_no_damage(monkeypatch, tmp_path, kind, suffix):
+def test_a_bug_in_reading_the_archive_is_not_reported_as_damage(
+    monkeypatch, tmp_path, kind, suffix
+):
     rows = np.zeros((2, 3072), np.uint8)
     content = pickle.dumps({"data": rows, "labels": [0, 1]}, protocol=2)
     for name in (*archive._TRAIN, archive._TEST):
@@ -168,7 +170,7 @@ def test_a_bug_in_preparing_does_not_ask_for_tensorflow(monkeypatch, kind):
         tfds_prepare.prepare("set", Builder())
 
 
-def test_a_module_of_ours_that_is_missing_needs_no_installation():
+def test_a_missing_module_of_this_project_is_a_bug():
     theirs = ModuleNotFoundError("No module", name="gradio.blocks")
     assert "needs gradio.blocks: pip" in str(errors.missing(theirs, "--mode=demo", "r.txt"))
     ours = ModuleNotFoundError("No module", name="cifar_jax.demo.nosuch")
@@ -176,14 +178,14 @@ def test_a_module_of_ours_that_is_missing_needs_no_installation():
         errors.missing(ours, "--mode=demo", "r.txt")
 
 
-def test_a_bug_in_reading_a_config_is_not_the_users(monkeypatch, tmp_path):
+def test_a_bug_in_reading_a_config_is_not_a_user_error(monkeypatch, tmp_path):
     (tmp_path / "mine.py").write_text("from configs import base\nget_config = base.get_config\n")
     monkeypatch.setattr(config_file, "_split", bug)
     with pytest.raises(TypeError, match="a bug"):
         config_file.load(str(tmp_path / "mine.py"))
 
 
-def test_what_no_library_raised_is_not_renamed():
+def test_only_errors_of_pillow_become_user_errors():
     with pytest.raises(UserError, match="damaged"), image_formats.reading():
         raise SyntaxError("broken PNG file")
     with pytest.raises(ZeroDivisionError), image_formats.reading():

@@ -51,7 +51,7 @@ def test_the_restart_keeps_arguments_and_process(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import os, sys\n"
-        "from cifar_jax import memory\n"
+        "from cifar_jax.runtime import memory\n"
         "memory.restart()\n"
         "print(os.getpid(), os.environ['GLIBC_TUNABLES'], sys.argv[1:])\n"
     )
@@ -82,8 +82,8 @@ def test_a_run_records_its_memory_settings(tmp_path, monkeypatch, flag, tuned):
 @pytest.mark.parametrize(("mode", "restarts"), [("evaluate", True), ("predict", False)])
 def test_predicting_does_not_restart(mode, restarts):
     program = (
-        "import runpy; from cifar_jax import memory; memory.restart = lambda: print('again');"
-        " runpy.run_path('main.py', run_name='__main__')"
+        "import runpy; from cifar_jax.runtime import memory;"
+        " memory.restart = lambda: print('again'); runpy.run_path('main.py', run_name='__main__')"
     )
     picture = ["cat.png"] if mode == "predict" else []
     done = subprocess.run(
@@ -99,7 +99,7 @@ def test_predicting_does_not_restart(mode, restarts):
 RESTARTS = """
 import os, pathlib, sys
 sys.path.insert(0, {root!r})
-from cifar_jax import memory
+from cifar_jax.runtime import memory
 memory.applies = lambda: True
 print("start", flush=True)
 if {deaf}:

@@ -1,4 +1,4 @@
-"""Damage, full disks and odd clocks: one clear line, nothing good lost, on where safe."""
+"""Damage, full disks and odd clocks give one clear line, lose no data, and stop only if needed."""
 
 import contextlib
 import itertools
@@ -35,7 +35,7 @@ def undisturbed(warm, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture
 def copy(undisturbed, tmp_path) -> pathlib.Path:
-    """The undisturbed run, before its test."""
+    """A copy of the undisturbed run as it was before the test."""
     shutil.copytree(undisturbed, tmp_path / "copy")
     (tmp_path / "copy" / "result.json").unlink()
     return tmp_path / "copy"
@@ -49,7 +49,7 @@ def assert_same_result(workdir, expected) -> None:
 
 @contextlib.contextmanager
 def mounted(path: pathlib.Path, *options: str):
-    """Mounts at `path`; skips the test where that is not allowed."""
+    """Mounts at `path`; skips the test if that is not allowed."""
     done = subprocess.run(["mount", *options, str(path)], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"cannot mount: {done.stderr.strip()}")
@@ -60,7 +60,7 @@ def mounted(path: pathlib.Path, *options: str):
 
 
 # ---------------------------------------------------------------------------- data
-def test_a_set_of_one_class_only_can_be_learnt(monkeypatch, tmp_path):
+def test_a_data_set_with_one_class_can_be_learned(monkeypatch, tmp_path):
     whole = tiny.dataset()
     one = {"train_labels": np.full(64, 2, np.int32), "test_labels": np.full(20, 2, np.int32)}
     dataset = sources.Dataset(**{**vars(whole), **one})
@@ -72,8 +72,10 @@ def test_a_set_of_one_class_only_can_be_learnt(monkeypatch, tmp_path):
 
 # ---------------------------------------------------------------------------- clocks
 @pytest.mark.parametrize("step", [0.0, -1.0])
-def test_a_clock_that_stands_or_goes_backwards_ends_no_run(monkeypatch, tmp_path, step):
-    """Durations are by time.monotonic, which no system turns back: but nothing hangs on it."""
+def test_a_clock_that_stands_still_or_runs_backward_does_not_stop_a_run(
+    monkeypatch, tmp_path, step
+):
+    """time.monotonic should never run backward, but a run does not depend on that."""
     clock = itertools.count(1e9, step)
     fake = types.SimpleNamespace(monotonic=lambda: next(clock), time=lambda: next(clock))
     monkeypatch.setattr(train, "time", fake)
@@ -89,7 +91,7 @@ def test_a_clock_that_stands_or_goes_backwards_ends_no_run(monkeypatch, tmp_path
 
 
 # ---------------------------------------------------------------------------- damaged rows
-def test_half_a_row_costs_its_epoch_and_no_more(warm, undisturbed, copy):
+def test_a_truncated_row_costs_its_epoch_only(warm, undisturbed, copy):
     metrics = copy / "metrics.jsonl"
     metrics.write_bytes(metrics.read_bytes()[:-40])
     status, output = warm.run(*TINY, f"--workdir={copy}")
@@ -99,7 +101,7 @@ def test_half_a_row_costs_its_epoch_and_no_more(warm, undisturbed, copy):
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 300, b"\xff\xfe{\n"])
-def test_rows_that_are_gone_are_told_at_the_start(warm, copy, content):
+def test_missing_rows_are_reported_at_the_start(warm, copy, content):
     checkpoints = sorted(path.name for path in (copy / "checkpoints").iterdir())
     (copy / "metrics.jsonl").write_bytes(content)
     status, output = warm.run(*TINY, f"--workdir={copy}")
@@ -109,7 +111,7 @@ def test_rows_that_are_gone_are_told_at_the_start(warm, copy, content):
 
 
 # ---------------------------------------------------------------------------- disks
-def test_a_disk_that_fills_up_costs_what_was_not_saved(warm, undisturbed, tmp_path):
+def test_a_full_disk_loses_only_what_was_not_saved(warm, undisturbed, tmp_path):
     with mounted(tmp_path, "-t", "tmpfs", "-o", "size=200k", "tmpfs"):
         workdir = tmp_path / "run"
         status, output = warm.run(*TINY, f"--workdir={workdir}")
@@ -131,8 +133,8 @@ def test_a_disk_that_fills_up_costs_what_was_not_saved(warm, undisturbed, tmp_pa
         ("report", 30_000, "report.html"),
     ],
 )
-def test_a_file_that_cannot_grow_is_named(warm, copy, tmp_path, mode, largest, place):
-    """Without mounting: the system refuses what goes beyond so many bytes."""
+def test_a_file_that_cannot_grow_is_reported(warm, copy, tmp_path, mode, largest, place):
+    """Limits the size of files instead of mounting a small disk."""
     workdir = tmp_path / "new" if mode == "train" else copy
     arguments = TINY if mode == "train" else ()
     rows = command_line.rows(copy)
@@ -142,11 +144,11 @@ def test_a_file_that_cannot_grow_is_named(warm, copy, tmp_path, mode, largest, p
     line = output.splitlines()[-1]
     assert status == 2 and line.startswith("error: cannot ") and place in line, output
     assert "free some space and run again" in line
-    assert not list(workdir.glob(".*.tmp"))  # no half file takes the room
+    assert not list(workdir.glob(".*.tmp"))  # no partial file is left
     assert command_line.rows(copy) == rows
 
 
-def test_a_cache_that_does_not_fit_leaves_nothing(tmp_path):
+def test_a_cache_that_does_not_fit_leaves_no_file(tmp_path):
     arrays = {field: np.zeros((40, 32, 32, 3), np.uint8) for field in cache.FIELDS}
     with mounted(tmp_path, "-t", "tmpfs", "-o", "size=64k", "tmpfs"):
         with pytest.raises(UserError, match="no space left for the data cache .* takes 1 MB"):
@@ -155,7 +157,7 @@ def test_a_cache_that_does_not_fit_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate", "report"])
-def test_a_workdir_that_is_read_only_is_named(warm, copy, mode):
+def test_a_read_only_workdir_is_reported(warm, copy, mode):
     before = {path: path.stat().st_mtime for path in copy.rglob("*")}
     with mounted(copy, "--bind", str(copy)):
         subprocess.run(["mount", "-o", "remount,bind,ro", str(copy)], check=True)

@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends bit for bit as one that never was."""
+"""A run that is killed again and again ends bit for bit like one that never was."""
 
 import multiprocessing
 import os
@@ -19,16 +19,16 @@ from cifar_jax.runtime.interrupt import Interrupted
 
 pytestmark = pytest.mark.slow
 
-# When a signal strikes, and how often: 20 kills. Together they let 456 steps not come to an end.
+# When a signal comes, and how often: 20 kills spread over the 456 steps of the run.
 KILLS = {"while starting": 6, "while saving": 7, "some steps on": 7}
 TERMINATIONS = {"while saving": 5, "some steps on": 5}
-# A parent that has imported everything and forks: a start takes little more than training.
+# Forks from a parent that has imported everything, so starts are fast.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["cifar_jax.training.run", "tests.configs.tiny"])
 
 
 def train(directory: pathlib.Path) -> None:
-    """In a process of its own: the tiny run, on one device."""
+    """Trains the tiny run on one device; called in a process of its own."""
     os.environ["XLA_FLAGS"] = ""
     from cifar_jax.runtime import compilation
     from cifar_jax.training import run as train
@@ -66,7 +66,7 @@ def steps_saved(directory: pathlib.Path) -> list[int]:
     ("number", "moments", "status"),
     [
         (signal.SIGKILL, KILLS, -signal.SIGKILL),
-        (signal.SIGTERM, TERMINATIONS, TRY_AGAIN),  # all is saved
+        (signal.SIGTERM, TERMINATIONS, TRY_AGAIN),  # everything is saved
     ],
 )
 def test_signals_at_random_moments(undisturbed, tmp_path, number, moments, status):
@@ -84,7 +84,7 @@ def test_signals_at_random_moments(undisturbed, tmp_path, number, moments, statu
                 return time.monotonic() - began > delay
             if kind == "while saving":
                 saving = any("tmp" in path.name for path in (tmp_path / "checkpoints").glob("*"))
-                state["cleaned"] |= not saving  # what the kill before has left does not count
+                state["cleaned"] |= not saving  # ignores what the previous kill left behind
                 return saving and state["cleaned"]
             return max(steps_saved(tmp_path)) >= goal
 
@@ -111,4 +111,4 @@ def test_a_second_run_in_the_same_workdir_is_refused(tmp_path):
         assert len(output.splitlines()) == 2  # where the data came from, and the error
         assert sorted(tmp_path.rglob("*")) == before
     with workdir.locked(epath.Path(tmp_path)):
-        pass  # free again
+        pass  # the lock is free again

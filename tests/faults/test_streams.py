@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or of a narrow encoding: no work is lost by them."""
+"""Standard streams may be closed, full or limited in encoding: no work is lost."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from warm import ROOT
 TINY = (f"--config={ROOT}/{command_line.TINY.partition('=')[2]}", "--config.epochs=1")
 FULL, CLOSED = "/dev/full", ""
 FAULTS = {FULL: "No space left on device", CLOSED: "Bad file descriptor"}
-# What each mode has to do besides printing, and the file that it makes.
+# mode -> (its arguments, the file that it writes)
 MODES = {
     "evaluate": ([], "result.json"),
     "report": ([], "report.html"),
@@ -40,7 +40,7 @@ def errors(output):
 
 
 @pytest.mark.parametrize("stream", FAULTS)
-def test_training_ends_well_without_standard_output(warm, run, tmp_path, stream):
+def test_training_finishes_without_standard_output(warm, run, tmp_path, stream):
     status, output = warm.run(*TINY, f"--workdir={tmp_path}", redirect={1: stream})
     assert errors(output) == [f"error: cannot write standard output ({FAULTS[stream]})"]
     assert status == 74 and "Traceback" not in output
@@ -49,15 +49,15 @@ def test_training_ends_well_without_standard_output(warm, run, tmp_path, stream)
     assert len({str(command_line.without_times(result)) for result in results}) == 1
 
 
-def test_training_ends_well_without_any_stream(warm, run, tmp_path):
+def test_training_finishes_without_any_stream(warm, run, tmp_path):
     assert warm.run(*TINY, f"--workdir={tmp_path}", redirect={0: "", 1: "", 2: ""}) == (74, "")
     assert command_line.rows(tmp_path) == command_line.rows(run)
-    assert b"step" not in (tmp_path / ".lock").read_bytes()  # nor do prints go into files
+    assert b"step" not in (tmp_path / ".lock").read_bytes()  # and nothing is printed into a file
 
 
 @pytest.mark.parametrize("stream", FAULTS)
 @pytest.mark.parametrize("mode", MODES)
-def test_each_mode_does_its_work_and_says_so(warm, copy, mode, stream):
+def test_each_mode_finishes_its_work_and_reports_lost_output(warm, copy, mode, stream):
     arguments, product = MODES[mode]
     if product:
         (copy / product).unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def test_each_mode_does_its_work_and_says_so(warm, copy, mode, stream):
 
 @pytest.mark.parametrize("stream", FAULTS)
 @pytest.mark.parametrize("mode", MODES)
-def test_nobody_needs_to_hear_the_notes(warm, copy, mode, stream):
+def test_standard_error_is_not_needed(warm, copy, mode, stream):
     command = (f"--mode={mode}", f"--workdir={copy}", *MODES[mode][0])
     status, output = warm.run(*command, redirect={2: stream})
     assert status == 0 and output
@@ -82,10 +82,10 @@ def test_closed_standard_input_is_empty(warm, run):
     assert (status, output) == (65, "error: -: empty\n")
 
 
-# ---------------------------------------------------------------------------- by themselves
+# ---------------------------------------------------------------------------- streams alone
 PROGRAM = """
 import sys
-from cifar_jax import streams
+from cifar_jax.runtime import streams
 streams.prepare()
 with open(sys.argv[1], "w") as file:
     assert file.fileno() > 2
@@ -108,7 +108,7 @@ def program(tmp_path, shell="", environment=None):
 
 
 @pytest.mark.parametrize("shell", ["<&-", "2>&-", "<&- 2>&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
-def test_a_file_never_gets_the_place_of_a_stream(tmp_path, shell):
+def test_a_file_never_gets_the_descriptor_of_a_stream(tmp_path, shell):
     assert program(tmp_path, shell).returncode == (74 if ">&-" in shell.split() else 0)
     assert (tmp_path / "file").read_text() == ""
 
@@ -126,6 +126,6 @@ def test_a_file_never_gets_the_place_of_a_stream(tmp_path, shell):
         ({"PYTHONUTF8": "1"}, "für ☃ \\udcff".encode(), "café ☃".encode()),
     ],
 )
-def test_what_an_encoding_lacks_is_escaped(tmp_path, environment, output, error):
+def test_characters_that_the_encoding_lacks_are_escaped(tmp_path, environment, output, error):
     done = program(tmp_path, environment=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, output + b"\n", error + b"\n")
