@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from cifar_jax import errors
@@ -157,17 +158,15 @@ def test_a_bug_in_reading_the_archive_is_not_reported_as_damage(
 
 
 @pytest.mark.parametrize("kind", [TypeError, AttributeError])
-def test_a_bug_in_preparing_does_not_ask_for_tensorflow(monkeypatch, kind):
-    class Builder:
-        MANUAL_DOWNLOAD_INSTRUCTIONS, url_infos, name, data_path = "", (), "set", "there"
-        info = type("Info", (), {"supervised_keys": ("image", "label")})
-        _generate_examples = None
+def test_a_bug_in_preparing_does_not_ask_for_tensorflow(monkeypatch, tmp_path, kind):
+    def download_and_prepare(**_):
+        raise kind("a bug")
 
-        def download_and_prepare(self, **_):
-            raise kind("a bug")
-
+    builder = tfds.builder("cifar10", data_dir=tmp_path)
+    monkeypatch.setattr(tfds_prepare, "_probe", lambda _: None)
+    monkeypatch.setattr(builder, "download_and_prepare", download_and_prepare)
     with pytest.raises(kind, match="a bug"):
-        tfds_prepare.prepare("set", Builder())
+        tfds_prepare.prepare("cifar10", builder)
 
 
 def test_a_missing_module_of_this_project_is_a_bug():
