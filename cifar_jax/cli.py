@@ -69,9 +69,7 @@ def _log_to_stderr() -> None:
     package.setLevel(logging.INFO)
     package.propagate = False
     logging.getLogger("jax").setLevel(logging.WARNING)  # jax.distributed logs every step
-    logging.getLogger("matplotlib").setLevel(
-        logging.ERROR
-    )  # it warns if there is no home directory
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns without a home directory
 
 
 def _run() -> int:

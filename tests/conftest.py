@@ -1,7 +1,7 @@
-"""Set up the test process before anything imports jax.
+"""Sets up the test process before anything imports jax.
 
-Eight CPU devices stand in for an accelerator pod, so that sharding is real in every test. A test
-that starts a process of its own decides for itself: the child inherits this environment.
+Eight CPU devices stand in for an accelerator pod, so that every test really shards. New processes
+inherit this environment; the test that starts one may choose other devices for it.
 """
 
 import collections
@@ -19,7 +19,7 @@ if "jax" in sys.modules:
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES_FLAG}".strip()
-# Compiled programs are kept, so that the second run of the suite compiles next to nothing.
+# Keep compiled programs, so that the next run of the suite compiles almost nothing.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 # Tests never write to the user's own caches.
@@ -30,7 +30,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 
 @pytest.fixture(scope="session")
 def real_cifar10_dir() -> Path:
-    """The TFDS directory named by $TFDS_DATA_DIR that holds cifar10; skips the test without it."""
+    """$TFDS_DATA_DIR, if it has cifar10; otherwise the test is skipped."""
     data_dir = os.environ.get("TFDS_DATA_DIR")
     if not data_dir or not (Path(data_dir) / "cifar10").is_dir():
         pytest.skip("real CIFAR-10 not found: set TFDS_DATA_DIR")

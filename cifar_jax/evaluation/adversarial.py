@@ -24,7 +24,7 @@ Labels = Int32[Array, " b"]
 Step = Callable[..., Pixels]
 
 
-def make_step(logits: Callable[[Any, Pixels], Array], variables: Any) -> Step:
+def make_step(logits: Callable[[dict[str, Any], Pixels], Array], variables: dict[str, Any]) -> Step:
     """Returns a compiled `step(attacked, pixels, labels, eps, size) -> attacked`.
 
     It moves each pixel by `size` in the direction that increases the cross-entropy, then clips to
@@ -35,7 +35,7 @@ def make_step(logits: Callable[[Any, Pixels], Array], variables: Any) -> Step:
     """
 
     def step(
-        variables: Any,
+        variables: dict[str, Any],
         attacked: Pixels,
         pixels: Pixels,
         labels: Labels,

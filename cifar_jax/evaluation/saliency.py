@@ -5,8 +5,8 @@ class score with respect to the pixels x, the map is the mean over n noisy copie
 
     1/n sum_i M(x + N(0, sigma^2)),  n = 50,  sigma = 0.15 (max x - min x),
 
-of which, as in the paper, absolute values are shown, clipped at their 99th percentile. The score is
-the logit, and each pixel takes the largest of its channels (Simonyan et al. 2014, "Deep Inside
+shown, as in the paper, by its absolute values, clipped at their 99th percentile. The score is the
+logit, and each pixel takes the largest of its channels (Simonyan et al. 2014, "Deep Inside
 Convolutional Networks"). The noise is fixed, so an image always gets the same map.
 """
 
@@ -39,7 +39,7 @@ def make(network: Trained) -> Callable[[np.ndarray, int], Map]:
     """
 
     def smooth_grad(
-        variables: Any, image: UInt8[Array, "h w c"], label: ArrayLike
+        variables: dict[str, Any], image: UInt8[Array, "h w c"], label: ArrayLike
     ) -> Float32[Array, "h w"]:
         pixels = augment.normalize(image[None], None, None)
         noise = jax.random.normal(jax.random.key(0), (SAMPLES, *image.shape))

@@ -70,6 +70,7 @@ def curves(run: Run, quantity: str, label: str) -> Markup:
 
 @matplotlib.rc_context(svg.STYLE)
 def learning_rate(run: Run) -> Markup:
+    """Learning rate by epoch, on a log scale unless it reaches 0."""
     figure, axes = _axes(5, 1.8)
     rates = [row["learning_rate"] for row in run.rows]
     axes.step([row["epoch"] for row in run.rows], rates, where="mid", color=svg.SERIES[0])

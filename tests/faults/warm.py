@@ -1,8 +1,8 @@
-"""`main.py` many times over without its imports each time: a warm process forks one for each call.
+"""Runs `main.py` often without importing everything each time, by forking a warm process.
 
-The child runs main.py itself, as `__main__`, with arguments, environment and working directory of
-its own, and ends as Python ends: with main.py's exit status, or with a traceback. It is forked
-before JAX has chosen a device.
+Each child runs main.py as `__main__` with its own arguments, environment and working directory, and
+ends as Python ends: with main.py's exit status, or with a traceback. It is forked before JAX
+chooses a device.
 """
 
 import gc
@@ -17,17 +17,17 @@ import sys
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-SECONDS = 600  # after which a call is killed
+TIMEOUT = 600  # seconds after which a call is killed
 
 
 class Warm:
-    """The warm process. Use as a context manager."""
+    """The warm process, a context manager."""
 
     def __enter__(self) -> "Warm":
         from cifar_jax.runtime import memory
 
         environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
-        # With the tunables set main.py does not start itself once more, which imports anew.
+        # With the tunables set, main.py need not restart itself and import everything again.
         environment["GLIBC_TUNABLES"] = memory.tunables("")
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", __file__],
@@ -50,14 +50,14 @@ class Warm:
         user: int | None = None,
         redirect: dict[int, str] | None = None,
     ) -> tuple[int, str]:
-        """Runs `main.py *arguments` in `directory`; returns its exit status and all it printed.
+        """Runs `main.py *arguments` in `directory`; returns exit status and output.
 
         Args:
-          environment: on top of that of the tests.
-          largest_file: bytes beyond which the system lets no file grow: writes fail as on a full
-            disk, but with EFBIG.
-          user: who it runs as from the start of main.py on, for what root may do anyway.
-          redirect: a file for each standard stream that is to be another; "": closed.
+          environment: added to the environment of the tests.
+          largest_file: largest size of a file in bytes; writes beyond it fail as on a full disk,
+            but with EFBIG.
+          user: id of the user that main.py runs as, for tests of what root may always do.
+          redirect: number of a standard stream -> the file it is redirected to; "": closed.
         """
         call = {
             "arguments": arguments,
@@ -77,7 +77,7 @@ def _become_main(call: dict[str, Any], output: int) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    signal.alarm(SECONDS)
+    signal.alarm(TIMEOUT)
     os.chdir(call["directory"])
     os.environ |= call["environment"]
     if call["largest_file"] is not None:
@@ -96,15 +96,15 @@ def _become_main(call: dict[str, Any], output: int) -> None:
 
 
 def _serve() -> None:
-    # What main.py and the modes import, where they do so late as well.
+    # Import what main.py and the modes import, including their late imports.
     import sklearn.datasets
     import sklearn.model_selection  # noqa: F401
     from absl import app  # noqa: F401
     from ml_collections import config_flags  # noqa: F401
 
-    gc.freeze()  # or each child walks, and so copies, all that was imported: 0.2 s instead of 1
+    gc.freeze()  # else each child collects, and so copies, all modules: 1 s, not 0.2
     for line in sys.stdin:
-        reading, writing = os.pipe()  # not a file, which `largest_file` would cut
+        reading, writing = os.pipe()  # a pipe, because `largest_file` would limit a file
         child = os.fork()
         if not child:
             _become_main(json.loads(line), writing)
