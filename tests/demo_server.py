@@ -19,6 +19,7 @@ def serving(*arguments: str, end: int = signal.SIGINT) -> Iterator[tuple[str, li
     process = command_line.start("--mode=demo", "--port=0", *arguments)
     lines: list[str] = []
     try:
+        assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)
             if line.startswith("http://"):
@@ -28,7 +29,7 @@ def serving(*arguments: str, end: int = signal.SIGINT) -> Iterator[tuple[str, li
         yield lines[-1].split()[0], lines
         process.send_signal(end)
         output, _ = process.communicate(timeout=60)
-        assert process.returncode == {signal.SIGINT: 130}.get(end, 0), output
+        assert process.returncode == (130 if end == signal.SIGINT else 0), output
         assert output == ""
     finally:
         process.kill()
@@ -78,8 +79,8 @@ class Server:
             + content
             + b"\r\n--x--\r\n"
         )
-        headers = {"Content_Type": "multipart/form-data; boundary=x", **headers}
-        return self.ask("/gradio_api/upload", body, **headers)
+        content_type = headers.pop("Content_Type", "multipart/form-data; boundary=x")
+        return self.ask("/gradio_api/upload", body, "POST", Content_Type=content_type, **headers)
 
     def uploaded(self, name: str, content: bytes) -> str:
         """Uploads a file; returns the path where the server stored it."""

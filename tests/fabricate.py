@@ -1,12 +1,15 @@
 """Small random data sets in the official file formats, for tests of the data sources."""
 
 import io
+import pathlib
 import pickle
 import struct
 import tarfile
+from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 import scipy.io
 import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import mnist
@@ -14,15 +17,19 @@ from tensorflow_datasets.image_classification import mnist
 from cifar_jax.data import archive, tfds_prepare, tfds_source
 
 TRAIN = [f"data_batch_{i}" for i in range(1, 6)]
+Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # images and labels of each split
 FOLDERS = {"binary": "cifar-10-batches-bin", "python": "cifar-10-batches-py"}
 
 
-class Python2Pickler(pickle._Pickler):
+_Pickler: Any = pickle._Pickler  # in Python, so that `dispatch` counts; nothing declares its types
+
+
+class Python2Pickler(_Pickler):
     """Writes text and bytes as Python 2's `str`, as in the official batches."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch = dict(_Pickler.dispatch)
 
-    def save_str(self, text):
+    def save_str(self, text: str | bytes) -> None:
         data = text if isinstance(text, bytes) else text.encode("ascii")
         self.write(b"T" + struct.pack("<i", len(data)) + data)
         self.memoize(text)
@@ -30,17 +37,17 @@ class Python2Pickler(pickle._Pickler):
     dispatch[bytes] = dispatch[str] = save_str
 
 
-def random_splits(seed=0, per_batch=4):
+def random_splits(seed: int = 0, per_batch: int = 4):
     rng = np.random.default_rng(seed)
 
-    def split(count):
+    def split(count: int):
         images = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
         return images, rng.integers(0, 10, count, np.int32)
 
     return {"train": split(5 * per_batch), "test": split(per_batch)}
 
 
-def encode(flavor, images, labels):
+def encode(flavor: str, images: np.ndarray, labels: np.ndarray):
     """The bytes of one batch."""
     pixels = images.transpose(0, 3, 1, 2).reshape(len(images), 3072)
     if flavor == "binary":
@@ -51,7 +58,7 @@ def encode(flavor, images, labels):
     return file.getvalue().replace(b"numpy._core.", b"numpy.core.")
 
 
-def write_folder(root, flavor, splits):
+def write_folder(root: pathlib.Path, flavor: str, splits: Splits):
     """Writes an unpacked archive below `root` and returns its folder."""
     folder = root / FOLDERS[flavor]
     folder.mkdir(parents=True)
@@ -64,7 +71,7 @@ def write_folder(root, flavor, splits):
     return folder
 
 
-def write_tar(root, flavor, splits):
+def write_tar(root: pathlib.Path, flavor: str, splits: Splits):
     folder = write_folder(root / "unpacked", flavor, splits)
     path = root / f"cifar-10-{flavor}.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
@@ -72,7 +79,7 @@ def write_tar(root, flavor, splits):
     return path
 
 
-def assert_same(found, expected):
+def assert_same(found: Splits, expected: Splits):
     assert set(found) == {"train", "test"}
     for split, (images, labels) in expected.items():
         assert found[split][0].dtype == np.uint8 and found[split][1].dtype == np.int32
@@ -80,7 +87,7 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[split][1], labels)
 
 
-def prepare_cifar10(root, splits):
+def prepare_cifar10(root: pathlib.Path, splits: Splits):
     """Prepares `splits` as `root/cifar10/3.0.2` with the project's own code."""
     raw = write_folder(root / "raw", "binary", splits)
     (raw / "batches.meta.txt").write_text("\n".join(archive.CLASS_NAMES))
@@ -94,7 +101,7 @@ def prepare_cifar10(root, splits):
     return root / "cifar10" / "3.0.2"
 
 
-def download_of(name, root, monkeypatch):
+def download_of(name: str, root: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     """Writes the files that a download of `name` would give.
 
     Returns:

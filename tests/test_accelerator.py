@@ -1,6 +1,7 @@
 """The benchmark of accelerators, in little on a CPU: whatever happens there, figures come back."""
 
 import json
+import pathlib
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from benchmarks import networks, parts, peers, session
 BEGUN = {"machine": {"processor": "a"}}
 
 
-def test_figures_are_written_one_by_one_and_errors_among_them(tmp_path):
+def test_figures_are_written_one_by_one_and_errors_among_them(tmp_path: pathlib.Path):
     part = parts.Part(tmp_path / "speed.json", BEGUN, time.monotonic() + 60, small=True)
 
     def fail(limit: float) -> dict[str, float]:
@@ -40,7 +41,7 @@ def test_what_takes_too_long_is_ended_and_told():
         session.Worker(peers.PEERS["ours"], job, tuned=False, limit=0.2)
 
 
-def test_the_command_measures_in_little(tmp_path):
+def test_the_command_measures_in_little(tmp_path: pathlib.Path):
     command = [sys.executable, "-m", "benchmarks.accelerator", "--small", "--parts=speed"]
     done = subprocess.run(
         [*command, f"--output={tmp_path}"], cwd=peers.ROOT, capture_output=True, text=True

@@ -1,7 +1,9 @@
 """Reads both flavors of the official archive, packed or unpacked; refuses anything else."""
 
 import os
+import pathlib
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from cifar_jax.errors import UserError
 
 @pytest.mark.parametrize("flavor", FOLDERS)
 @pytest.mark.parametrize("form", ["tar.gz", "folder", "parent of folder"])
-def test_packed_and_unpacked_archives_give_the_images_and_labels(tmp_path, flavor, form):
+def test_packed_and_unpacked_archives_give_the_images_and_labels(
+    tmp_path: pathlib.Path, flavor: str, form: str
+):
     splits = random_splits()
     if form == "tar.gz":
         path = write_tar(tmp_path, flavor, splits)
@@ -24,7 +28,7 @@ def test_packed_and_unpacked_archives_give_the_images_and_labels(tmp_path, flavo
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_batches_pickled_by_python_3_are_read(tmp_path, protocol):
+def test_batches_pickled_by_python_3_are_read(tmp_path: pathlib.Path, protocol: int):
     splits = random_splits()
     folder = write_folder(tmp_path, "python", splits)
     images, labels = splits["test"]
@@ -33,7 +37,7 @@ def test_batches_pickled_by_python_3_are_read(tmp_path, protocol):
     assert_same(archive.read(folder), splits)
 
 
-def test_a_pickle_cannot_run_code(tmp_path):
+def test_a_pickle_cannot_run_code(tmp_path: pathlib.Path):
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "was here"),)
@@ -48,7 +52,9 @@ def test_a_pickle_cannot_run_code(tmp_path):
 
 @pytest.mark.parametrize("flavor", FOLDERS)
 @pytest.mark.parametrize("keep", [0, 10, 0.3, 0.999])
-def test_a_truncated_archive_is_reported_with_the_published_checksum(tmp_path, flavor, keep):
+def test_a_truncated_archive_is_reported_with_the_published_checksum(
+    tmp_path: pathlib.Path, flavor: str, keep: float
+):
     path = write_tar(tmp_path, flavor, random_splits())
     whole = path.read_bytes()
     path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
@@ -58,7 +64,7 @@ def test_a_truncated_archive_is_reported_with_the_published_checksum(tmp_path, f
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_flipped_byte_in_the_archive_is_noticed(tmp_path):
+def test_a_flipped_byte_in_the_archive_is_noticed(tmp_path: pathlib.Path):
     path = write_tar(tmp_path, "binary", random_splits())
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF
@@ -67,7 +73,7 @@ def test_a_flipped_byte_in_the_archive_is_noticed(tmp_path):
         archive.read(path)
 
 
-def test_a_file_other_than_an_archive_is_refused(tmp_path):
+def test_a_file_other_than_an_archive_is_refused(tmp_path: pathlib.Path):
     path = tmp_path / "cifar.tar.gz"
     path.write_text("<html>404</html>")
     with pytest.raises(UserError, match="truncated or damaged.*16 bytes"):
@@ -75,19 +81,19 @@ def test_a_file_other_than_an_archive_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("flavor", FOLDERS)
-def test_a_missing_batch_is_reported_by_name(tmp_path, flavor):
+def test_a_missing_batch_is_reported_by_name(tmp_path: pathlib.Path, flavor: str):
     folder = write_folder(tmp_path, flavor, random_splits())
     next(folder.glob("data_batch_4*")).unlink()
     with pytest.raises(UserError, match="found no data_batch_4"):
         archive.read(folder)
 
 
-def test_a_directory_without_batches_is_refused(tmp_path):
+def test_a_directory_without_batches_is_refused(tmp_path: pathlib.Path):
     with pytest.raises(UserError, match="expected data_batch_1.bin to data_batch_5.bin"):
         archive.read(tmp_path)
 
 
-def test_a_truncated_binary_batch_is_refused(tmp_path):
+def test_a_truncated_binary_batch_is_refused(tmp_path: pathlib.Path):
     folder = write_folder(tmp_path, "binary", random_splits())
     batch = folder / "data_batch_2.bin"
     batch.write_bytes(batch.read_bytes()[:-1])
@@ -106,14 +112,16 @@ def test_a_truncated_binary_batch_is_refused(tmp_path):
         ({"data": np.zeros((2, 3072), np.uint8), "labels": [0.5, 2]}, "float64"),
     ],
 )
-def test_a_malformed_python_batch_is_refused(tmp_path, batch, message):
+def test_a_malformed_python_batch_is_refused(
+    tmp_path: pathlib.Path, batch: dict[str, Any] | list[int], message: str
+):
     folder = write_folder(tmp_path, "python", random_splits())
     (folder / "data_batch_2").write_bytes(pickle.dumps(batch))
     with pytest.raises(UserError, match=f"data_batch_2 .*damaged.*{message}"):
         archive.read(folder)
 
 
-def test_a_truncated_pickle_is_refused_at_any_length(tmp_path):
+def test_a_truncated_pickle_is_refused_at_any_length(tmp_path: pathlib.Path):
     folder = write_folder(tmp_path, "python", random_splits(per_batch=1))
     batch = folder / "test_batch"
     whole = batch.read_bytes()
@@ -123,7 +131,9 @@ def test_a_truncated_pickle_is_refused_at_any_length(tmp_path):
             archive.read(folder)
 
 
-def test_a_member_of_absurd_size_is_not_read_into_memory(tmp_path, monkeypatch):
+def test_a_member_of_absurd_size_is_not_read_into_memory(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     path = write_tar(tmp_path, "binary", random_splits())
     monkeypatch.setattr(archive, "_MAX_BATCH_BYTES", 1000)
     with pytest.raises(UserError, match="claims 12,292 bytes"):

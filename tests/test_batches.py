@@ -10,7 +10,7 @@ KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(10, 3), (12, 4), (7, 7), (9, 1)])
-def test_each_image_is_in_an_epoch_at_most_once(size, batch_size):
+def test_each_image_is_in_an_epoch_at_most_once(size: int, batch_size: int):
     order = np.asarray(batches.epoch_order(KEY, 0, size, batch_size))
     assert order.shape == (size // batch_size, batch_size)
     assert order.dtype == np.int32
@@ -42,7 +42,7 @@ def test_the_order_depends_on_key_and_epoch_only():
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 8, 24, 100])
-def test_padded_batches_cover_each_index_once_and_in_order(batch_size):
+def test_padded_batches_cover_each_index_once_and_in_order(batch_size: int):
     for size in (1, 2, 7, 8, 9, 23, 24, 100):
         plan = batches.padded_batches(size, batch_size)
         assert plan.shape == (-(-size // batch_size), batch_size)

@@ -3,8 +3,10 @@
 import errno
 import logging
 import os
+import pathlib
 import threading
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from cifar_jax.data import cache
 from cifar_jax.errors import UserError
 
 
-def arrays(seed=0):
+def arrays(seed: int = 0):
     rng = np.random.default_rng(seed)
     return {
         "train_images": rng.integers(0, 256, (3, 4, 4, 1), np.uint8),
@@ -24,26 +26,29 @@ def arrays(seed=0):
     }
 
 
-def assert_same(found, expected):
+def assert_same(found: dict[str, np.ndarray] | None, expected: dict[str, np.ndarray]):
+    assert found is not None
     assert set(found) == set(expected)
     for field, array in expected.items():
         assert found[field].dtype == array.dtype
         np.testing.assert_array_equal(found[field], array)
 
 
-def test_read_returns_what_write_stored(tmp_path):
+def test_read_returns_what_write_stored(tmp_path: pathlib.Path):
     path = tmp_path / "new" / "directory" / "set.npz"
     cache.write(path, arrays())
     assert_same(cache.read(path), arrays())
     assert [file.name for file in path.parent.iterdir()] == ["set.npz"]
 
 
-def test_a_missing_cache_gives_no_warning(tmp_path, caplog):
+def test_a_missing_cache_gives_no_warning(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture):
     assert cache.read(tmp_path / "set.npz") is None
     assert not caplog.records
 
 
-def test_a_flipped_byte_is_never_read_as_data(tmp_path, caplog):
+def test_a_flipped_byte_is_never_read_as_data(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+):
     path = tmp_path / "set.npz"
     cache.write(path, arrays())
     whole = path.read_bytes()
@@ -62,7 +67,9 @@ def test_a_flipped_byte_is_never_read_as_data(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, -1])
-def test_a_truncated_cache_is_not_used(tmp_path, caplog, length):
+def test_a_truncated_cache_is_not_used(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, length: int
+):
     path = tmp_path / "set.npz"
     cache.write(path, arrays())
     path.write_bytes(path.read_bytes()[:length])
@@ -79,7 +86,9 @@ def test_a_truncated_cache_is_not_used(tmp_path, caplog, length):
         {"test_images": np.zeros((2, 4, 4), np.uint8)},
     ],
 )
-def test_arrays_of_a_wrong_shape_or_dtype_are_not_used(tmp_path, caplog, change):
+def test_arrays_of_a_wrong_shape_or_dtype_are_not_used(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, change: dict[str, np.ndarray]
+):
     path = tmp_path / "set.npz"
     cache.write(path, arrays() | change)
     assert cache.read(path) is None
@@ -88,7 +97,9 @@ def test_arrays_of_a_wrong_shape_or_dtype_are_not_used(tmp_path, caplog, change)
 
 @pytest.mark.parametrize("shape", ["(10**15,)", "(9" + "9" * 30 + ",)", "[", "(3,-1)", "x", "\t("])
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_file_with_an_absurd_header_is_not_used(tmp_path, caplog, method, shape):
+def test_a_file_with_an_absurd_header_is_not_used(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, method: int, shape: str
+):
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     length = len(header).to_bytes(2, "little")
     with zipfile.ZipFile(tmp_path / "set.npz", "w", method) as npz:
@@ -98,7 +109,7 @@ def test_a_file_with_an_absurd_header_is_not_used(tmp_path, caplog, method, shap
     assert len(caplog.records) == 1
 
 
-def test_only_a_regular_file_is_read_as_a_cache(tmp_path):
+def test_only_a_regular_file_is_read_as_a_cache(tmp_path: pathlib.Path):
     os.mkfifo(tmp_path / "pipe.npz")
     (tmp_path / "directory.npz").mkdir()
     for name in ("pipe", "directory"):
@@ -107,16 +118,18 @@ def test_only_a_regular_file_is_read_as_a_cache(tmp_path):
     assert_same(cache.read(tmp_path / "pipe.npz"), arrays())
 
 
-def test_pickled_objects_are_not_loaded(tmp_path, caplog):
+def test_pickled_objects_are_not_loaded(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture):
     path = tmp_path / "set.npz"
-    np.savez(path, **(arrays() | {"class_names": np.array(["cat", 1], object)}))
+    np.savez(path, allow_pickle=True, **(arrays() | {"class_names": np.array(["cat", 1], object)}))
     assert cache.read(path) is None
     assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_a_user_error_and_leaves_no_file(tmp_path, monkeypatch, code):
-    def savez(file, **_):
+def test_a_full_disk_is_a_user_error_and_leaves_no_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, code: int
+):
+    def savez(file: Any, **_):
         file.write(b"half of it")
         raise OSError(code, "full")
 
@@ -127,7 +140,9 @@ def test_a_full_disk_is_a_user_error_and_leaves_no_file(tmp_path, monkeypatch, c
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_write_keeps_the_previous_cache(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_previous_cache(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     path = tmp_path / "set.npz"
     cache.write(path, arrays(0))
     monkeypatch.setattr(np, "savez", lambda file, **_: file.write(b"half") and 1 / 0)
@@ -137,7 +152,9 @@ def test_a_failed_write_keeps_the_previous_cache(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["set.npz"]
 
 
-def test_an_unwritable_directory_only_gives_a_warning(tmp_path, caplog):
+def test_an_unwritable_directory_only_gives_a_warning(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+):
     (tmp_path / "file").write_text("not a directory")
     path = tmp_path / "file" / "set.npz"
     cache.write(path, arrays())
@@ -145,12 +162,14 @@ def test_an_unwritable_directory_only_gives_a_warning(tmp_path, caplog):
     assert "cannot write" in caplog.text and str(path) in caplog.text
 
 
-def test_readers_see_whole_caches_while_writers_race(tmp_path, caplog):
+def test_readers_see_whole_caches_while_writers_race(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+):
     path = tmp_path / "set.npz"
     candidates = [arrays(0), arrays(1)]
     cache.write(path, candidates[0])
 
-    def rewrite(candidate):
+    def rewrite(candidate: dict[str, np.ndarray]):
         for _ in range(30):
             cache.write(path, candidate)
 
@@ -159,6 +178,7 @@ def test_readers_see_whole_caches_while_writers_race(tmp_path, caplog):
         writer.start()
     while any(writer.is_alive() for writer in writers):
         found = cache.read(path)
+        assert found is not None
         sums = [candidate["train_images"].sum() for candidate in candidates]
         assert_same(found, candidates[sums.index(found["train_images"].sum())])
     for writer in writers:
@@ -167,7 +187,9 @@ def test_readers_see_whole_caches_while_writers_race(tmp_path, caplog):
     assert [file.name for file in tmp_path.iterdir()] == ["set.npz"]
 
 
-def test_the_config_decides_the_directory_then_the_environment(tmp_path, monkeypatch):
+def test_the_config_decides_the_directory_then_the_environment(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache.path_of("~/mine", "a/b:1", "x").parent == tmp_path / "home" / "mine"

@@ -19,12 +19,12 @@ def jobset() -> dict:
 
 
 @pytest.fixture
-def job(jobset) -> dict:
+def job(jobset: dict) -> dict:
     (replicated,) = jobset["spec"]["replicatedJobs"]
     return replicated["template"]["spec"]
 
 
-def test_bad_input_fails_the_jobset_and_any_other_failure_restarts_it(jobset, job):
+def test_bad_input_fails_the_jobset_and_any_other_failure_restarts_it(jobset: dict, job: dict):
     (rule,) = job["podFailurePolicy"]["rules"]
     (container,) = job["template"]["spec"]["containers"]
     assert rule["action"] == "FailJob"
@@ -41,7 +41,7 @@ def test_bad_input_fails_the_jobset_and_any_other_failure_restarts_it(jobset, jo
     assert policy["maxRestarts"] >= 10
 
 
-def test_each_host_has_one_pod_with_all_of_its_chips(job):
+def test_each_host_has_one_pod_with_all_of_its_chips(job: dict):
     pod = job["template"]["spec"]
     topology = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"]
     chips = pod["containers"][0]["resources"]["limits"]["google.com/tpu"]
@@ -49,7 +49,7 @@ def test_each_host_has_one_pod_with_all_of_its_chips(job):
     assert math.prod(map(int, topology.split("x"))) == job["parallelism"] * chips
 
 
-def test_the_pod_runs_on_spot_nodes(job):
+def test_the_pod_runs_on_spot_nodes(job: dict):
     pod = job["template"]["spec"]
     key = "cloud.google.com/gke-spot"
     assert pod["nodeSelector"][key] == "true"  # a string: Kubernetes refuses a bool
@@ -58,7 +58,7 @@ def test_the_pod_runs_on_spot_nodes(job):
     ]
 
 
-def test_the_arguments_are_valid_for_main_py(job):
+def test_the_arguments_are_valid_for_main_py(job: dict):
     arguments = dict(a.split("=", 1) for a in job["template"]["spec"]["containers"][0]["args"])
     assert (ROOT / arguments["--config"]).is_file()
     assert arguments["--workdir"].startswith("gs://")

@@ -12,19 +12,19 @@ from cifar_jax.data.corruptions import NAMES, SEVERITIES, corrupt
 NOT_BY_DISTANCE = {"elastic_transform", "glass_blur", "frost"}
 
 
-def photographs(count=8, side=32, channels=3):
+def photographs(count: int = 8, side: int = 32, channels: int = 3):
     """Colored patches of all sizes, uint8 `[count, side, side, channels]`."""
     noise = np.random.default_rng(0).normal(size=(count, side, side, channels))
     smooth = ndimage.gaussian_filter(noise, (0, 1.5, 1.5, 0), mode="wrap")
     return np.clip(128 + 50 * smooth / smooth.std(), 0, 255).astype(np.uint8)
 
 
-def distance(a, b):
+def distance(a: np.ndarray, b: np.ndarray):
     return np.abs(a.astype(float) - b).mean()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_severity_is_repeatable_and_stronger_than_the_last(name):
+def test_each_severity_is_repeatable_and_stronger_than_the_last(name: str):
     images = photographs()
     before = images.copy()
     corrupted = [corrupt(images, name, severity) for severity in SEVERITIES]
@@ -39,14 +39,14 @@ def test_each_severity_is_repeatable_and_stronger_than_the_last(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_small_gray_images_of_any_height_and_width_work(name):
+def test_small_gray_images_of_any_height_and_width_work(name: str):
     images = photographs(3, 16, 1)[:, :12]
     result = corrupt(images, name, 5)
     assert result.shape == (3, 12, 16, 1) and distance(result, images) > 0.1
     assert corrupt(images[:0], name, 5).shape == (0, 12, 16, 1)
 
 
-def test_each_seed_and_each_image_gets_its_own_noise(monkeypatch):
+def test_each_seed_and_each_image_gets_its_own_noise(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(corruptions, "_CHUNK", 2)
     images = np.full((4, 32, 32, 3), 128, np.uint8)
     for name in ("gaussian_noise", "shot_noise", "impulse_noise", "snow", "frost", "fog"):
@@ -73,7 +73,7 @@ def test_noise_has_the_published_strength():
     "name", ["defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "elastic_transform"]
 )
 @pytest.mark.parametrize("severity", SEVERITIES)
-def test_blurs_and_shifts_leave_a_uniform_image_unchanged(name, severity):
+def test_blurs_and_shifts_leave_a_uniform_image_unchanged(name: str, severity: int):
     images = np.full((2, 32, 32, 3), (200, 100, 7), np.uint8)
     np.testing.assert_array_equal(corrupt(images, name, severity), images)
 
@@ -132,7 +132,7 @@ def test_brightness_adds_to_gray_and_keeps_the_hue():
 
 
 @pytest.mark.parametrize("name", ["snow", "frost"])
-def test_snow_and_frost_only_brighten_at_severity_1(name):
+def test_snow_and_frost_only_brighten_at_severity_1(name: str):
     images = photographs()
     assert (corrupt(images, name, 1).astype(int) - images).min() >= -1
 
@@ -165,5 +165,5 @@ def test_pixelate_leaves_the_expected_number_of_uniform_blocks():
 
 
 def test_jpeg_compression_barely_changes_smooth_images():
-    ramp = np.broadcast_to(np.arange(0, 256, 8, np.uint8)[:, None, None], (1, 32, 32, 3))
+    ramp = np.broadcast_to(np.arange(0, 256, 8, dtype=np.uint8)[:, None, None], (1, 32, 32, 3))
     assert 0 < distance(corrupt(ramp, "jpeg_compression", 5), ramp) < 4

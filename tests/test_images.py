@@ -1,9 +1,12 @@
 """Image files are decoded to the right pixels; anything else is refused with a reason."""
 
 import io
+import pathlib
 import random
 import struct
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import jpegs
 import numpy as np
@@ -16,17 +19,17 @@ from cifar_jax.errors import UserError
 RGB = (4, 4, 3)
 
 
-def encoded(image, format="PNG", **options):
+def encoded(image: Image.Image, format: str = "PNG", **options: Any):
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
-def solid(mode, color, size=(40, 30)):
+def solid(mode: str, color: int | tuple[int, ...], size: tuple[int, int] = (40, 30)):
     return Image.new(mode, size, color)
 
 
-def color_of(data, shape=RGB):
+def color_of(data: bytes, shape: tuple[int, int, int] = RGB):
     """Decodes an image that has a single color, and returns it."""
     pixels = images.decode(data, shape)
     assert pixels.dtype == np.uint8 and pixels.shape == shape
@@ -51,12 +54,12 @@ def color_of(data, shape=RGB):
     ],
     ids=lambda value: f"{value.mode} {value.getpixel((0, 0))}" if hasattr(value, "mode") else "",
 )
-def test_a_solid_color_is_preserved(image, expected):
+def test_a_solid_color_is_preserved(image: Image.Image, expected: tuple[int, int, int]):
     assert color_of(encoded(image)) == expected
 
 
 @pytest.mark.parametrize("format", ["BMP", "GIF", "PNG", "WEBP"])
-def test_every_lossless_format_gives_the_same_pixels(format):
+def test_every_lossless_format_gives_the_same_pixels(format: str):
     options = {"lossless": True} if format == "WEBP" else {}
     data = encoded(solid("RGB", (200, 100, 50)), format, **options)
     assert color_of(data) == (200, 100, 50)
@@ -68,7 +71,9 @@ def test_every_lossless_format_gives_the_same_pixels(format):
     ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
     ("CMYK", (0, 0, 0, 255), (0, 0, 0)),
 ])  # fmt: skip
-def test_jpeg_is_decoded_in_every_mode_up_to_rounding(mode, color, expected):
+def test_jpeg_is_decoded_in_every_mode_up_to_rounding(
+    mode: str, color: int | tuple[int, ...], expected: tuple[int, int, int]
+):
     found = color_of(encoded(solid(mode, color), "JPEG", quality=100))
     np.testing.assert_allclose(found, expected, atol=2)
 
@@ -81,7 +86,7 @@ def test_16_bit_gray_is_scaled_and_rounded():
 
 
 def test_16_bit_color_is_scaled_too():
-    def chunk(kind, body):
+    def chunk(kind: bytes, body: bytes):
         end = struct.pack(">I", zlib.crc32(kind + body))
         return struct.pack(">I", len(body)) + kind + body + end
 
@@ -93,7 +98,7 @@ def test_16_bit_color_is_scaled_too():
 
 
 @pytest.mark.parametrize("level", [0, 1000, 65535])
-def test_a_transparent_level_of_16_bit_gray_becomes_white(level):
+def test_a_transparent_level_of_16_bit_gray_becomes_white(level: int):
     levels = np.array([[0, 1000, 2000, 65535]], np.uint16)
     data = encoded(Image.fromarray(levels), transparency=level)
     expected = [255 if value == level else round(value / 257) for value in levels[0].tolist()]
@@ -101,7 +106,7 @@ def test_a_transparent_level_of_16_bit_gray_becomes_white(level):
 
 
 @pytest.mark.parametrize("format", ["PNG", "GIF"])
-def test_a_transparent_palette_entry_becomes_white(format):
+def test_a_transparent_palette_entry_becomes_white(format: str):
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
@@ -128,7 +133,7 @@ def test_the_color_of_transparent_pixels_does_not_bleed():
 @pytest.mark.parametrize(("color", "gray"), [
     ((255, 0, 0), 76), ((0, 255, 0), 150), ((0, 0, 255), 29), ((77, 77, 77), 77),
 ])  # fmt: skip
-def test_one_channel_gets_the_luma_of_itu_r_601(color, gray):
+def test_one_channel_gets_the_luma_of_itu_r_601(color: tuple[int, int, int], gray: int):
     assert color_of(encoded(solid("RGB", color)), (4, 4, 1)) == (gray,)
 
 
@@ -150,7 +155,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 
 
 @pytest.mark.parametrize("fit", images.FITS)
-def test_an_image_of_the_right_size_is_unchanged(fit):
+def test_an_image_of_the_right_size_is_unchanged(fit: str):
     found = images.decode(encoded(Image.fromarray(NOISE)), (32, 32, 3), fit)
     np.testing.assert_array_equal(found, NOISE)
 
@@ -166,7 +171,9 @@ def test_an_image_of_the_right_size_is_unchanged(fit):
     (8, lambda stored: np.rot90(stored)),
     (9, lambda stored: stored),  # not a valid orientation
 ])  # fmt: skip
-def test_images_are_turned_upright_by_exif_orientation(orientation, upright):
+def test_images_are_turned_upright_by_exif_orientation(
+    orientation: int, upright: Callable[..., Any]
+):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     stored = NOISE[:5, :7]
@@ -218,7 +225,7 @@ def test_shrinking_is_antialiased():
 
 @pytest.mark.parametrize("size", [(1200, 900), (1203, 905), (817, 777)])
 @pytest.mark.parametrize("fit", images.FITS)
-def test_a_drafted_jpeg_looks_like_the_full_image_resized(size, fit):
+def test_a_drafted_jpeg_looks_like_the_full_image_resized(size: tuple[int, int], fit: str):
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8))
     photo = coarse.resize(size, Image.Resampling.BICUBIC)
@@ -228,12 +235,12 @@ def test_a_drafted_jpeg_looks_like_the_full_image_resized(size, fit):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (31, 33)])
-def test_images_of_any_size_are_decoded(size):
+def test_images_of_any_size_are_decoded(size: tuple[int, int]):
     assert color_of(encoded(solid("RGB", (200, 100, 50), size))) == (200, 100, 50)
 
 
 # ---------------------------------------------------------------------------- sources and refusals
-def test_bytes_paths_and_streams_give_the_same_pixels(tmp_path):
+def test_bytes_paths_and_streams_give_the_same_pixels(tmp_path: pathlib.Path):
     data = encoded(Image.fromarray(NOISE))
     (tmp_path / "no suffix").write_bytes(data)
     for source in (data, tmp_path / "no suffix", str(tmp_path / "no suffix"), io.BytesIO(data)):
@@ -250,14 +257,14 @@ def test_bytes_paths_and_streams_give_the_same_pixels(tmp_path):
     ("nowhere.png", "cannot be read .No such file"),
     ("tests", "cannot be read .Is a directory"),
 ])  # fmt: skip
-def test_a_bad_source_is_refused_with_the_reason(source, reason):
+def test_a_bad_source_is_refused_with_the_reason(source: bytes | str, reason: str):
     with pytest.raises(UserError, match=reason) as caught:
         images.decode(source, RGB)
     assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("width", [10, 11, 21, 1000])  # Pillow warns from 101 pixels, raises at 201
-def test_decompression_bombs_are_refused(width, monkeypatch):
+def test_decompression_bombs_are_refused(width: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     data = encoded(solid("RGB", 0, (width, 10)))
     if width == 10:
@@ -275,7 +282,7 @@ def test_a_header_that_claims_a_gigapixel_is_refused_at_once():
         images.decode(bytes(data), RGB)
 
 
-def test_reading_stops_at_the_size_limit(monkeypatch, tmp_path):
+def test_reading_stops_at_the_size_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path):
     data = encoded(Image.fromarray(NOISE))
     monkeypatch.setattr(images, "MAX_BYTES", len(data))
     images.decode(io.BytesIO(data), RGB)
@@ -316,7 +323,7 @@ def seeds():
     return files
 
 
-def mutated(rng, files):
+def mutated(rng: random.Random, files: list[bytes]):
     """A file with changed bytes, truncated, or spliced with the end of another."""
     data = bytearray(rng.choice(files))
     kind = rng.choice(("flip", "flip", "truncate", "splice"))
@@ -334,7 +341,7 @@ def mutated(rng, files):
     return bytes(data)
 
 
-def with_right_checksums(png):
+def with_right_checksums(png: bytes):
     whole, at = png[:8], 8
     while at + 12 <= len(png):
         (length,) = struct.unpack(">I", png[at : at + 4])
@@ -362,7 +369,7 @@ def test_500_mutated_files_are_decoded_or_refused():
 @pytest.mark.parametrize(("kind", "body"), [
     (b"gAMA", b"1"), (b"tRNS", b"1"), (b"iCCP", b"p\0"),
 ])  # fmt: skip
-def test_a_png_damaged_after_its_pixels_is_refused(kind, body):
+def test_a_png_damaged_after_its_pixels_is_refused(kind: bytes, body: bytes):
     data = encoded(Image.fromarray(NOISE[..., 0]))
     chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     end = data.index(b"IEND") - 4

@@ -15,7 +15,7 @@ DECLARED = {flag for mode in modes.MODES.values() for flag in mode.flags}
 CONFIG = ["--config=configs/final.py", "--config.seed=1", "--noconfig.profile", "--config"]
 
 
-def uses(name):
+def uses(name: str):
     """Ways to pass a flag; also with its default value, which is just as much a mistake."""
     flag = flags.FLAGS[name]
     if name == "config":
@@ -35,12 +35,12 @@ FOREIGN = [
 ]
 
 
-def parse_and_check(*arguments):
+def parse_and_check(*arguments: str):
     rest = cli.parse(["main.py", *arguments])[1:]
     modes.check(modes.MODE.value, rest)
 
 
-def refusal(*arguments):
+def refusal(*arguments: str):
     with flagsaver.flagsaver(), pytest.raises(UserError) as caught:
         parse_and_check(*arguments)
     return str(caught.value)
@@ -56,7 +56,7 @@ def test_every_flag_is_declared():
 
 
 @pytest.mark.parametrize(("mode", "flag", "use"), FOREIGN)
-def test_a_flag_of_other_modes_is_refused_by_name(mode, flag, use):
+def test_a_flag_of_other_modes_is_refused_by_name(mode: str, flag: str, use: str):
     line = refusal("--workdir=run", f"--mode={mode}", use)
     assert line.startswith(f"{use} belongs to --mode=") and line.endswith(f"not to --mode={mode}")
     owners = {name for name, record in modes.MODES.items() if flag in record.flags}
@@ -64,7 +64,7 @@ def test_a_flag_of_other_modes_is_refused_by_name(mode, flag, use):
 
 
 @pytest.mark.parametrize("mode", sorted(set(modes.MODES) - {"predict"}))
-def test_only_predict_takes_arguments(mode):
+def test_only_predict_takes_arguments(mode: str):
     line = refusal("--workdir=run", f"--mode={mode}", "cat.png")
     assert line == "unexpected argument cat.png: options begin with --"
 

@@ -1,9 +1,12 @@
 """Report pages in a real browser: desktop and phone widths, light and dark theme."""
 
 import shutil
+from collections.abc import Iterator
+from typing import Literal
 
 import pytest
-from playwright.sync_api import sync_playwright
+from etils import epath
+from playwright.sync_api import Browser, sync_playwright
 from test_report import finished, with_100_classes, workdir  # noqa: F401 (fixtures)
 
 from cifar_jax.report import page
@@ -15,7 +18,7 @@ OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser() -> Iterator[Browser]:
     if not CHROMIUM:
         pytest.skip("no Chromium on this machine: install chromium to test the pages in it")
     with sync_playwright() as playwright:
@@ -24,7 +27,7 @@ def browser():
         chromium.close()
 
 
-def check(browser, path, width, scheme) -> None:
+def check(browser: Browser, path: epath.Path, width: int, scheme: Literal["light", "dark"]) -> None:
     """Opens a page offline: it must log nothing, request nothing else, and fit the width."""
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
@@ -38,8 +41,11 @@ def check(browser, path, width, scheme) -> None:
     assert [url for url in requested if not url.startswith("data:")] == [f"file://{path}"]
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
     boxes = [figure.bounding_box() for figure in opened.query_selector_all("svg[role=img]")]
-    assert boxes and all(box["width"] > 250 and box["height"] > 60 for box in boxes)
-    assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+    assert boxes
+    for box in boxes:
+        assert box is not None  # None: not visible
+        assert box["width"] > 250 and box["height"] > 60
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
     loaded = "[...document.images].every(i => i.complete && i.naturalWidth > 0)"
     assert opened.evaluate(loaded)
     background, text = (
@@ -52,7 +58,13 @@ def check(browser, path, width, scheme) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (375, "dark")])
-def test_the_pages_open_offline_and_fit(browser, finished, workdir, width, scheme):  # noqa: F811
+def test_the_pages_open_offline_and_fit(
+    browser: Browser,
+    finished: epath.Path,  # noqa: F811
+    workdir: epath.Path,  # noqa: F811
+    width: int,
+    scheme: Literal["light", "dark"],
+):
     check(browser, finished / "report.html", width, scheme)
     check(browser, page.compare([finished, workdir], workdir.parent), width, scheme)
     check(browser, page.run(with_100_classes(workdir)), width, scheme)

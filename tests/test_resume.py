@@ -17,7 +17,7 @@ from cifar_jax.training import experiment
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> pathlib.Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("undisturbed")
     status, output = command_line.run(command_line.TINY, f"--workdir={workdir}")
     assert status == 0, output
@@ -58,7 +58,7 @@ def assert_same_run(workdir: pathlib.Path, expected: pathlib.Path) -> None:
     assert (workdir / "predictions.npz").read_bytes() == (expected / "predictions.npz").read_bytes()
 
 
-def test_a_killed_run_resumes_bit_for_bit(undisturbed, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(undisturbed: pathlib.Path, tmp_path: pathlib.Path):
     for step in (20, 60):  # in the middle of the first and of the second epoch of 38 steps
         process = command_line.start(command_line.TINY, f"--workdir={tmp_path}")
         wait_for_checkpoint(process, tmp_path, step)
@@ -72,7 +72,9 @@ def test_a_killed_run_resumes_bit_for_bit(undisturbed, tmp_path):
     assert len(starts) == 3 and starts[0]["step"] == 0 and starts[2]["step"] >= 60
 
 
-def test_sigterm_and_ctrl_c_save_at_once_and_resume_bit_for_bit(undisturbed, tmp_path):
+def test_sigterm_and_ctrl_c_save_at_once_and_resume_bit_for_bit(
+    undisturbed: pathlib.Path, tmp_path: pathlib.Path
+):
     for number, step in ((signal.SIGTERM, 20), (signal.SIGINT, 60)):
         process = command_line.start(command_line.TINY, f"--workdir={tmp_path}")
         wait_for_checkpoint(process, tmp_path, step)
@@ -90,7 +92,9 @@ def test_sigterm_and_ctrl_c_save_at_once_and_resume_bit_for_bit(undisturbed, tmp
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_evaluate_reproduces_the_result_from_the_workdir_alone(undisturbed, tmp_path):
+def test_evaluate_reproduces_the_result_from_the_workdir_alone(
+    undisturbed: pathlib.Path, tmp_path: pathlib.Path
+):
     workdir = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(undisturbed), str(workdir)], check=True)
     expected = (workdir / "result.json").read_text()
@@ -102,7 +106,7 @@ def test_evaluate_reproduces_the_result_from_the_workdir_alone(undisturbed, tmp_
     assert (workdir / "predictions.npz").exists()
 
 
-def test_a_finished_run_says_so_and_shows_its_result(undisturbed):
+def test_a_finished_run_says_so_and_shows_its_result(undisturbed: pathlib.Path):
     before = (undisturbed / "metrics.jsonl").read_bytes()
     status, output = command_line.run(command_line.TINY, f"--workdir={undisturbed}")
     assert status == 0, output

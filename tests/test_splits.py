@@ -8,7 +8,7 @@ from cifar_jax.data import augment, splits
 from cifar_jax.errors import UserError
 
 
-def fake_labels(seed=0):
+def fake_labels(seed: int = 0):
     """50,000 labels in random order, 5,000 of each class, like CIFAR-10."""
     labels = np.repeat(np.arange(10, dtype=np.int32), 5000)
     return np.random.default_rng(seed).permutation(labels)
@@ -23,7 +23,7 @@ def test_stratified_split_of_cifar10_has_exact_counts():
 
 
 @pytest.mark.parametrize("stratified", [True, False])
-def test_every_image_is_in_one_part(stratified):
+def test_every_image_is_in_one_part(stratified: bool):
     train, validation = splits.split(fake_labels(), 0.15, 3, stratified)
     np.testing.assert_array_equal(np.sort(np.concatenate([train, validation])), np.arange(50_000))
     for part in (train, validation):
@@ -32,7 +32,7 @@ def test_every_image_is_in_one_part(stratified):
 
 
 @pytest.mark.parametrize("stratified", [True, False])
-def test_the_seed_decides_the_split(stratified):
+def test_the_seed_decides_the_split(stratified: bool):
     labels = fake_labels()[:5000]
     first = splits.split(labels, 0.15, 7, stratified)
     again = splits.split(labels, 0.15, 7, stratified)
@@ -67,7 +67,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)
-def test_an_impossible_split_is_a_user_error(case):
+def test_an_impossible_split_is_a_user_error(case: str):
     labels, fraction = IMPOSSIBLE[case]
     with pytest.raises(UserError) as caught:
         splits.split(labels, fraction, 0, stratified=True)
@@ -93,14 +93,14 @@ def test_channel_statistics_agree_with_numpy():
 
 
 @pytest.mark.parametrize("value", [0, 59, 171, 255])
-def test_a_constant_channel_has_standard_deviation_zero(value):
+def test_a_constant_channel_has_standard_deviation_zero(value: int):
     mean, std = splits.channel_statistics(np.full((3, 5, 5, 1), value, np.uint8))
     np.testing.assert_allclose(mean, value / 255, rtol=1e-6)
     np.testing.assert_allclose(std, 0, atol=1e-7)
 
 
 @pytest.mark.parametrize("value", [0, 59, 171, 255])
-def test_a_constant_channel_is_standardized_to_zero(value):
+def test_a_constant_channel_is_standardized_to_zero(value: int):
     images = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 3)).astype(np.uint8)
     images[..., 1] = value
     mean, std = splits.standardization(images)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def git(directory: pathlib.Path, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory) -> pathlib.Path:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A repository with the scripts and the fake main.py."""
     directory = tmp_path_factory.mktemp("checkout")
     for name in ("scripts/tpu.sh", "scripts/tpu_host.sh", ".gitignore", "requirements-tpu.txt"):
@@ -86,7 +87,7 @@ class Cloud:
         path.write_text(f"#!/bin/bash\n{body.lstrip()}")
         path.chmod(0o755)
 
-    def inject(self, **faults) -> None:
+    def inject(self, **faults: Any) -> None:
         path = self.root / "state.json"
         path.write_text(json.dumps((self.state if path.exists() else {}) | faults))
 
@@ -146,7 +147,7 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud(tmp_path, checkout) -> Cloud:
+def cloud(tmp_path: pathlib.Path, checkout: pathlib.Path) -> Cloud:
     return Cloud(tmp_path, checkout)
 
 
@@ -157,7 +158,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_run_creates_installs_and_trains_on_every_host(cloud):
+def test_run_creates_installs_and_trains_on_every_host(cloud: "Cloud"):
     status, output, errors = cloud.run("run", WORKDIR, "--", "--config.note=it's a $HOME")
     assert status == 0, errors
     given = ["--config=configs/final.py", WORKDIR, "--config.note=it's a $HOME"]
@@ -168,7 +169,7 @@ def test_run_creates_installs_and_trains_on_every_host(cloud):
     assert "scripts/tpu.sh delete" in errors
 
 
-def test_the_tpu_runs_the_last_commit(cloud, checkout):
+def test_the_tpu_runs_the_last_commit(cloud: "Cloud", checkout: pathlib.Path):
     cloud.run("run", WORKDIR)
     commit = git(checkout, "rev-parse", "HEAD")
     assert git(cloud.root / "host1" / "cifar-jax" / commit, "rev-parse", "HEAD") == commit
@@ -189,7 +190,9 @@ def test_the_tpu_runs_the_last_commit(cloud, checkout):
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_a_dry_run_calls_nothing_and_prints_what_a_real_run_calls(cloud, arguments):
+def test_a_dry_run_calls_nothing_and_prints_what_a_real_run_calls(
+    cloud: "Cloud", arguments: list[str]
+):
     status, printed, _ = cloud.run("--dry-run", *arguments)
     assert status == 0 and not cloud.state["calls"]
     (cloud.root / "bucket" / "cifar-10-binary.tar.gz").touch()
@@ -205,7 +208,7 @@ def test_a_dry_run_calls_nothing_and_prints_what_a_real_run_calls(cloud, argumen
     assert [line for line in lines if line[0] == "gcloud"] == cloud.state["calls"]
 
 
-def test_the_data_archive_is_copied_to_every_host(cloud):
+def test_the_data_archive_is_copied_to_every_host(cloud: "Cloud"):
     (cloud.root / "bucket" / "cifar-10-binary.tar.gz").write_bytes(b"images")
     assert cloud.run("run", WORKDIR, "--data=gs://bucket/cifar-10-binary.tar.gz")[0] == 0
     for host in HOSTS:
@@ -214,7 +217,7 @@ def test_the_data_archive_is_copied_to_every_host(cloud):
     assert "--config.data.archive=~/cifar-jax/data/cifar-10-binary.tar.gz" in cloud.starts[0]
 
 
-def test_a_finished_run_is_not_restarted_and_needs_no_tpu(cloud):
+def test_a_finished_run_is_not_restarted_and_needs_no_tpu(cloud: "Cloud"):
     cloud.run("run", WORKDIR)
     cloud.run("delete")
     cloud.inject(calls=[])
@@ -225,7 +228,7 @@ def test_a_finished_run_is_not_restarted_and_needs_no_tpu(cloud):
 
 
 @pytest.mark.parametrize("seen_in", ["queue", "vm"])
-def test_a_preempted_run_continues_on_a_new_tpu_however_often(cloud, seen_in):
+def test_a_preempted_run_continues_on_a_new_tpu_however_often(cloud: "Cloud", seen_in: str):
     cloud.endings(f"{seen_in} {seen_in} {seen_in} 0")
     status, _, errors = cloud.run("run", WORKDIR)
     assert status == 0, errors
@@ -233,20 +236,20 @@ def test_a_preempted_run_continues_on_a_new_tpu_however_often(cloud, seen_in):
     assert len(cloud.starts) == 8 and len({tuple(start) for start in cloud.starts}) == 2
 
 
-def test_an_interrupted_run_continues_on_the_same_tpu(cloud):
+def test_an_interrupted_run_continues_on_the_same_tpu(cloud: "Cloud"):
     cloud.endings("75 75 0")
     assert cloud.run("run", WORKDIR)[0] == 0
     assert len(cloud.calls("create")) == 1 and len(cloud.starts) == 6
 
 
-def test_bad_input_stops_at_once(cloud):
+def test_bad_input_stops_at_once(cloud: "Cloud"):
     cloud.endings("2")
     status, _, errors = cloud.run("run", WORKDIR)
     assert status == 2 and errors.splitlines()[-1].startswith("error: main.py refused")
     assert len(cloud.starts) == 2
 
 
-def test_a_run_that_keeps_failing_is_given_up(cloud):
+def test_a_run_that_keeps_failing_is_given_up(cloud: "Cloud"):
     cloud.endings("1 1 1")
     status, _, errors = cloud.run("run", WORKDIR)
     assert status == 1 and "gave up after 2 failures" in errors.splitlines()[-1]
@@ -254,7 +257,7 @@ def test_a_run_that_keeps_failing_is_given_up(cloud):
 
 
 @pytest.mark.parametrize("fault", ["refusals", "silent", "broken"])
-def test_temporary_faults_are_retried_and_permanent_ones_end_the_run(cloud, fault):
+def test_temporary_faults_are_retried_and_permanent_ones_end_the_run(cloud: "Cloud", fault: str):
     cloud.inject(**{fault: 1})
     assert cloud.run("run", WORKDIR)[0] == 0
     cloud.run("delete")
@@ -267,12 +270,12 @@ def test_temporary_faults_are_retried_and_permanent_ones_end_the_run(cloud, faul
         assert "Quota limit" in errors
 
 
-def test_a_failed_installation_is_retried(cloud):
+def test_a_failed_installation_is_retried(cloud: "Cloud"):
     (cloud.root / "no-packages").touch()
     assert cloud.run("run", WORKDIR)[0] == 0
 
 
-def test_create_waits_in_the_queue_and_retries_without_capacity(cloud):
+def test_create_waits_in_the_queue_and_retries_without_capacity(cloud: "Cloud"):
     waits = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
     cloud.inject(lives=[["WAITING_FOR_RESOURCES", "FAILED"], waits])
     status, _, errors = cloud.run("create")
@@ -282,7 +285,7 @@ def test_create_waits_in_the_queue_and_retries_without_capacity(cloud):
     assert len(cloud.calls("create")) == 2
 
 
-def test_a_command_repeated_by_gcloud_follows_the_run_it_started(cloud):
+def test_a_command_repeated_by_gcloud_follows_the_run_it_started(cloud: "Cloud"):
     cloud.endings("waits")
     cloud.inject(repeats=1)
     process = cloud.start("run", WORKDIR)
@@ -293,7 +296,7 @@ def test_a_command_repeated_by_gcloud_follows_the_run_it_started(cloud):
     assert len(cloud.starts) == 2 and "training on host0" in output
 
 
-def test_after_ctrl_c_the_run_continues_undisturbed_and_resume_follows_it(cloud):
+def test_after_ctrl_c_the_run_continues_undisturbed_and_resume_follows_it(cloud: "Cloud"):
     cloud.endings("waits")
     process = cloud.start("run", WORKDIR, "--delete-when-done=yes")
     wait_until(lambda: cloud.followed() and len(cloud.starts) == 2)
@@ -312,12 +315,12 @@ def test_after_ctrl_c_the_run_continues_undisturbed_and_resume_follows_it(cloud)
     assert len(cloud.starts) == 2 and "training on host1" in output
 
 
-def test_resume_refuses_a_workdir_without_a_run(cloud):
+def test_resume_refuses_a_workdir_without_a_run(cloud: "Cloud"):
     status, _, errors = cloud.run("resume", WORKDIR)
     assert status == 2 and "no run to resume" in errors and not cloud.calls("create")
 
 
-def test_delete_can_be_repeated(cloud):
+def test_delete_can_be_repeated(cloud: "Cloud"):
     cloud.run("create")
     for _ in range(2):
         assert cloud.run("delete")[0] == 0
@@ -325,13 +328,15 @@ def test_delete_can_be_repeated(cloud):
 
 
 @pytest.mark.parametrize("endings, status", [("0", 0), ("2", 2), ("1 1", 1)])
-def test_delete_when_done_deletes_the_tpu_however_the_run_ends(cloud, endings, status):
+def test_delete_when_done_deletes_the_tpu_however_the_run_ends(
+    cloud: "Cloud", endings: str, status: int
+):
     cloud.endings(endings)
     assert cloud.run("run", WORKDIR, "--delete-when-done=yes")[0] == status
     assert not cloud.state["queue"]
 
 
-def test_logs_shows_the_output_of_one_host(cloud):
+def test_logs_shows_the_output_of_one_host(cloud: "Cloud"):
     assert cloud.run("logs")[0] == 2
     cloud.run("run", WORKDIR)
     status, output, _ = cloud.run("logs", "--worker=1")
@@ -355,7 +360,7 @@ def test_logs_shows_the_output_of_one_host(cloud):
         (["run", WORKDIR], "make the bucket"),
     ],
 )
-def test_a_mistake_gets_one_line_and_status_2(cloud, arguments, named):
+def test_a_mistake_gets_one_line_and_status_2(cloud: "Cloud", arguments: list[str], named: str):
     (cloud.root / "bucket").rmdir()
     status, output, errors = cloud.run(*arguments)
     (line,) = [line for line in errors.splitlines() if not line.startswith("ERROR: (gcloud)")]
@@ -363,7 +368,7 @@ def test_a_mistake_gets_one_line_and_status_2(cloud, arguments, named):
     assert not cloud.calls("create")
 
 
-def test_help_lists_every_setting_with_its_variable(cloud):
+def test_help_lists_every_setting_with_its_variable(cloud: "Cloud"):
     status, output, _ = cloud.run("--help")
     assert status == 0
     for setting in ("workdir", "config", "data", "name", "project", "zone", "spot"):

@@ -70,7 +70,8 @@ def describe(cloud: dict) -> None:
 
 
 def ssh(arguments: list[str]) -> int:
-    options = dict(a[2:].partition("=")[::2] for a in arguments if a.startswith("--"))
+    pairs = (a[2:].partition("=") for a in arguments if a.startswith("--"))
+    options = {name: value for name, _, value in pairs}
     with state() as cloud:
         if cloud["broken"]:
             cloud["broken"] -= 1
