@@ -92,7 +92,6 @@ def finished(tmp_path_factory) -> epath.Path:
     workdir = epath.Path(tmp_path_factory.mktemp("runs") / "tiny")
     with (
         mock.patch.object(sources, "load", lambda _: tiny.dataset()),
-        mock.patch.object(train, "_report"),
         mock.patch.dict(robustness.SUITES, {"corruptions": SUITE}),
     ):
         train.run(small_config(), workdir)

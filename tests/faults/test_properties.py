@@ -1,4 +1,4 @@
-"""What holds for every input, on inputs that Hypothesis looks for; the same in every run."""
+"""Properties that hold for all inputs, tried with Hypothesis; the examples are always the same."""
 
 import json
 
@@ -19,7 +19,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.optim import chain as optim
 from configs import base
 
-# Few of what is compiled for each shape, or is slow.
+# Few examples where each shape must be compiled or a test is slow.
 FEW = settings(max_examples=6, derandomize=True, deadline=None, database=None)
 SOME = settings(max_examples=40, derandomize=True, deadline=None, database=None)
 MANY = settings(max_examples=100, derandomize=True, deadline=None, database=None)
@@ -40,7 +40,7 @@ def pixels(shape, seed):
     seed=SEEDS,
     stratified=st.booleans(),
 )
-def test_a_split_is_a_partition_or_refused(labels, fraction, seed, stratified):
+def test_a_split_is_a_partition_or_is_refused(labels, fraction, seed, stratified):
     labels = np.array(labels, np.int32)
     try:
         train, validation = splits.split(labels, fraction, seed, stratified)
@@ -126,17 +126,17 @@ def test_alternating_flips_alternate(index, seed, epoch):
     assert bool((this != following).all()) and bool((this == after).all())
 
 
-# ---------------------------------------------------------------------------- figures
+# ---------------------------------------------------------------------------- metrics
 @MANY
 @given(size=st.integers(1, 50), classes=st.integers(2, 6), seed=SEEDS, scale=st.floats(0, 50))
-def test_figures_are_those_of_scikit_learn(size, classes, seed, scale):
+def test_metrics_agree_with_scikit_learn(size, classes, seed, scale):
     rng = np.random.default_rng(seed)
     logits = (scale * rng.standard_normal((size, classes))).astype(np.float32)
     labels = rng.integers(0, classes, size).astype(np.int32)
     probabilities, predicted = softmax(logits.astype(np.float64), axis=1), logits.argmax(1)
     assert metrics.accuracy(logits, labels) == sklearn_metrics.accuracy_score(labels, predicted)
     expected = sklearn_metrics.log_loss(labels, probabilities, labels=range(classes))
-    # scikit-learn clips probabilities at 2e-16, which no cross-entropy of ours does.
+    # scikit-learn clips probabilities at 2e-16, but `metrics.cross_entropy` does not.
     if probabilities.min() > 1e-15:
         assert metrics.cross_entropy(logits, labels) == pytest.approx(expected, rel=1e-9)
     figures = metrics.classification_figures(logits, labels, tuple("abcdef"[:classes]))
