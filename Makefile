@@ -25,7 +25,7 @@ help:
 	@echo 'make test         run all tests; ARGS="-k resume" passes arguments to pytest'
 	@echo 'make test-fast    run those that take seconds: 3 minutes on two cores'
 	@echo 'make lint         ruff check, ruff format --check, basedpyright'
-	@echo 'make results      the README tables anew, from results/'
+	@echo 'make results      write the tables and the picture of README and docs from results/'
 	@echo 'make bench        speed beside plain Flax, Keras and PyTorch, into results/benchmarks'
 	@echo 'make constraints  pin the newest versions of what requirements*.txt pull in'
 	@echo 'make clean        remove .venv and caches; runs/ stays'

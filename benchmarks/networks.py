@@ -6,8 +6,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cifar_jax import models
-from cifar_jax.models import summary
 from configs import base
+from tools import flops
 
 # The report's four, and the speedrun network with widths 64, 256, 256.
 NETWORKS = ("model1", "model2", "model3", "final", "speedrun")
@@ -99,11 +99,5 @@ _LAYERS = {"cnn": _cnn, "speedrun": _speedrun}
 
 
 def train_flops(name: str) -> int:
-    """Of one image's train step: two a multiply-add, forward and both gradients, kernels only.
-
-    The first layer has no input gradient.
-    """
-    config = scaled(name, 1.0)
-    rows = summary.layers(models.build(config, (32, 32, 3), 10), (32, 32, 3))
-    work = [row.multiply_adds for row in rows if row.multiply_adds]
-    return 2 * (3 * sum(work) - work[0])
+    """FLOPs of one image's train step."""
+    return flops.train_flops(models.build(scaled(name, 1.0), (32, 32, 3), 10), (32, 32, 3))

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 
 import command_line
+import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -15,7 +17,7 @@ from benchmarks import table
 from cifar_jax.errors import UserError
 from cifar_jax.report import page as report_page
 from cifar_jax.training import run as train
-from tools import picture, published, results, run_tables
+from tools import flops, picture, published, results, run_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -155,6 +157,17 @@ def test_the_table_of_harder_images_has_what_was_measured(tmp_path):
     (run / "export").mkdir()
     (run / "export" / "model.int8.json").write_text(json.dumps({"test_accuracy": 0.8125}))
     assert run_tables.harder_table(tmp_path).splitlines()[2].endswith(" 81.25 | 2-core AMD EPYC |")
+
+
+def test_flops_count_three_products_a_kernel_but_two_for_the_first():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+            x = nn.Conv(8, (3, 3), padding="SAME", name="conv")(x)
+            return nn.Dense(10, name="dense")(x.reshape(len(x), -1))
+
+    convolution, dense = 3 * 3 * 3 * 8 * 32 * 32, 32 * 32 * 8 * 10
+    assert flops.train_flops(Net(), (32, 32, 3)) == 2 * (2 * convolution + 3 * dense)
 
 
 # ---------------------------------------------------------------------------- notes and spreads

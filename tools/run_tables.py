@@ -12,14 +12,14 @@ from typing import Any
 from etils import epath
 
 from cifar_jax import models
-from cifar_jax.models import summary
 from cifar_jax.report import evidence, reference
 from cifar_jax.report.evidence import Run
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.checked import read_json
 from cifar_jax.runtime.workdir_schema import INT8
-from tools import published
+from tools import flops, published
 
+IMAGE_SHAPE = (32, 32, 3)
 LONGER = (10, 20, 30, 40, 60, 80, 100, 120, 150)  # epochs
 # What sets a config apart, for a reader who has not opened it.
 WHAT = {
@@ -253,8 +253,5 @@ def _notes_mark(results: pathlib.Path, name: str, page: str = "") -> str:
 
 
 def _train_flops(run: Run) -> int:
-    """Of an image: two a multiply-add of a kernel, forward and both gradients (of the first layer
-    too, which has fewer)."""
-    shape, classes = (32, 32, 3), len(run.result["confusion_matrix"]) if run.result else 10
-    rows = summary.layers(models.build(run.config, shape, classes), shape)
-    return 2 * 3 * sum(row.multiply_adds for row in rows)
+    classes = len(figures([run], "confusion_matrix")[0])
+    return flops.train_flops(models.build(run.config, IMAGE_SHAPE, classes), IMAGE_SHAPE)
