@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from typing import TextIO
+from typing import Any
 
 # Control characters (escape sequences start with one), line separators, characters that change the
 # direction of text, and lone surrogates, which stand for bytes that are not UTF-8.
@@ -13,13 +13,13 @@ _UNSAFE = re.compile(
 _MAX_LABEL = 40  # characters
 
 
-def say(text: object, file: TextIO | None = None) -> None:
+def say(text: object, file: Any = None) -> None:
     """Prints `text` line by line and flushes.
 
     Line breaks in `text` are kept: pass names that may contain some through `printable` first.
 
     Args:
-      file: None means standard output.
+      file: a text stream, or a stand-in for one; None means standard output.
     """
     lines = map(printable, str(text).split("\n"))
     print("\n".join(lines), file=file or sys.stdout, flush=True)
