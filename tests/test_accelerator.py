@@ -11,6 +11,8 @@ import pytest
 
 from benchmarks import networks, parts, peers, session
 
+pytestmark = pytest.mark.slow
+
 BEGUN = {"machine": {"processor": "a"}}
 
 

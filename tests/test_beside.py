@@ -19,6 +19,8 @@ from cifar_jax.training import experiment, seeds
 from cifar_jax.training import run as train
 from cifar_jax.training import test as evaluate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> pathlib.Path:

@@ -159,6 +159,7 @@ def gradient(model, variables, images, targets):
 _CHECKED: dict[str, float] = {}  # results by network, since model1 and model2 share one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_gradient_of_each_config_agrees_with_float64(name):
     """Up to 1e-3 of its norm, for each parameter; the reference uses XLA's own convolutions.

@@ -39,6 +39,7 @@ def convolutional(**more) -> dict:
     return {"model.blocks": (block, block), **augment, **more}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("size", [1, 3])
 def test_no_step_waits_for_the_host(devices, size):

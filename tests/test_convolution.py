@@ -65,6 +65,7 @@ def assert_close(ours, expected, tolerance=1e-5):
         assert np.abs(a - b).max() <= tolerance * np.abs(b).max(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_value_and_gradients_equal_xlas(shape):
     run = [
@@ -93,6 +94,7 @@ def test_vmap_over_kernels_equals_a_loop():
         assert_close([leaf[i] for leaf in mapped], expected)
 
 
+@pytest.mark.slow
 def test_a_batch_sharded_over_eight_devices_gives_the_same_result():
     shape = (16, 7, 7, 96, 80, 3, 1, "SAME")
     x, w, cotangent = arrays(shape)

@@ -29,6 +29,8 @@ pytest.importorskip("gradio", reason="requirements-demo.txt is not installed")
 
 from cifar_jax.demo import drawing, examples
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory) -> epath.Path:

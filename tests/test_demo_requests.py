@@ -35,6 +35,8 @@ from cifar_jax.demo import uploads
 from cifar_jax.errors import UserError
 from cifar_jax.training import run as train
 
+pytestmark = pytest.mark.slow
+
 PICTURE = encoded(Image.fromarray(PIXELS), "PNG")
 UPLOAD, CLEAR, SELECT = range(3)  # the page's functions
 NOT_A_FILE = (403, b"not a file of this page")

@@ -21,6 +21,8 @@ from cifar_jax.runtime.checkpoint import Checkpoints
 from cifar_jax.runtime.metrics_writer import MetricsWriter
 from cifar_jax.training import run as train
 
+pytestmark = pytest.mark.slow
+
 # These may be lost: TensorBoard's numbers are also in metrics.jsonl, and the lock is empty.
 UNIMPORTANT = ("tensorboard", ".lock")
 

@@ -27,6 +27,8 @@ from cifar_jax.training import experiment
 from cifar_jax.training import run as train
 from configs import base
 
+pytestmark = pytest.mark.slow
+
 FILES = [format for format in export.FORMATS if format != "safetensors"]
 
 

@@ -46,6 +46,7 @@ def test_malloc_is_not_tuned_if_an_accelerator_plugin_is_installed(monkeypatch):
     assert memory.applies()
 
 
+@pytest.mark.slow
 @linux
 def test_the_restart_keeps_arguments_and_process(tmp_path):
     program = tmp_path / "program.py"
@@ -67,6 +68,7 @@ def test_the_restart_keeps_arguments_and_process(tmp_path):
     assert output == f"{process.pid} {memory.tunables('')} ['a b', '--c=1']\n"
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize(("flag", "tuned"), [("--tune_memory", True), ("--notune_memory", False)])
 def test_a_run_records_its_memory_settings(tmp_path, monkeypatch, flag, tuned):
@@ -79,6 +81,7 @@ def test_a_run_records_its_memory_settings(tmp_path, monkeypatch, flag, tuned):
     assert environment["transparent_huge_pages"] in ("always", "madvise", "never", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "restarts"), [("evaluate", True), ("predict", False)])
 def test_predicting_does_not_restart(mode, restarts):
     program = (
@@ -141,6 +144,7 @@ def started(directory, form: str, deaf: bool = False) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("form", ["program.py", "-m", "program.zip"])
 def test_a_program_named_on_the_command_line_restarts_once(tmp_path, form):
@@ -153,6 +157,7 @@ def test_a_python_whose_glibc_ignores_tunables_restarts_only_once(tmp_path):
     assert lines == ["start", "start", "run ['a b', '--c'] False False"]
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("form", ["-", "none", "/dev/stdin", "pipe", "-c", "caller.py"])
 def test_a_program_that_cannot_be_repeated_does_not_restart(tmp_path, form):

@@ -260,6 +260,7 @@ def test_a_block_may_pool_to_exactly_one_pixel():
     assert [row.shape for row in rows if row.kind == "MaxPool"][-1] == (1, 1, 4)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_near_float32_and_keeps_parameters_and_logits_float32():
     blocks = (base.conv_block(16, batch_norm=True), base.conv_block(16))
     network, variables = build_small(*blocks)

@@ -21,6 +21,8 @@ from cifar_jax.training import run as train
 from cifar_jax.training import run_data
 from cifar_jax.training import test as evaluate
 
+pytestmark = pytest.mark.slow
+
 SET = "cifar10:3.0.2"  # not in `sources._KNOWN`, like most data sets
 
 

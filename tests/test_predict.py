@@ -302,6 +302,7 @@ def test_a_network_of_one_channel(tmp_path, capsys):
 
 
 # ---------------------------------------------------------------------------- as a user runs it
+@pytest.mark.slow
 def test_the_command_line_predicts(workdir, photos):
     directory, _, _ = photos
     first = (directory / "1.png").read_bytes()
@@ -323,6 +324,7 @@ def test_the_command_line_predicts(workdir, photos):
     assert done.stderr == expected
 
 
+@pytest.mark.slow
 def test_it_ends_quietly_when_the_reader_closes_the_pipe(workdir, photos):
     with subprocess.Popen(
         [sys.executable, "main.py", "--mode=predict", f"--workdir={workdir}", str(photos[0])],

@@ -15,8 +15,6 @@ import pytest
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import distributed
 
-pytestmark = pytest.mark.slow
-
 SHORT = "--config.epochs=1"  # 38 steps
 
 
@@ -75,6 +73,7 @@ def single(tmp_path_factory) -> pathlib.Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same_result_as_one(single, tmp_path):
     run(tmp_path, SHORT, devices=8)
     assert_close(tmp_path, single)
@@ -82,6 +81,7 @@ def test_eight_devices_give_the_same_result_as_one(single, tmp_path):
     assert (environment["device_count"], environment["process_count"]) == (8, 1)
 
 
+@pytest.mark.slow
 def test_a_run_moves_from_one_device_to_two_processes_and_back(single, tmp_path):
     def stop(processes, step: int) -> int:
         """Stops the last process after a checkpoint; returns the step that all processes saved."""
@@ -107,6 +107,7 @@ def test_a_run_moves_from_one_device_to_two_processes_and_back(single, tmp_path)
     assert [s["step"] for s in starts] == [0, first, second]
 
 
+@pytest.mark.slow
 def test_two_processes_with_four_devices_give_the_same_result_as_one(single, tmp_path):
     ends = finish(start(tmp_path, SHORT, processes=2, devices=4))
     assert [status for status, _ in ends] == [0, 0], ends
@@ -114,6 +115,7 @@ def test_two_processes_with_four_devices_give_the_same_result_as_one(single, tmp
     assert "test accuracy" in ends[0][1] and "test accuracy" not in ends[1][1]
 
 
+@pytest.mark.slow
 def test_a_process_whose_peer_is_killed_does_not_wait_forever(tmp_path):
     survivor, victim = start(tmp_path, "--config.epochs=1000", processes=2, devices=1)
     deadline = time.monotonic() + 60
@@ -126,6 +128,7 @@ def test_a_process_whose_peer_is_killed_does_not_wait_forever(tmp_path):
     assert survivor.returncode not in (0, 2)  # with these, a script would not try again
 
 
+@pytest.mark.slow
 def test_a_process_without_its_coordinator_gives_up_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")

@@ -20,6 +20,8 @@ from cifar_jax.report import evidence, figures, galleries, page
 from cifar_jax.training import run as train
 from cifar_jax.training import test as evaluate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> epath.Path:

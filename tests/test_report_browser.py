@@ -11,6 +11,8 @@ from test_report import finished, with_100_classes, workdir  # noqa: F401 (fixtu
 
 from cifar_jax.report import page
 
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
 # No sandbox because containers run as root; no background traffic of the browser's own.

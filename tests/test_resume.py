@@ -15,6 +15,8 @@ from etils import epath
 from cifar_jax.runtime.checkpoint import Checkpoints
 from cifar_jax.training import experiment
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:

@@ -22,6 +22,8 @@ from cifar_jax.evaluation import adversarial, suites, trained
 from cifar_jax.report import page
 from cifar_jax.training import run as train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> epath.Path:

@@ -21,6 +21,8 @@ from cifar_jax.training import run as train
 from cifar_jax.training import run_data, seeds
 from cifar_jax.training import test as evaluate
 
+pytestmark = pytest.mark.slow
+
 
 def config(**changes):
     return tiny.config({"epochs": 1, "data.standardize": True, **changes})

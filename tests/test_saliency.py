@@ -49,6 +49,7 @@ def test_the_map_of_a_linear_network_is_its_weights(image):
         np.testing.assert_allclose(explain(image, label), expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides", [{}, CONVOLUTIONAL, SPEEDRUN, {**SPEEDRUN, "dtype": "bfloat16"}]
 )

@@ -21,6 +21,8 @@ from cifar_jax.training import run as train
 from cifar_jax.training import test as evaluate
 from cifar_jax.training.loop import Loop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def said(caplog):

@@ -13,6 +13,8 @@ from cifar_jax.runtime.interrupt import Interrupted, StopRequest
 from cifar_jax.training import run as train
 from cifar_jax.training import seeds
 
+pytestmark = pytest.mark.slow
+
 
 def tiny(number: int):
     config = command_line.tiny_config()

@@ -78,6 +78,7 @@ def config():
     return tiny
 
 
+@pytest.mark.slow
 def test_a_run_ignores_the_settings_of_the_calling_program(run, tmp_path):
     with changed(CHANGED):
         result = train.run(config(), epath.Path(tmp_path))
@@ -87,6 +88,7 @@ def test_a_run_ignores_the_settings_of_the_calling_program(run, tmp_path):
     assert command_line.rows(tmp_path) == command_line.rows(run[0])
 
 
+@pytest.mark.slow
 def test_a_loaded_network_ignores_the_settings_of_the_calling_program(run):
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
 
@@ -113,6 +115,7 @@ def test_the_program_removes_these_variables_from_its_environment(monkeypatch, c
     assert len(caplog.messages) == 1 and "JAX_ENABLE_X64" in caplog.messages[0]
 
 
+@pytest.mark.slow
 def test_a_run_ignores_these_variables(tmp_path, monkeypatch):
     """Even with values that JAX rejects: they are removed before JAX is imported."""
     arguments = (command_line.TINY, "--config.epochs=1")
@@ -130,6 +133,7 @@ def test_a_run_ignores_these_variables(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------------- environment
+@pytest.mark.slow
 def test_resuming_in_a_different_environment_says_what_differs(run, tmp_path, caplog, monkeypatch):
     workdir = epath.Path(tmp_path)
     environment.record(workdir, "first", 0)

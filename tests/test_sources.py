@@ -216,6 +216,7 @@ def test_directories_of_an_unverified_data_set_do_not_share_a_cache(tmp_path, mo
             assert_is(sources.load(config(dir=str(tmp_path / str(seed)))), random_splits(seed))
 
 
+@pytest.mark.slow
 def test_real_cifar10_is_the_same_from_tfds_archive_and_cache(
     real_cifar10_dir, tmp_path, monkeypatch
 ):

@@ -25,6 +25,7 @@ def test_dirac_filters_hand_their_channel_on(channels_out):
     assert rest.size == 0 or 0.8 / 6 < rest.max() <= 1 / 6  # 1 / sqrt(fan_in of 36)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("residual", [False, True])
 def test_small_images_are_refused_and_larger_ones_classified(residual):
     config = base.get_config()

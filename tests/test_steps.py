@@ -153,6 +153,7 @@ def test_several_steps_in_one_dispatch_are_the_same_steps():
     assert all(jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 @EIGHT_DEVICES
 @pytest.mark.parametrize(("batch_size", "devices"), [(16, 8), (17, 8), (18, 3), (15, 4)])
 def test_several_devices_make_the_steps_of_one(batch_size, devices):

@@ -42,6 +42,7 @@ def config():
     return command_line.tiny_config()
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_workdir_contract(config, tmp_path, monkeypatch):
     config.profile = True
     result = train.run(config, epath.Path(tmp_path))
@@ -107,6 +108,7 @@ def test_early_stopping_ends_the_run(config, tmp_path):
     assert result["stopped_early"]
 
 
+@pytest.mark.slow
 def test_the_plateau_lowers_the_learning_rate(config, tmp_path):
     config.optimizer.learning_rate = 1e-9
     config.plateau.min_delta = 0.5
@@ -139,6 +141,7 @@ def test_a_signal_is_answered_after_the_step_it_falls_into(config, tmp_path, mon
     assert (tmp_path / "checkpoints" / "42").is_dir() and made == 42
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_checkpoint(config, tmp_path):
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 1e-3
@@ -177,6 +180,7 @@ def test_an_unfinished_run_is_not_evaluated(config, tmp_path):
         evaluate.run(epath.Path(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_best_epoch_that_can_be_read_is_tested_and_named(config, tmp_path):
     """Where its checkpoint is gone, no other epoch is passed off as the best."""
     config.optimizer.learning_rate = 1e-12  # equal accuracies: the first epoch stays the best
@@ -206,6 +210,7 @@ def test_a_batch_of_more_images_than_there_are_is_refused(config):
         experiment.build(config)
 
 
+@pytest.mark.slow
 def test_model_1_learns_real_cifar10(real_cifar10_dir, tmp_path, monkeypatch):
     """A small share of the real data, in a minute: far above the 10 % of chance."""
     whole = sources.load(model1.get_config().data)
@@ -225,6 +230,7 @@ def test_model_1_learns_real_cifar10(real_cifar10_dir, tmp_path, monkeypatch):
     assert result["test_accuracy"] > 0.33
 
 
+@pytest.mark.slow
 def test_a_run_on_all_images_tests_its_last_epoch_and_test_time_augmentation_besides(
     config, tmp_path
 ):
@@ -258,6 +264,7 @@ def test_a_run_on_all_images_tests_its_last_epoch_and_test_time_augmentation_bes
     assert evaluate.run(workdir) == result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "when"), [("renamed", "save"), ("deleted", "row")])
 def test_a_workdir_that_goes_is_told_and_stays_whole(config, tmp_path, monkeypatch, how, when):
     """Before the row of an epoch, and between that and its checkpoint."""

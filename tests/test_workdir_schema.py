@@ -36,6 +36,8 @@ from cifar_jax.training import run as train
 from cifar_jax.training import test as evaluate
 from tools import results
 
+pytestmark = pytest.mark.slow
+
 NEEDED = {  # mode -> the files that it needs; all others are only informative
     "train": {files.CONFIG, files.RESULT},
     "resume": {files.CONFIG, files.DATA, files.METRICS},

@@ -10,6 +10,8 @@ from warm import ROOT
 from cifar_jax.config import tree as config_tree
 from configs import base
 
+pytestmark = pytest.mark.slow
+
 TINY = f"--config={ROOT}/{command_line.TINY.partition('=')[2]}"
 CIFAR10 = "--config.data.name=cifar10"
 NO_DOWNLOAD = "--config.data.download=False"

@@ -22,6 +22,8 @@ from cifar_jax.runtime import metrics_writer
 from cifar_jax.training import loop
 from cifar_jax.training import run as train
 
+pytestmark = pytest.mark.slow
+
 TINY = (f"--config={ROOT}/{command_line.TINY.partition('=')[2]}", "--config.epochs=2")
 
 

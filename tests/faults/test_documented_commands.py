@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 from warm import ROOT
 
+pytestmark = pytest.mark.slow
+
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["cifar_jax.training.run", "cifar_jax.modes", "tiny"])
 

@@ -19,6 +19,8 @@ from cifar_jax.errors import UserError
 from cifar_jax.optim import chain as optim
 from configs import base
 
+pytestmark = pytest.mark.slow
+
 # Few examples where each shape must be compiled or a test is slow.
 FEW = settings(max_examples=6, derandomize=True, deadline=None, database=None)
 SOME = settings(max_examples=40, derandomize=True, deadline=None, database=None)

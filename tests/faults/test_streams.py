@@ -10,6 +10,8 @@ import command_line
 import pytest
 from warm import ROOT
 
+pytestmark = pytest.mark.slow
+
 TINY = (f"--config={ROOT}/{command_line.TINY.partition('=')[2]}", "--config.epochs=1")
 FULL, CLOSED = "/dev/full", ""
 FAULTS = {FULL: "No space left on device", CLOSED: "Bad file descriptor"}
