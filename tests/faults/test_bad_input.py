@@ -155,9 +155,15 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--workdir=s3://bucket/run", "s3://bucket/run cannot be reached"),
     ("--workdir=foo://bucket/run", "--workdir=foo://bucket/run is neither on this machine nor in"),
     ("--workdir=gs:/bucket/run", "--workdir=gs:/bucket/run is neither"),
-    ("--config.data.cache_dir=gs://bucket", "config.data.cache_dir=gs://bucket is no path of this"),
-    (f"{CIFAR10} --config.data.dir=hdfs://x/y", "config.data.dir=hdfs://x/y is no path of this"),
-    (f"{CIFAR10} --config.data.archive=http://x/y", "archive=http://x/y is no path of this"),
+    (
+        "--config.data.cache_dir=gs://bucket",
+        "config.data.cache_dir=gs://bucket is not on this machine",
+    ),
+    (
+        f"{CIFAR10} --config.data.dir=hdfs://x/y",
+        "config.data.dir=hdfs://x/y is not on this machine",
+    ),
+    (f"{CIFAR10} --config.data.archive=http://x/y", "archive=http://x/y is not on this machine"),
     ("--workdir=list", "list/config.json is damaged"),
     ("--workdir=half", "half/config.json is damaged"),
     ("--workdir=other", "config.epochs: 40 -> 3"),
