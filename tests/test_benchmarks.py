@@ -25,6 +25,7 @@ def test_a_network_described_for_peers_is_the_one_we_train(name):
     assert networks.train_flops(name) > 5 * sum(row.multiply_adds for row in rows)
 
 
+@pytest.mark.slow
 def test_workers_are_measured_in_turn_and_a_broken_one_is_named():
     job = {**networks.job("model1", batch_size=4, width=0.1)}
     broken = peers.Peer("broken", "no_such_worker.py")
@@ -110,6 +111,7 @@ def leaves(value, path=()):
         yield from leaves(item, (*path, key))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EVIDENCE, ids=lambda path: path.stem)
 def test_evidence_of_another_form_is_named(path, tmp_path):
     """Each value in turn is null, and each key in turn is missing: a line, or the same tables."""

@@ -91,6 +91,7 @@ def orbax_garbage():
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("orbax_garbage")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

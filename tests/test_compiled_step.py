@@ -56,6 +56,7 @@ def test_a_wait_for_the_host_would_be_detected():
     assert re.search(HOST_TRANSFER, watched.lower(1.0).compile().as_text())
 
 
+@pytest.mark.slow
 def test_the_state_is_updated_in_place():
     text = compiled_step(1, **convolutional())
     aliases = text[: text.index("entry_computation_layout")]

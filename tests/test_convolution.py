@@ -75,6 +75,7 @@ def test_value_and_gradients_equal_xlas(shape):
     assert_close(*run)
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_bfloat16_and_is_accurate():
     shape = (4, 8, 8, 96, 80, 3, 1, "SAME")
     ours = value_and_gradients(conv_general_dilated, shape, *arrays(shape, jnp.bfloat16))

@@ -142,6 +142,7 @@ def test_lookahead_meets_every_few_steps_with_a_rising_weight_and_ends_on_the_sl
         np.testing.assert_allclose([ours[0]["w"], ours[1]["w"]], [slow, fast], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_lookahead_covers_parameters_and_statistics_and_is_state_of_the_run():
     overrides = LOOKAHEAD | FAST | {"epochs": 2, "optimizer.lookahead_every": 2}
     exp, state = after(overrides, 5, (tiny.BATCH_NORM_BLOCK,))

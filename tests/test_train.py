@@ -118,6 +118,7 @@ def test_the_plateau_lowers_the_learning_rate(config, tmp_path):
     assert rates == pytest.approx([1e-9, 1e-9, 0.5e-9])
 
 
+@pytest.mark.slow
 def test_a_signal_is_answered_after_the_step_it_falls_into(config, tmp_path, monkeypatch):
     made = 0
     dispatch = steps.make_train_step
@@ -169,6 +170,7 @@ def test_a_workdir_of_another_config_is_refused_by_key(config, tmp_path):
     assert "model.blocks" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_not_evaluated(config, tmp_path):
     with pytest.raises(UserError, match="no run in"):
         evaluate.run(epath.Path(tmp_path))
