@@ -183,6 +183,7 @@ def test_a_bmp_with_a_palette_is_decoded_correctly_or_refused(bits, palette):
 
 
 # ---------------------------------------------------------------------------- predict
+@pytest.mark.slow
 def test_a_lossless_jpeg_does_not_affect_other_predictions(tmp_path):
     with mock.patch.object(sources, "load", return_value=tiny.dataset()):
         train.run(tiny.config({"epochs": 1}), epath.Path(tmp_path / "run"))

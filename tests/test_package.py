@@ -120,6 +120,7 @@ def test_what_is_listed_has_the_version_that_is_pinned():
             assert wanted in pinned, requirement
 
 
+@pytest.mark.slow
 def test_the_command_reads_a_config_of_the_checkout_from_anywhere(installed, environment, tmp_path):
     # The key is refused after the config was read, so nothing trains.
     command, more = installed / "bin" / "cifar-jax", ["--config.epochs=0", "--workdir=run"]

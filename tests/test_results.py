@@ -86,6 +86,7 @@ def test_no_run_comes_from_a_tree_with_changes():
         assert starts and all(s["git_commit"] and s["git_dirty"] is False for s in starts), path
 
 
+@pytest.mark.slow
 def test_a_changed_result_changes_the_table(tmp_path):
     shutil.copytree(ROOT / "results", tmp_path / "results")
     path = next((tmp_path / "results/model1").glob("seed-*/result.json"))
@@ -256,6 +257,7 @@ def workdir(finished, tmp_path) -> pathlib.Path:
     return shutil.copytree(finished, tmp_path / "runs" / "digits")
 
 
+@pytest.mark.slow
 def test_a_run_is_added_with_what_lets_anyone_recompute_its_figures(workdir, tmp_path):
     home = published.add(workdir, tmp_path / "results")
     assert home == tmp_path / "results" / "tiny" / "seed-0"
