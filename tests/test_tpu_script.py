@@ -21,10 +21,13 @@ FAKES = ROOT / "tests" / "fakes"
 WORKDIR = "--workdir=gs://bucket/run"
 HOSTS = ("host0", "host1")
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not shutil.which("git"),
-    reason="tpu_host.sh needs Linux, and both scripts need git",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux" or not shutil.which("git"),
+        reason="tpu_host.sh needs Linux, and both scripts need git",
+    ),
+]
 
 CURL = """
 cat <<'END'
