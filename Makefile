@@ -47,6 +47,7 @@ lint: install-dev
 	@$(BIN)/python -m basedpyright
 
 results: install-run
+	@$(BIN)/python -m tools.config_reference
 	@$(BIN)/python -m tools.results
 	@$(BIN)/python -m benchmarks.table
 

@@ -23,7 +23,7 @@ from etils import epath
 
 from benchmarks import machine, networks, peers, session
 from cifar_jax import models
-from cifar_jax.config import tree as config_tree
+from cifar_jax.config import migration
 from cifar_jax.evaluation import trained
 from cifar_jax.export import onnx_format, onnx_int8_format, stablehlo_format
 from cifar_jax.runtime import weights, workdir_schema
@@ -53,12 +53,12 @@ ALL = FORMS | {name: peers.PEERS[name] for name in OTHERS}
 def exported(name: str, home: pathlib.Path) -> dict[str, str]:
     """Writes a network with fresh weights into `home` in each form; returns form -> path."""
     config = networks.scaled(name, 1.0)
-    model = models.build(config, _IMAGE_SHAPE, len(_CLASSES))
+    model = models.build(config.model, _IMAGE_SHAPE, len(_CLASSES))
     variables = jax.jit(lambda: state.init_variables(model, 0, _IMAGE_SHAPE))()
     workdir = epath.Path(home)
     row = dict.fromkeys(workdir_schema.FIGURES, 0.0) | {"epoch": 1, "step": 1}
     data = {"image_shape": _IMAGE_SHAPE, "class_names": _CLASSES, "mean": None, "std": None}
-    files.write_json(workdir / files.CONFIG, config_tree.plain(config))
+    files.write_json(workdir / files.CONFIG, migration.to_json(config))
     files.write_json(workdir / files.DATA, data)
     files.write_bytes(workdir / files.METRICS, json.dumps(row, allow_nan=False).encode())
     files.write_bytes(workdir / files.WEIGHTS, weights.to_bytes(variables))

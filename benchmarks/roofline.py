@@ -7,6 +7,7 @@ that it moves, and those that devices exchange, are read from the programs compi
 eight CPU devices. Writes results/benchmarks/roofline.json.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -14,40 +15,40 @@ import jax.numpy as jnp
 from absl import app, flags
 from jax.sharding import AxisType
 
-from benchmarks import chips, machine
-from cifar_jax.optim import chain as optim
+from benchmarks import chips, machine, networks
+from cifar_jax import models
+from cifar_jax.config import files
 from cifar_jax.runtime import sharding
-from cifar_jax.training import experiment, state, steps
+from cifar_jax.training import steps
 from configs import final, model1, speedrun94, speedrun96
 
 _OUTPUT = flags.DEFINE_string("output", str(machine.RESULTS / "roofline.json"), "where to write")
 
 _CONFIGS = {"model1": model1, "final": final, "speedrun94": speedrun94, "speedrun96": speedrun96}
-_DEVICES = 8  # in place of a pod's
-_SHAPE, _CLASSES, _TRAIN = (32, 32, 3), 10, 50_000
+_DEVICES = 8  # that stand for those of a pod
+_TRAIN = 50_000  # images
 
 
 def _traced(name: str, devices: int):
-    """The config, and its train step traced for this number of devices."""
-    config = _CONFIGS[name].get_config()
+    """The config, and one train step of it traced for so many devices."""
+    config = files.typed(_CONFIGS[name].get_config(), models)
     mesh = jax.make_mesh(
         (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )
-    model, l2 = experiment.network(config, _SHAPE, _CLASSES)
-    per_epoch = _TRAIN // config.batch_size
-    optimizer = optim.make_optimizer(config, optim.make_schedule(config, per_epoch), l2)
+    exp = dataclasses.replace(networks.on_noise(config, _TRAIN), mesh=mesh)
     everywhere = sharding.replicated(mesh)
 
-    def like(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere)
+    def like(array: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=everywhere)
 
-    train_steps: Any = steps.make_train_step(config, model, optimizer, l2, (None, None), mesh)
-    traced = train_steps.trace(
-        state.abstract(config, model, optimizer, _SHAPE, everywhere),
-        (like((_TRAIN, *_SHAPE), jnp.uint8), like((_TRAIN,), jnp.int32)),
-        like((per_epoch, config.batch_size), jnp.int32),
-        1,
+    step = exp.train_step()
+    dispatch: Any = steps.make_dispatch(
+        lambda state, arrays, order: step(state, arrays, order, config.seed, exp.statistics), mesh
     )
+    order = jax.ShapeDtypeStruct(
+        (exp.steps_per_epoch, config.batch_size), jnp.int32, sharding=everywhere
+    )
+    traced = dispatch.trace(exp.abstract_state(), tuple(map(like, exp.train)), order, 1)
     return config, traced
 
 

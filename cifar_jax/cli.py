@@ -25,8 +25,6 @@ def _main(arguments: list[str]) -> None:
     modes.check(modes.MODE.value, arguments[1:])
     if mode.prints:
         streams.require_output()
-    if mode.tuned and options.TUNE_MEMORY.value:
-        memory.restart()
     # Imported late, so that --help and wrong flags are answered at once.
     from cifar_jax.runtime import compilation, distributed
 
@@ -52,10 +50,15 @@ def parse(arguments: list[str]) -> list[str]:
             modes.refuse_foreign(modes.MODE.value, "config", text)
         if config_flags and not any(re.match("--?config(=|$)", text) for text in config_flags):
             raise UserError(f"{config_flags[0]} overrides a config: pass --config=FILE before it")
+        if modes.MODES[modes.MODE.value].tuned and options.TUNE_MEMORY.value:
+            memory.restart()  # before a config file imports JAX
         return flags.FLAGS(options.ARGUMENTS)
     except (flags.Error, ValueError) as error:  # absl documents both
-        fault, config = str(error), flags.FLAGS["config"].value
-        reason = config and config_file.explain_value(config, fault)
+        fault, config, reason = str(error), flags.FLAGS["config"].value, None
+        if config is not None:
+            from cifar_jax import models  # the config file has imported it already
+
+            reason = config_file.explain_value(config, fault, models)
         raise UserError(reason or f"{' '.join(fault.split())}; see --help") from error
 
 

@@ -85,6 +85,8 @@ FRACTION = Check("a number of at least 0 and below 1", lambda v: is_number(v) an
 BETWEEN = Check("a number above 0 and below 1", lambda v: is_number(v) and 0 < v < 1)
 FLAG = Check("True or False", lambda v: isinstance(v, bool))
 TEXT = Check("a string", lambda v: isinstance(v, str))
+# For layers, evaluation batches and seeds: a larger number is a slip, and would exhaust the memory.
+SIZE = whole(1, 2**16)
 
 
 # ---------------------------------------------------------------------------- trees

@@ -91,21 +91,20 @@ def check(name: str, arguments: list[str]) -> None:
 
 
 def _train(_: list[str]) -> int:
+    from cifar_jax import models
     from cifar_jax.runtime.interrupt import Interrupted
     from cifar_jax.training import run as train
     from cifar_jax.training import seeds
 
-    config = options.CONFIG.value
-    if config is None:
+    if options.CONFIG.value is None:
         raise UserError("no config: pass --config=configs/final.py")
+    config = config_file.typed(options.CONFIG.value, models, options.ARGUMENTS)
     name = config_file.run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
     workdir = _directory(options.WORKDIR.value or f"runs/{name}")
     try:
-        if config.get("seeds", 1) == 1:
-            train.run(config, workdir, _BEGAN, _write_report)
-        else:
-            summary = seeds.run(config, workdir, _BEGAN, _write_report)
-            _compare([workdir / f"seed-{seed}" for seed in summary["seeds"]], workdir)
+        train.run(config, workdir, _BEGAN, _write_report)
+        if config.seeds > 1:
+            _compare([home for _, home in seeds.runs(config, workdir)], workdir)
     except Interrupted as interruption:
         say(printable(interruption), sys.stderr)
         return TRY_AGAIN

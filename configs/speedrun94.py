@@ -26,15 +26,12 @@ def get_config():
     config.augment.alternate_flips = True
     config.augment.crop_padding = 2
     config.augment.crop_fill = "reflect"
-    config.model.name = "speedrun"
-    config.model.widths = (64, 256, 256)
-    config.model.dirac = True
-    config.model.whitening.enabled = True
+    config.model = base.model("speedrun", widths=(64, 256, 256), dirac=True, whitening=True)
     config.optimizer.name = "sgd"
     config.optimizer.momentum = 0.85
     config.optimizer.nesterov = True
     config.optimizer.learning_rate = 0.7324
-    config.optimizer.norm_bias_rate = 64.0
+    config.optimizer.rules = (base.rule("batch_normalization_.*/bias", rate=64.0),)
     config.optimizer.l2 = 6.652e-4
     config.optimizer.lookahead_every = 5
     config.schedule.name = "linear"

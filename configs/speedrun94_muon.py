@@ -9,7 +9,7 @@ batch; here they are relative to Muon's, for the mean. It stops the stem's bias 
 it goes on.
 """
 
-from configs import speedrun94
+from configs import base, speedrun94
 
 _BATCH, _MUON = 500, 0.12
 
@@ -20,12 +20,13 @@ def get_config():
     config.batch_size = _BATCH
     config.model.logit_scale = 1 / config.model.widths[-1]
     config.model.head_std = 1.0
-    config.model.whitening.bias_rate = 0.053 * _BATCH / _MUON
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = _MUON
     config.optimizer.muon_momentum = 0.6
-    config.optimizer.norm_bias_rate = 0.053 * _BATCH / _MUON
-    config.optimizer.head_rate = 0.67 * _BATCH / _MUON
+    config.optimizer.rules = (
+        base.rule("(batch_normalization_.*|stem)/bias", rate=0.053 * _BATCH / _MUON),
+        base.rule("head/kernel", rate=0.67 * _BATCH / _MUON),
+    )
     config.optimizer.l2 = 2e-6 * _BATCH / _MUON / 2
     config.optimizer.lookahead_every = 0
     config.schedule.initial_fraction = 0.0

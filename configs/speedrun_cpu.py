@@ -3,14 +3,15 @@
 python main.py --config=configs/speedrun_cpu.py
 """
 
-from configs import speedrun90
+from configs import base, speedrun90
 
 
 def get_config():
     config = speedrun90.get_config()
     config.epochs = 3
     config.model.widths = (48, 128, 128)
-    config.model.whitening.bias_rate = 0.0  # so that no gradient goes down to the stem
+    # No gradient goes down to the stem.
+    config.optimizer.rules += (base.rule("stem/bias", frozen=True),)
     config.eval.tta = "none"
     config.schedule.warmup_epochs = 0.23 * config.epochs
     return config

@@ -22,10 +22,18 @@ def one_hot(batch):
     return np.eye(4, dtype=np.float32)[np.arange(batch) % 4]
 
 
+def options_of(overrides):
+    return tiny.typed(tiny.config(overrides)).augment
+
+
+def draw_of(images):
+    return augment.Draw(jnp.arange(len(images), dtype=jnp.int32), 0, KEY)
+
+
 def apply(overrides, key=KEY, batch=32):
-    config = tiny.config({f"augment.{name}": value for name, value in overrides.items()})
+    options = options_of({f"augment.{name}": value for name, value in overrides.items()})
     images, targets = jnp.asarray(distinct(batch)), jnp.asarray(one_hot(batch))
-    return jax.device_get(augment.augment(config, key, images, targets))
+    return jax.device_get(augment.augment(options, key, draw_of(images), images, targets))
 
 
 def test_flip_mirrors_half_of_the_images_exactly():
@@ -48,10 +56,9 @@ def test_alternating_flips_show_both_views_in_any_two_epochs():
 
 
 def test_given_flips_are_applied():
-    images, targets = jnp.asarray(distinct(4)), jnp.asarray(one_hot(4))
+    images = jnp.asarray(distinct(4))
     flips = np.array([True, False, False, True])
-    config = tiny.config({"augment.flip": True})
-    found, _ = augment.augment(config, KEY, images, targets, jnp.asarray(flips))
+    found = augment.mirror(images, jnp.asarray(flips))
     np.testing.assert_array_equal(found[1:3], images[1:3])
     np.testing.assert_array_equal(found[::3], images[::3, :, ::-1])
 
@@ -185,13 +192,13 @@ def test_view_weights_sum_to_one_and_each_view_has_its_mirror_image(kind, count)
 
 
 def test_names_lists_the_active_augmentations_in_order():
-    assert augment.names(tiny.config()) == []
-    config = tiny.config({"augment.mixup": 0.2, "augment.flip": True})
-    assert augment.names(config) == ["random_flip", "mixup"]
-    config = tiny.config({"augment.crop_padding": 4, "augment.cutout": 8})
-    assert augment.names(config) == ["random_crop", "cutout"]
-    config = tiny.config({"augment.flip": True, "augment.alternate_flips": True})
-    assert augment.names(config) == ["alternating_flip"]
+    assert augment.names(options_of({})) == []
+    options = options_of({"augment.mixup": 0.2, "augment.flip": True})
+    assert augment.names(options) == ["random_flip", "mixup"]
+    options = options_of({"augment.crop_padding": 4, "augment.cutout": 8})
+    assert augment.names(options) == ["random_crop", "cutout"]
+    options = options_of({"augment.flip": True, "augment.alternate_flips": True})
+    assert augment.names(options) == ["alternating_flip"]
 
 
 def test_normalize_scales_bytes_to_the_unit_interval():

@@ -14,8 +14,8 @@ from cifar_jax.models import summary
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_a_network_described_for_peers_is_the_one_we_train(name):
-    config = networks.scaled(name, 1.0)
-    rows = summary.layers(models.build(config, (32, 32, 3), 10), (32, 32, 3))
+    model = models.build(networks.scaled(name, 1.0).model, (32, 32, 3), 10)
+    rows = summary.layers(model, (32, 32, 3))
     ours = [row.shape[-1] for row in rows if row.multiply_adds]
     layers = networks.job(name)["layers"]
     theirs = [layer.get("filters") or layer.get("units") for layer in layers]

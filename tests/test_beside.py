@@ -6,6 +6,7 @@ import shutil
 
 import command_line
 import pytest
+import tiny
 from etils import epath
 
 from cifar_jax import export
@@ -15,7 +16,7 @@ from cifar_jax.evaluation import trained
 from cifar_jax.report import page
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.checkpoint import Checkpoints
-from cifar_jax.training import experiment, seeds
+from cifar_jax.training import claim, experiment
 from cifar_jax.training import run as train
 from cifar_jax.training import test as evaluate
 
@@ -27,7 +28,7 @@ def finished(tmp_path_factory) -> pathlib.Path:
     directory = tmp_path_factory.mktemp("finished")
     config = command_line.tiny_config()
     config.checkpoint.every_steps = 0  # all checkpoints are of the end of an epoch
-    train.run(config, epath.Path(directory))
+    train.run(tiny.typed(config), epath.Path(directory))
     return directory
 
 
@@ -82,47 +83,43 @@ def test_opening_checkpoints_writes_nothing_before_the_first_save(finished, tmp_
     (directory / "120.orbax-checkpoint-tmp").mkdir()
     before = contents(directory)
     with Checkpoints(epath.Path(directory)) as checkpoints:
-        assert checkpoints.restore_latest(
-            experiment.build(command_line.tiny_config()).abstract_state()
-        )
+        exp = experiment.build(tiny.typed(command_line.tiny_config()))
+        assert checkpoints.restore_latest(exp.abstract_state())
     assert contents(directory) == before
 
 
 # ---------------------------------------------------------------------------- two that train
-@pytest.mark.parametrize("run", [train.run, seeds.run])
-def test_the_config_is_checked_under_the_lock(tmp_path, monkeypatch, run):
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_config_is_checked_under_the_lock(tmp_path, monkeypatch, seeds):
     """Another run begins, and ends or is killed, while this one loads its data."""
     config, other = command_line.tiny_config(), command_line.tiny_config()
     other.optimizer.learning_rate = 0.5
-    if run is seeds.run:
-        for one in (config, other):
-            one.seeds, one.checkpoint.every_steps = 2, 0
+    config.seeds = other.seeds = seeds
     build = experiment.build
 
     def meanwhile(*arguments):
-        with files.locked(epath.Path(tmp_path)):
-            files.claim(epath.Path(tmp_path), other)
-        return build(*arguments)
+        with claim.claimed(epath.Path(tmp_path), tiny.typed(other)):
+            return build(*arguments)
 
     monkeypatch.setattr(experiment, "build", meanwhile)
     with pytest.raises(UserError, match="another config: .*learning_rate: 0.5 -> 0.01"):
-        run(config, epath.Path(tmp_path))
+        train.run(tiny.typed(config), epath.Path(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json"]
     assert "0.5" in (tmp_path / "config.json").read_text()
 
 
 def test_a_seed_whose_directory_holds_another_run_is_refused(tmp_path, monkeypatch):
     config, other = command_line.tiny_config(), command_line.tiny_config()
-    config.seeds, config.checkpoint.every_steps = 2, 0
+    config.seeds = 2
     build = experiment.build
 
     def meanwhile(*arguments):
-        files.claim(epath.Path(tmp_path) / "seed-1", other)
-        return build(*arguments)
+        with claim.claimed(epath.Path(tmp_path) / "seed-1", tiny.typed(other)):
+            return build(*arguments)
 
     monkeypatch.setattr(experiment, "build", meanwhile)
     with pytest.raises(UserError, match="seed-1 holds a run of another config"):
-        seeds.run(config, epath.Path(tmp_path))
+        train.run(tiny.typed(config), epath.Path(tmp_path))
     assert [path.name for path in (tmp_path / "seed-1").iterdir() if path.name != ".lock"] == [
         "config.json"
     ]

@@ -29,7 +29,7 @@ BROAD = {
 ALLOWED = {
     "cifar_jax/cli.py:parse": "ValueError: absl's flags, as documented",
     "cifar_jax/runtime/checked.py:_arrays": "KeyError, RuntimeError, ValueError: zipfile, numpy",
-    "cifar_jax/runtime/checkpoint/reading.py:_restore": "KeyError, ValueError: orbax, tensorstore",
+    "cifar_jax/runtime/checkpoint/reading.py:_whole": "KeyError, ValueError: orbax, tensorstore",
     "cifar_jax/runtime/checkpoint/saving.py:_writing": "ValueError: tensorstore on a full disk",
     "cifar_jax/runtime/checkpoint/saving.py:_set_aside_damaged": "ValueError: json, orbax",
     "cifar_jax/runtime/checkpoint/saving.py:_read_back": "KeyError, ValueError: orbax, tensorstore",
@@ -47,7 +47,7 @@ ALLOWED = {
     "cifar_jax/data/image_formats.py:reading": "Pillow on damaged files",
     "cifar_jax/data/images.py:_read_file": "ValueError: a path with a NUL",
     "cifar_jax/evaluation/trained.py:_checked": "ValueError: numpy on a list of several shapes",
-    "cifar_jax/runtime/weights.py:read": "KeyError: safetensors on a dtype that NumPy lacks",
+    "cifar_jax/runtime/weights.py:read_flat": "KeyError: safetensors on a dtype that NumPy lacks",
 }
 
 

@@ -10,10 +10,11 @@ from cifar_jax.optim import callbacks
 
 def run(overrides, losses, accuracies=None):
     """The states after each epoch."""
-    config = tiny.config(overrides)
+    config = tiny.typed(tiny.config(overrides))
+    options = (config.early_stopping, config.plateau)
     accuracies = accuracies or [0.5] * len(losses)
-    update = jax.jit(lambda *arguments: callbacks.update(config, *arguments))
-    state, states = callbacks.init(config), []
+    update = jax.jit(lambda *arguments: callbacks.update(*options, *arguments))
+    state, states = callbacks.init(config.plateau), []
     for epoch, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True), 1):
         state = update(state, np.int32(epoch), np.float32(loss), np.float32(accuracy))
         states.append(state)
@@ -136,10 +137,10 @@ def test_the_two_do_not_ask_each_other():
 def test_the_state_keeps_its_types():
     # A state that changed its types would be compiled again, and not fit its checkpoint.
     options = stopping(patience=2) | plateau(patience=2)
-    config = tiny.config(options)
-    before = callbacks.init(config)
+    config = tiny.typed(tiny.config(options))
+    before = callbacks.init(config.plateau)
     after = jax.eval_shape(
-        lambda *arguments: callbacks.update(config, *arguments),
+        lambda *arguments: callbacks.update(config.early_stopping, config.plateau, *arguments),
         before, np.int32(1), np.float32(1), np.float32(1),
     )  # fmt: skip
     assert jax.tree.map(lambda x: (x.shape, x.dtype), before) == jax.tree.map(

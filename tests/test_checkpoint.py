@@ -4,6 +4,7 @@ import gc
 import logging
 import pathlib
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,3 +142,37 @@ def test_a_checkpoint_can_be_restored_on_another_number_of_devices(tmp_path):
         restored = checkpoints.restore_latest(like)
     assert restored is not None and restored.state["weights"].sharding == one
     np.testing.assert_array_equal(restored.state["weights"], state_of(7)["weights"])
+
+
+def test_a_checkpoint_of_another_tree_is_refused_and_not_taken_for_damaged(tmp_path, caplog):
+    """Of another version of the code, or of another config: there is nothing to repair."""
+    save_all(tmp_path, {10: 0.5, 20: 0.4})
+    more = {**LIKE, "momentum": LIKE["weights"]}
+    smaller = {**LIKE, "step": LIKE["flag"]}
+    with Checkpoints(epath.Path(tmp_path)) as checkpoints:
+        for like, where in ((more, "momentum"), (smaller, "step")):
+            with pytest.raises(UserError, match=f"/20 is of another.*{where}") as caught:
+                checkpoints.restore_latest(like)
+            assert "\n" not in str(caught.value)
+        found = checkpoints.entries_of_first(("weights", "none"), [10, 20])
+    assert found is not None and found[0] == 10 and found[1]["none"] is None
+    np.testing.assert_array_equal(found[1]["weights"], state_of(10)["weights"])
+    assert not caplog.records
+
+
+class Halves(flax.struct.PyTreeNode):
+    """Its fields are not in the order of their names."""
+
+    second: jax.Array
+    first: jax.Array
+
+
+def test_entries_are_read_whatever_kind_of_node_they_were_saved_as(tmp_path):
+    state = {"halves": Halves(jnp.arange(3), jnp.zeros(4)), "steps": (jnp.ones(2), jnp.int32(3))}
+    with Checkpoints(epath.Path(tmp_path)) as checkpoints:
+        checkpoints.save(10, jax.device_put(state, sharding.replicated(sharding.make_mesh())))
+        found = checkpoints.entries_of_first(("halves", "steps"), [10])
+    assert found is not None
+    assert found[1]["halves"]["second"].tolist() == [0, 1, 2]
+    assert found[1]["halves"]["first"].tolist() == [0] * 4
+    assert [leaf.tolist() for leaf in jax.tree.leaves(found[1]["steps"])] == [[1, 1], 3]

@@ -1,18 +1,23 @@
 """A config is checked whole before anything compiles, with one clear line per fault."""
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
 
 import pytest
+import tiny
 
-from cifar_jax.config import tree as config_tree
-from cifar_jax.config import validation as config_lib
+from cifar_jax import models
+from cifar_jax.config import convert, files, keys, migration, schema, validation
 from cifar_jax.errors import UserError
+from cifar_jax.forms import Damaged
 from configs import base
 
 NAMES = sorted(
-    path.stem for path in Path(base.__file__).parent.glob("*.py") if path.stem != "__init__"
+    path.stem
+    for path in Path(base.__file__).parent.glob("*.py")
+    if path.stem not in ("__init__", "base")
 )
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -89,10 +94,9 @@ BAD_VALUES = [
     ("optimizer.ema_decay", 1 - 1e-9, NUMBER_BELOW_1),
     ("label_smoothing", 1 - 1e-9, NUMBER_BELOW_1),
     ("model.dense_dropout", 1 - 1e-9, NUMBER_BELOW_1),
-    ("model.norm_momentum", 1 - 1e-9, NUMBER_BELOW_1),
-    ("model.whitening.epsilon", 0.0, "a number of at least 1e-08"),
-    ("model.whitening.epsilon", 1e-300, "a number of at least 1e-08"),
-    ("model.logit_scale", 1e300, POSITIVE),
+    ("init.whitening_epsilon", 0.0, "a number of at least 1e-08"),
+    ("init.whitening_epsilon", 1e-300, "a number of at least 1e-08"),
+    ("init.skip", ("head(",), "a tuple of regular expressions, each a regular expression"),
     ("optimizer.l2", 1e300, "a number of at least 0"),
     ("plateau.factor", 1 - 1e-9, "a number above 0 and below 1"),
     ("seeds", 2**31 - 1, f"{WHOLE} 1 to 65536"),
@@ -133,7 +137,7 @@ CONTRADICTIONS = [
     ({"augment.alternate_flips": True}, "config.augment.alternate_flips says which way"),
     (
         {"schedule.name": "one_cycle", "schedule.initial_fraction": 0.1},
-        "config.schedule.initial_fraction is not of one_cycle",
+        "config.schedule.initial_fraction does not apply to one_cycle",
     ),
     ({"schedule.warmup_epochs": 40.0}, "config.schedule.warmup_epochs must be below"),
     ({"schedule.boundaries": (0.75, 0.5)}, "config.schedule.boundaries must rise"),
@@ -158,18 +162,18 @@ def with_blocks(blocks):
 
 def faults(config):
     with pytest.raises(UserError) as caught:
-        config_lib.validate(config)
+        tiny.typed(config)
     return str(caught.value).splitlines()
 
 
 def reloaded(config):
-    return config_tree.from_plain(json.loads(json.dumps(config_tree.plain(config))))
+    return migration.from_json(json.loads(json.dumps(migration.to_json(config))), models)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_configs_of_this_repository_validate(name):
     config = importlib.import_module(f"configs.{name}").get_config()
-    config_lib.validate(config)
+    tiny.typed(config)
     assert config.is_locked  # or a mistyped key in an experiment would be taken
 
 
@@ -196,13 +200,13 @@ def test_values_at_the_bounds_are_allowed():
             "plateau.min_scale": 1.0,
         }
     )
-    config_lib.validate(config)
+    tiny.typed(config)
 
 
 def test_the_last_seeds_there_are_will_do():
     config = base.get_config()
     config.update_from_flattened_dict({"seed": 2**32 - 3, "seeds": 3})
-    config_lib.validate(config)
+    tiny.typed(config)
 
 
 @pytest.mark.parametrize(
@@ -210,9 +214,19 @@ def test_the_last_seeds_there_are_will_do():
     [
         ({}, 7, "lower config.optimizer.learning_rate or set config.optimizer.gradient_clip", "l2"),
         ({}, 1, "no update had been made", "learning_rate"),
-        ({"optimizer.head_rate": 1e9}, 2, "lower config.optimizer.head_rate (1e+09)", "norm_bias"),
+        (
+            {"optimizer.rules": (base.rule("head/.*", rate=1e9),)},
+            2,
+            "lower config.optimizer.rules[0].rate (1e+09)",
+            "l2",
+        ),
         ({"schedule.factor": 1e30}, 99, "lower config.schedule.factor (1e+30)", "gradient_clip"),
-        ({"model.logit_scale": 1e30}, 1, "lower config.model.logit_scale (1e+30)", "augment"),
+        (
+            {"model": base.model("speedrun", logit_scale=1e30)},
+            1,
+            "lower config.model.logit_scale (1e+30)",
+            "augment",
+        ),
         (
             {"model.dense_l2": 1e20, "optimizer.l2": 1e9},
             1,
@@ -223,8 +237,9 @@ def test_the_last_seeds_there_are_will_do():
 )
 def test_what_is_not_finite_is_blamed_on_what_is_large(overrides, step, named, spared):
     config = base.get_config()
-    config.update_from_flattened_dict(overrides)
-    reason = config_lib.blame(config, step)
+    for name, value in overrides.items():
+        config.update_from_flattened_dict({name: value})
+    reason = validation.blame(tiny.typed(config), step)
     assert named in reason and spared not in reason
 
 
@@ -252,11 +267,11 @@ def test_values_that_contradict_each_other_are_refused(overrides, start):
 def test_what_does_not_contradict_is_allowed():
     config = base.get_config()
     config.update_from_flattened_dict({"optimizer.name": "adamw", "optimizer.weight_decay": 0.01})
-    config_lib.validate(config)
+    tiny.typed(config)
     config = base.get_config()
     config.update_from_flattened_dict({"optimizer.name": "sgd", "optimizer.nesterov": True})
     config.schedule.warmup_epochs = config.epochs - 0.5
-    config_lib.validate(config)
+    tiny.typed(config)
 
 
 @pytest.mark.parametrize(("key", "value", "allowed"), BAD_BLOCK_VALUES)
@@ -272,7 +287,7 @@ def test_unknown_key_in_a_block_is_refused():
     block = base.conv_block(32)
     block.stride = 2
     (line,) = faults(with_blocks((block,)))
-    assert line.startswith("config.model.blocks[0].stride is not a key of a block")
+    assert line.startswith("config.model.blocks[0].stride is not a key of base.conv_block")
     assert "filters, kernel, padding" in line
 
 
@@ -291,64 +306,202 @@ def test_blocks_of_the_wrong_type_are_refused(blocks):
 
 
 def test_missing_and_unknown_keys_are_named():
-    saved = config_tree.plain(base.get_config())
+    saved = convert.plain(base.get_config())
     del saved["optimizer"]["b1"]
     saved["optimizer"]["beta1"] = 0.9
-    lines = faults(config_tree.from_plain(saved))
+    lines = faults(convert.to_config_dict(saved))
     assert len(lines) == 2
     assert any(line.startswith("config.optimizer.b1 ") for line in lines)
     assert any(line.startswith("config.optimizer.beta1 ") for line in lines)
 
 
-def test_flat_names_every_value():
-    values = config_tree.flat(base.get_config())
-    assert values["optimizer.learning_rate"] == 1e-3
-    assert values["seed"] == 0
-    assert len(values["model.blocks"]) == 2  # a tuple stays a value
+# ---------------------------------------------------------------------------- networks
+def test_a_config_has_the_keys_of_its_network_and_no_others():
+    config = base.get_config()
+    config.model = base.model("speedrun", widths=(8, 8))
+    assert set(config.model) == {
+        field.name for field in dataclasses.fields(tiny.typed(config).model)
+    }
+    assert "blocks" not in config.model and config.model.widths == (8, 8)
+    with pytest.raises(TypeError, match="blocks"):
+        base.model("speedrun", blocks=())
+    with pytest.raises(ValueError, match="no network 'resnet': there are cnn, speedrun"):
+        base.model("resnet")
 
 
+def test_keys_of_another_network_are_refused_in_one_line():
+    config = base.get_config()
+    config.model.name = "speedrun"
+    (line,) = faults(config)
+    assert line.startswith(
+        "config.model.blocks is no key of the network 'speedrun', which has widths"
+    )
+    assert "base.model('speedrun')" in line
+
+
+def test_blocks_that_are_one_object_become_blocks_of_their_own(tmp_path):
+    path = tmp_path / "thrice.py"
+    path.write_text(
+        "from configs import base\n"
+        "def get_config():\n"
+        "    config = base.get_config()\n"
+        "    config.model.blocks = (base.conv_block(16),) * 3\n"
+        "    return config\n"
+    )
+    config = files.load(str(path))
+    config.model.blocks[0].filters = 96
+    assert [block.filters for block in tiny.typed(config).model.blocks] == [96, 16, 16]
+
+
+# ---------------------------------------------------------------------------- without effect
+@pytest.mark.parametrize(
+    ("argument", "needed", "remedy"),
+    [
+        ("plateau.factor=0.1", "plateau.enabled is False", "plateau.enabled first"),
+        ("early_stopping.patience=3", "early_stopping.enabled is False", "enabled first"),
+        ("optimizer.momentum=0.5", "optimizer.name is 'adam'", "optimizer.name to sgd or muon"),
+        ("optimizer.muon_momentum=0.5", "optimizer.name is 'adam'", "optimizer.name to muon"),
+        (
+            "optimizer.lookahead_decay=0.5",
+            "optimizer.lookahead_every is 0",
+            "lookahead_every first",
+        ),
+        ("schedule.boundaries=(0.1,)", "schedule.name is 'constant'", "name to piecewise"),
+        ("augment.crop_fill=reflect", "augment.crop_padding is 0", "crop_padding first"),
+        ("init.skip=('head/.*',)", "init.workdir is ''", "init.workdir first"),
+    ],
+)
+def test_an_override_that_changes_nothing_is_refused(argument, needed, remedy):
+    config = base.get_config()
+    with pytest.raises(UserError) as caught:
+        files.typed(config, models, [f"--config.{argument}"])
+    line = str(caught.value)
+    name = argument.partition("=")[0]
+    assert line.startswith(f"config.{name} has no effect while config.{needed}: set config.")
+    assert f"{remedy}, or leave it out" in line and "\n" not in line
+
+
+def test_an_override_with_an_effect_is_taken():
+    config = base.get_config()
+    config.plateau.enabled = True
+    files.typed(config, models, ["--config.plateau.factor=0.1", "--config.epochs=3", "--noise"])
+
+
+# ---------------------------------------------------------------------------- as JSON
 @pytest.mark.parametrize("name", NAMES)
 def test_reloaded_config_is_no_difference(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
-    again = reloaded(config)
-    assert config_tree.differences(again, config) == []
-    config_lib.validate(again)
-    tuples = (again.model.blocks, again.model.dense, again.schedule.boundaries)
-    assert all(isinstance(value, tuple) for value in tuples)  # which JSON does not have
+    config = tiny.typed(importlib.import_module(f"configs.{name}").get_config())
+    assert reloaded(config) == config
+    assert keys.differences(reloaded(config), config) == []
+
+
+def changed(config=None, **sections):
+    config = config or tiny.typed(base.get_config())
+    return dataclasses.replace(
+        config,
+        **{
+            name: dataclasses.replace(getattr(config, name), **values)
+            for name, values in sections.items()
+        },
+    )
 
 
 def test_differences_name_keys_and_both_values():
-    saved, asked = base.get_config(), base.get_config()
-    asked.optimizer.learning_rate = 0.01
-    asked.model.dense = (64, 32)
-    assert config_tree.differences(reloaded(saved), asked) == [
-        "config.model.dense: [64] -> [64, 32]",
+    saved = tiny.typed(base.get_config())
+    asked = changed(model={"dense": (64, 32)}, optimizer={"learning_rate": 0.01})
+    assert keys.differences(reloaded(saved), asked) == [
+        "config.model.dense: (64,) -> (64, 32)",
         "config.optimizer.learning_rate: 0.001 -> 0.01",
     ]
 
 
 def test_a_changed_block_is_a_difference():
-    saved, asked = base.get_config(), base.get_config()
-    asked.model.blocks = (base.conv_block(32), base.conv_block(64, l2=0.001))
-    (text,) = config_tree.differences(reloaded(saved), asked)
-    assert text.startswith("config.model.blocks: ")
-
-
-def test_a_key_of_one_side_only_is_a_difference():
-    saved, asked = config_tree.plain(base.get_config()), base.get_config()
-    del saved["seed"]
-    assert config_tree.differences(config_tree.from_plain(saved), asked) == [
-        "config.seed: (no such key) -> 0"
+    config = base.get_config()
+    config.model.blocks = (base.conv_block(32), base.conv_block(64, l2=0.001))
+    saved = tiny.typed(base.get_config())
+    assert keys.differences(saved, tiny.typed(config)) == [
+        "config.model.blocks[1].l2: 0.0 -> 0.001"
     ]
 
 
 def test_where_the_data_lies_is_no_difference():
-    saved, asked = base.get_config(), base.get_config()
-    asked.data.dir = "/elsewhere"
-    asked.data.archive = "cifar-10-binary.tar.gz"
-    asked.data.cache_dir = "/cache"
-    asked.data.download = False
-    asked.profile = True
-    assert config_tree.differences(saved, asked) == []
-    asked.data.name = "digits"  # which data it is, is another matter
-    assert config_tree.differences(saved, asked) == ["config.data.name: cifar10 -> digits"]
+    saved = tiny.typed(base.get_config())
+    elsewhere = {
+        "dir": "/elsewhere",
+        "archive": "cifar.tar.gz",
+        "cache_dir": "/c",
+        "download": False,
+    }
+    asked = dataclasses.replace(changed(data=elsewhere), profile=True)
+    assert keys.differences(saved, asked) == []
+    asked = changed(data={"name": "digits"})  # which data it is, is another matter
+    assert keys.differences(saved, asked) == ["config.data.name: cifar10 -> digits"]
+
+
+# ---------------------------------------------------------------------------- older configs
+RESULTS = sorted((Path(__file__).parent.parent / "results").glob("*/seed-*/config.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: "-".join(path.parts[-3:-1]))
+def test_published_configs_load_as_what_their_files_say_today(path):
+    config = migration.from_json(json.loads(path.read_text()), models)
+    name = path.parts[-3]
+    today = tiny.typed(importlib.import_module(f"configs.{name}").get_config())
+    differing = keys.differences(dataclasses.replace(config, seed=today.seed), today)
+    assert differing == PUBLISHED_OTHERWISE.get(name, [])
+
+
+# What was changed in a config after its figures were published; see the notes in results/.
+PUBLISHED_OTHERWISE: dict[str, list[str]] = {}
+
+
+def version_1(**changes):
+    """A config as it was saved before there were versions, of `configs/speedrun_cpu.py`."""
+    path = next(path for path in RESULTS if "speedrun_cpu" in path.parts)
+    saved = json.loads(path.read_text())
+    saved["optimizer"] |= changes.pop("optimizer", {})
+    saved["model"]["whitening"] |= changes.pop("whitening", {})
+    assert "version" not in saved
+    return saved | changes
+
+
+def test_version_1_said_by_keys_what_rules_say():
+    saved = version_1(
+        optimizer={"norm_bias_rate": 3.0, "head_rate": 2.0},
+        whitening={"images": 77, "epsilon": 1e-3, "bias_rate": 0.5},
+    )
+    config = migration.from_json(saved, models)
+    assert config.optimizer.rules == (
+        schema.Rule("batch_normalization_.*/bias", rate=3.0),
+        schema.Rule("head/.*", rate=2.0),
+        schema.Rule("stem/bias", rate=0.5),
+    )
+    assert (config.init.whitening_images, config.init.whitening_epsilon) == (77, 1e-3)
+    assert config.model.whitening is True
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"version": 3}, "version must be 2 or less"),
+        ({"model": 3}, "config.model must be a group of keys"),
+        ({"epochs": "x"}, "config.epochs must be an integer"),
+        ({"data": {"nmae": "x"}}, "config.data.nmae is no key: did you mean name"),
+        ({"surprise": 1}, "config.surprise is no key"),
+    ],
+)
+def test_what_is_no_config_of_ours_is_called_damaged(change, fault):
+    with pytest.raises(Damaged, match=fault):
+        migration.from_json(version_1() | change, models)
+    current = migration.to_json(tiny.typed(base.get_config()))
+    with pytest.raises(Damaged, match=fault):
+        migration.from_json(current | change, models)
+
+
+def test_a_key_that_is_newer_than_the_run_takes_its_default():
+    saved = migration.to_json(tiny.typed(base.get_config()))
+    del saved["optimizer"]["lookahead_every"], saved["init"], saved["eval"]["tta"]
+    assert migration.from_json(saved, models) == tiny.typed(base.get_config())
+    del saved["seed"]
+    with pytest.raises(Damaged, match="config.seed is missing"):
+        migration.from_json(saved, models)

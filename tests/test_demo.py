@@ -21,6 +21,7 @@ from etils import epath
 from PIL import Image
 from test_report_browser import browser  # noqa: F401 (fixture)
 
+from cifar_jax.config import schema
 from cifar_jax.data import images, sources
 from cifar_jax.evaluation import trained
 from cifar_jax.training import run as train
@@ -38,7 +39,7 @@ def digits(tmp_path_factory) -> epath.Path:
     config = tiny.config({"data.name": "digits", "epochs": 5, "model.dense": (64,)})
     config.eval.batch_size = 64
     directory = epath.Path(tmp_path_factory.mktemp("demo") / "digits")
-    train.run(config, directory)
+    train.run(tiny.typed(config), directory)
     assert json.loads((directory / "result.json").read_text())["test_accuracy"] > 0.9
     return directory
 
@@ -48,14 +49,14 @@ def compass(digits) -> epath.Path:
     """A run on smaller images with other classes; its data are not on this machine."""
     directory = digits.parent / "compass"
     with mock.patch.object(sources, "load", return_value=tiny.dataset()):
-        train.run(tiny.config({"epochs": 1, "data.dir": "nowhere"}), directory)
+        config = tiny.config({"epochs": 1, "data.dir": "nowhere"})
+        train.run(tiny.typed(config), directory)
     return directory
 
 
 @pytest.fixture(scope="module")
 def test_set():
-    config = tiny.config({"data.name": "digits"})
-    return sources.load(config.data)
+    return sources.load(schema.Data("digits"))
 
 
 @pytest.fixture(scope="module")

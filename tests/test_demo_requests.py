@@ -52,7 +52,7 @@ def temporary(tmp_path_factory) -> pathlib.Path:
 def server(temporary):
     """A demo. When its terminal is gone it must exit cleanly, silently, and leave no files."""
     workdir = epath.Path(temporary.parent / "digits")
-    train.run(tiny.config({"data.name": "digits", "epochs": 1}), workdir)
+    train.run(tiny.typed(tiny.config({"data.name": "digits", "epochs": 1})), workdir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
         with serving(f"--workdir={workdir}", end=signal.SIGHUP) as (url, _):

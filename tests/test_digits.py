@@ -2,17 +2,16 @@
 
 import hashlib
 
-import ml_collections
 import numpy as np
 import pytest
 
+from cifar_jax.config import schema
 from cifar_jax.data import sources
 
 
 @pytest.fixture
 def digits():
-    fields = {"dir": "", "archive": "", "cache_dir": "", "download": False}
-    return sources.load(ml_collections.ConfigDict({"name": "digits"} | fields))
+    return sources.load(schema.Data("digits"))
 
 
 def test_digits_are_small_color_images_with_the_full_range(digits):

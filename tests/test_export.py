@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from command_line import run
 from etils import epath
+from tiny import typed
 
 import cifar_jax
 from cifar_jax import export
-from cifar_jax.config import tree as config_tree
+from cifar_jax.config import migration
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import trained
 from cifar_jax.export import stablehlo_format
@@ -49,10 +50,7 @@ def cnn():
 
 def speedrun():
     config = tiny()
-    config.model.name = "speedrun"
-    config.model.widths = (4, 8)
-    config.model.residual = True
-    config.model.whitening.enabled = True
+    config.model = base.model("speedrun", widths=(4, 8), residual=True, whitening=True)
     return config
 
 
@@ -74,14 +72,14 @@ def finished(tmp_path_factory) -> epath.Path:
     directory = epath.Path(tmp_path_factory.mktemp("export")) / "run"
     config = tiny()
     config.data.standardize = True
-    train.run(config, directory)
+    train.run(typed(config), directory)
     return directory
 
 
 @pytest.fixture(scope="module", params=[cnn, speedrun, bfloat16])
 def workdir(request, tmp_path_factory) -> epath.Path:
     """A workdir as after a run, but with random weights and batch statistics."""
-    config = request.param()
+    config = typed(request.param())
     exp = experiment.build(config)
     state = exp.initial_state()
     rng = np.random.default_rng(0)
@@ -95,7 +93,7 @@ def workdir(request, tmp_path_factory) -> epath.Path:
         ema_params=None if state.ema_params is None else jax.tree.map(perturbed, state.ema_params),
     )
     directory = epath.Path(tmp_path_factory.mktemp("networks"))
-    files.write_json(directory / files.CONFIG, config_tree.plain(config))
+    files.write_json(directory / files.CONFIG, migration.to_json(config))
     files.write_json(directory / files.DATA, exp.describe_data())
     row = dict.fromkeys(workdir_schema.FIGURES, 0.5) | {"epoch": 1, "step": 1}
     (directory / files.METRICS).write_text(json.dumps(row) + "\n")
@@ -252,7 +250,7 @@ def test_int8_writes_its_measured_accuracy_beside_the_model(finished, tmp_path):
     assert f"test accuracy {figures['test_accuracy']:.4f}" in line
     result = json.loads((finished / "result.json").read_text())
     assert figures["checkpoint_test_accuracy"] == pytest.approx(result["test_accuracy"])
-    images, labels = experiment.build(tiny()).test
+    images, labels = experiment.build(typed(tiny())).test
     session = session_of(tmp_path / "small.onnx")
     logits = session.run(["logits"], {"images": images})[0]
     assert np.mean(logits.argmax(1) == labels) == pytest.approx(figures["test_accuracy"])

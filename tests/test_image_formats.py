@@ -186,7 +186,7 @@ def test_a_bmp_with_a_palette_is_decoded_correctly_or_refused(bits, palette):
 @pytest.mark.slow
 def test_a_lossless_jpeg_does_not_affect_other_predictions(tmp_path):
     with mock.patch.object(sources, "load", return_value=tiny.dataset()):
-        train.run(tiny.config({"epochs": 1}), epath.Path(tmp_path / "run"))
+        train.run(tiny.typed(tiny.config({"epochs": 1})), epath.Path(tmp_path / "run"))
     (tmp_path / "photos").mkdir()
     for i, image in enumerate(tiny.images_and_labels(6)[0]):
         Image.fromarray(image).save(tmp_path / f"photos/{i}.png")

@@ -28,12 +28,13 @@ import keras
 import numpy as np
 import optax
 import pytest
+import tiny
 from keras import layers
 
-from cifar_jax import models
-from cifar_jax.optim import chain as optim
-from cifar_jax.runtime import sharding
-from cifar_jax.training import state, steps
+from cifar_jax.config.schema import Config
+from cifar_jax.data import sources
+from cifar_jax.optim import chain
+from cifar_jax.training import experiment, lanes, state
 
 pytestmark = pytest.mark.slow
 
@@ -140,23 +141,33 @@ def build_keras(name):
     return model
 
 
-def our_config(name):
-    """The config without augmentation and dropout."""
+def our_config(name) -> Config:
+    """The config without augmentation, dropout and validation images."""
     config = importlib.import_module(f"configs.{name}").get_config()
     config.optimizer.learning_rate = LEARNING_RATE[name]
     config.augment.flip = False
     config.model.dense_dropout = 0.0
     for block in config.model.blocks:
         block.dropout = 0.0
-    return config
+    config.data.validation_fraction = 0.0
+    config.plateau.enabled = config.early_stopping.enabled = False
+    config.batch_size = BATCH_SIZE
+    return tiny.typed(config)
+
+
+def experiment_of(name):
+    """The experiment on the data that both sides train on."""
+    images, labels = data()
+    names = tuple("abcdefghij")
+    dataset = sources.Dataset("noise", images, labels, images, labels, names, "made here")
+    return experiment.build(our_config(name), dataset)
 
 
 @functools.cache
 def initial_variables(name):
     """Our initial parameters and batch statistics, on the host: the train step donates its own."""
-    config = our_config(name)
-    model = models.build(config, IMAGE_SHAPE, 10)
-    create = functools.partial(state.init_variables, model, config.seed, IMAGE_SHAPE)
+    model, seed = experiment_of(name).model, our_config(name).seed
+    create = functools.partial(state.init_variables, model, seed, IMAGE_SHAPE)
     return jax.device_get(jax.jit(create)())
 
 
@@ -233,22 +244,13 @@ def train_keras(name):
 
 def train_ours(name, seeds=(CHOSEN_SEED,)):
     """The same, through the real train step over all devices."""
-    config = our_config(name)
-    model = models.build(config, IMAGE_SHAPE, 10)
-    l2_weights = optim.l2_weights(config, model.l2(), initial_variables(name)["params"])
-    optimizer = optim.make_optimizer(config, optim.make_schedule(config, STEPS), l2_weights)
-    mesh = sharding.make_mesh()
-    replicated = sharding.replicated(mesh)
-    create = functools.partial(state.create, config, model, optimizer, IMAGE_SHAPE)
-    create = jax.jit(create, out_shardings=replicated)
     order = np.arange(STEPS * BATCH_SIZE, dtype=np.int32).reshape(STEPS, BATCH_SIZE)
-    order = jax.device_put(order, replicated)
-    train_steps = steps.make_train_step(config, model, optimizer, l2_weights, (None, None), mesh)
-    results = {}
+    exp = experiment_of(name)
+    lane, results = lanes.make_lanes([exp]), {}
     for seed in seeds:
-        train_state, arrays = create(), jax.device_put(data(seed), replicated)
+        train_state, arrays = exp.initial_state(), exp.put(data(seed))
         for _ in range(STEPS):
-            train_state, sums = train_steps(train_state, arrays, order, 1)
+            train_state, sums = lane.dispatch(train_state, arrays, exp.put(order), 1)
         weights = as_keras_weights(jax.device_get(train_state.variables()))
         results[seed] = weights, float(sums.objective) / STEPS
     return results
@@ -262,13 +264,12 @@ def differences(weights, others):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_loss_and_penalty_are_kerass(name):
-    model = models.build(our_config(name), IMAGE_SHAPE, 10)
-    variables = randomized(initial_variables(name))
-    l2_weights = optim.l2_weights(our_config(name), model.l2(), variables["params"])
+    exp = experiment_of(name)
+    model, variables = exp.model, randomized(initial_variables(name))
     pixels, targets = next(keras_batches())
     logits = jax.jit(functools.partial(model.apply, train=False))(variables, pixels)
     loss = optax.softmax_cross_entropy(logits, targets).mean()
-    penalty = optim.l2_penalty(variables["params"], l2_weights)
+    penalty = exp.table.penalty(variables["params"])
 
     theirs = build_keras(name)
     theirs.set_weights(as_keras_weights(variables))
@@ -296,7 +297,7 @@ def test_five_training_steps_are_kerass(name):
 
 def test_the_comparison_tells_optaxs_own_adam_from_kerass(monkeypatch):
     # They differ in nothing but where the epsilon of 1e-7 is added.
-    monkeypatch.setattr(optim, "scale_by_keras_adam", optax.scale_by_adam)
+    monkeypatch.setattr(chain, "scale_by_keras_adam", optax.scale_by_adam)
     weights, _ = train_ours("model1")[CHOSEN_SEED]
     found = differences(weights, train_keras("model1")[CHOSEN_SEED][0])
     assert found.max() > 10 * TOLERANCE["model1"]

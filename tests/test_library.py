@@ -28,7 +28,7 @@ SHAPE = PIXELS.shape[1:]
 def workdir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("library")
     with mock.patch.object(sources, "load", return_value=tiny.dataset()):
-        train.run(tiny.config({"epochs": 1}), epath.Path(directory))
+        train.run(tiny.typed(tiny.config({"epochs": 1})), epath.Path(directory))
     return directory
 
 

@@ -36,7 +36,8 @@ def machine(tmp_path, monkeypatch):
 
 def config(**data):
     changes = {f"data.{key}": value for key, value in data.items()}
-    return tiny.config({"data.name": SET, "epochs": 1, "data.stratified": False, **changes})
+    changes = {"data.name": SET, "epochs": 1, "data.stratified": False, **changes}
+    return tiny.typed(tiny.config(changes))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import optax
 import pytest
 import tiny
 
-from cifar_jax.optim import chain as optim
+from cifar_jax.config.schema import Schedule
+from cifar_jax.optim import chain, rules, schedules
 
 LEARNING_RATE = 0.01
 L2 = {"conv2d_0": {"kernel": 0.001, "bias": 0.0}, "dense_0": {"kernel": 0.05, "bias": 0.0}}
@@ -26,14 +27,25 @@ def random_tree(seed, scale=1.0):
     }
 
 
-def run(overrides, l2, params, gradients):
+def table_of(l2):
+    """A table with the L2 weights of a tree like the parameters."""
+    settings = {
+        path: rules.Setting(l2=weight, decay=rules.is_kernel(path))
+        for path, weight in rules.flatten(l2).items()
+    }
+    return rules.Table(settings)
+
+
+def run(overrides, l2, params, gradients, scale=1.0):
     """The parameters after a step with each tree of `gradients`."""
-    config = tiny.config({"optimizer.learning_rate": LEARNING_RATE, **overrides})
-    optimizer = optim.make_optimizer(config, optax.constant_schedule(LEARNING_RATE), l2)
+    config = tiny.typed(tiny.config({"optimizer.learning_rate": LEARNING_RATE, **overrides}))
+    schedule = optax.constant_schedule(LEARNING_RATE)
+    optimizer = chain.make_optimizer(config.optimizer, schedule, table_of(l2))
     params = jax.tree.map(jnp.asarray, params)
     state = optimizer.init(params)
     for gradient in gradients:
-        updates, state = optimizer.update(jax.tree.map(jnp.asarray, gradient), state, params)
+        gradient = jax.tree.map(jnp.asarray, gradient)
+        updates, state = optimizer.update(gradient, state, params, plateau_scale=scale)
         params = optax.apply_updates(params, updates)
     return params
 
@@ -124,6 +136,15 @@ def test_a_gradient_below_the_clip_is_left_alone():
     assert_close(found, run({"optimizer.name": "sgd"}, NO_L2, params, gradients), rtol=0)
 
 
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_the_plateau_scales_what_the_chain_would_do(name):
+    params, gradients = random_tree(0), [random_tree(1)]
+    whole = run({"optimizer.name": name}, NO_L2, params, gradients)
+    half = run({"optimizer.name": name}, NO_L2, params, gradients, scale=0.5)
+    expected = jax.tree.map(lambda w, new: w + (new - w) / 2, params, whole)
+    assert_close(half, expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_has_momentum(nesterov):
     params, gradients = random_tree(0), [random_tree(seed) for seed in (1, 2, 3)]
@@ -142,13 +163,13 @@ def test_sgd_has_momentum(nesterov):
 
 
 def test_the_chain_asks_the_schedule_for_each_step():
-    config = tiny.config({"optimizer.name": "sgd", "optimizer.momentum": 0.0})
-    optimizer = optim.make_optimizer(config, lambda step: 10.0**-step, NO_L2)
+    config = tiny.typed(tiny.config({"optimizer.name": "sgd", "optimizer.momentum": 0.0}))
+    optimizer = chain.make_optimizer(config.optimizer, lambda step: 10.0**-step, table_of(NO_L2))
     params = random_tree(0)
     state = optimizer.init(params)
     ones = jax.tree.map(np.ones_like, params)
     for expected in (-1.0, -0.1, -0.01):
-        updates, state = optimizer.update(ones, state, params)
+        updates, state = optimizer.update(ones, state, params, plateau_scale=1.0)
         np.testing.assert_allclose(updates["dense_0"]["bias"], expected, rtol=1e-6)
 
 
@@ -156,15 +177,15 @@ def test_l2_penalty_is_the_weighted_sum_of_squares():
     params = random_tree(0)
     expected = 0.001 * np.sum(np.square(params["conv2d_0"]["kernel"], dtype=np.float64))
     expected += 0.05 * np.sum(np.square(params["dense_0"]["kernel"], dtype=np.float64))
-    found = optim.l2_penalty(params, L2)
+    found = table_of(L2).penalty(params)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert optim.l2_penalty(params, NO_L2) == 0.0
+    assert table_of(NO_L2).penalty(params) == 0.0
 
 
 def test_l2_penalty_has_the_gradient_that_the_chain_adds():
     params = random_tree(0)
-    gradient = jax.grad(lambda params: optim.l2_penalty(params, L2))(params)
+    gradient = jax.grad(lambda params: table_of(L2).penalty(params))(params)
     assert_close(gradient, jax.tree.map(lambda w, l2: 2 * l2 * w, params, L2))
 
 
@@ -174,9 +195,7 @@ TOTAL = EPOCHS * STEPS_PER_EPOCH
 
 
 def schedule(name, epochs=EPOCHS, steps_per_epoch=STEPS_PER_EPOCH, **options):
-    overrides = {f"schedule.{key}": value for key, value in options.items()}
-    overrides |= {"schedule.name": name, "epochs": epochs, "optimizer.learning_rate": PEAK}
-    return optim.make_schedule(tiny.config(overrides), steps_per_epoch)
+    return schedules.make_schedule(Schedule(name, **options), PEAK, epochs, steps_per_epoch)
 
 
 def assert_values(schedule, expected):

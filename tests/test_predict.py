@@ -34,7 +34,7 @@ from cifar_jax.training import run as train
 def trained_on(data, workdir):
     config = tiny.config({"epochs": 1})
     with mock.patch.object(sources, "load", return_value=data):
-        train.run(config, epath.Path(workdir))
+        train.run(tiny.typed(config), epath.Path(workdir))
     return epath.Path(workdir)
 
 

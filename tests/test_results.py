@@ -11,12 +11,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+import tiny
 from etils import epath
 
 from benchmarks import table
 from cifar_jax.errors import UserError
 from cifar_jax.report import page as report_page
-from cifar_jax.training import run as train
 from tools import flops, picture, published, results, run_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -244,7 +244,7 @@ def test_each_earlier_reading_of_the_test_set_stands_beside_the_figure():
 def finished(tmp_path_factory) -> pathlib.Path:
     """A finished run, of a command that a user could have typed on a clean commit."""
     workdir = tmp_path_factory.mktemp("runs") / "digits"
-    train.run(command_line.tiny_config(), epath.Path(workdir))
+    tiny.train(command_line.tiny_config(), workdir)
     environment = json.loads((workdir / "environment.json").read_text())
     start = {**environment["starts"][0], "command": "main.py --config=configs/tiny.py"}
     start |= {"git_commit": "0" * 40, "git_dirty": False}

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+import tiny
 from etils import epath
 from fabricate import random_splits
 from test_report import read
 
 from cifar_jax import options
+from cifar_jax.config import schema
 from cifar_jax.data import corruptions, sources, tfds_prepare, tfds_source
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import adversarial, suites, trained
@@ -31,7 +33,7 @@ def finished(tmp_path_factory) -> epath.Path:
     config = command_line.tiny_config()
     config.data.standardize = True
     workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
-    train.run(config, workdir)
+    train.run(tiny.typed(config), workdir)
     return workdir
 
 
@@ -159,7 +161,7 @@ def test_published_data_sets_are_read_from_tfds(workdir, tmp_path, monkeypatch):
     data["class_names"] = list(sources.archive.CLASS_NAMES)
     (workdir / "data.json").write_text(json.dumps(data))
     named = dataclasses.replace(
-        sources.load(command_line.tiny_config().data), class_names=sources.archive.CLASS_NAMES
+        sources.load(schema.Data("digits")), class_names=sources.archive.CLASS_NAMES
     )
     monkeypatch.setattr(sources, "load", lambda _: named)
     entry = suites.run(workdir, "cifar10_1", 3)

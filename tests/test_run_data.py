@@ -18,14 +18,14 @@ from cifar_jax.evaluation import trained
 from cifar_jax.report import page
 from cifar_jax.runtime import distributed
 from cifar_jax.training import run as train
-from cifar_jax.training import run_data, seeds
+from cifar_jax.training import run_data
 from cifar_jax.training import test as evaluate
 
 pytestmark = pytest.mark.slow
 
 
 def config(**changes):
-    return tiny.config({"epochs": 1, "data.standardize": True, **changes})
+    return tiny.typed(tiny.config({"epochs": 1, "data.standardize": True, **changes}))
 
 
 def provide(monkeypatch, dataset: sources.Dataset) -> None:
@@ -37,7 +37,7 @@ def finished(tmp_path_factory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
         provide(patch, tiny.dataset())
-        train.run(config(), epath.Path(workdir))
+        train.run(config(), epath.Path(workdir), write_report=page.write)
     return workdir
 
 
@@ -132,7 +132,7 @@ def test_other_data_are_refused_by_what_differs(monkeypatch, workdir, name):
 MODES = {
     # A place is no part of what makes a run the same; where it is refused, none is noted.
     "resume": lambda workdir: train.run(config(**{"data.cache_dir": "elsewhere"}), workdir),
-    "finished": lambda workdir: train.run(config(), workdir),
+    "finished": lambda workdir: train.run(config(), workdir, write_report=page.write),
     "evaluate": evaluate.run,
     "suite": lambda workdir: robustness.run(workdir, "corruptions", 2),
     "adversarial": lambda workdir: robustness.run(workdir, "adversarial", 2),
@@ -162,7 +162,7 @@ def test_seeds_refuse_other_data_of_any_of_them(monkeypatch, finished, tmp_path)
     provide(monkeypatch, tiny.dataset())
     before = content(workdir)
     with pytest.raises(run_data.OtherData, match="seed-1 was trained on: different labels"):
-        seeds.run(config(seeds=2), workdir)
+        train.run(config(seeds=2), workdir)
     assert content(workdir) == before
 
 
@@ -172,7 +172,7 @@ def test_the_demo_shows_no_examples_of_other_data(monkeypatch, workdir, caplog):
     assert [example.truth for example in examples.find(network)] == list(NAMES)
     provide(monkeypatch, OTHERS["swapped names"][0])
     assert examples.find(network) == []
-    assert "no examples of cifar10" in caplog.text and "another order" in caplog.text
+    assert "no examples of cifar10" in caplog.text and "order" in caplog.text
     assert network.class_names == NAMES
 
 
@@ -194,12 +194,12 @@ def test_processes_with_different_data_refuse_them(monkeypatch, tmp_path, change
     provide(monkeypatch, tiny.dataset())
     monkeypatch.setattr(distributed, "several", lambda: True)
     monkeypatch.setattr(distributed.multihost_utils, "process_allgather", gather)
-    workdir = epath.Path(tmp_path)
+    workdir, data = epath.Path(tmp_path), config().data
     if changed:
         with pytest.raises(run_data.OtherData, match="have different data, this one from fabricat"):
-            run_data.load(config(), workdir)
+            run_data.load(data, 0, workdir)
     else:
-        assert run_data.load(config(), workdir).description == tiny.dataset().description
+        assert run_data.load(data, 0, workdir).description == tiny.dataset().description
 
 
 # ---------------------------------------------------------------------------- runs from before
@@ -245,6 +245,7 @@ def test_the_fingerprint_is_of_all_content():
 
 def test_the_fingerprint_forgets_the_order_of_the_source():
     images, labels = tiny.images_and_labels(64)
-    one, other = sources._canonical(images, labels), sources._canonical(images[::-1], labels[::-1])
+    one = fingerprint.canonical(images, labels)
+    other = fingerprint.canonical(images[::-1], labels[::-1])
     assert fingerprint.of_split(*one) == fingerprint.of_split(*other)
     assert fingerprint.of_split(*one) != fingerprint.of_split(images, labels)

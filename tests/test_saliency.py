@@ -12,7 +12,7 @@ from cifar_jax.evaluation import saliency
 from cifar_jax.evaluation.trained import Trained
 from configs import base
 
-SPEEDRUN = {"model.name": "speedrun", "model.widths": (4,), "model.whitening.enabled": True}
+SPEEDRUN = {"model": base.model("speedrun", widths=(4,), whitening=True)}
 CONVOLUTIONAL = {"model.blocks": (base.conv_block(4, batch_norm=True, pool=2),)}
 
 

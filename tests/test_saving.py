@@ -8,18 +8,18 @@ import pathlib
 import command_line
 import numpy as np
 import pytest
+import tiny
 from etils import epath
 from test_checkpoint import LIKE, damage, orbax_garbage, save_all, state_of  # noqa: F401
 
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import trained
 from cifar_jax.runtime import checkpoint
-from cifar_jax.runtime import workdir as files
-from cifar_jax.runtime.checkpoint import Checkpoints, Reader, reading
-from cifar_jax.training import best, experiment, seeds
+from cifar_jax.runtime.checkpoint import Checkpoints, Reader, arrays
+from cifar_jax.training import best, claim, experiment
 from cifar_jax.training import run as train
 from cifar_jax.training import test as evaluate
-from cifar_jax.training.loop import Loop
+from cifar_jax.training.member import Member
 
 pytestmark = pytest.mark.slow
 
@@ -64,13 +64,15 @@ def test_a_path_that_tensorstore_does_not_support_is_refused_at_once(
     place.mkdir()
     monkeypatch.chdir(place if relative else tmp_path)
     workdir = epath.Path("runs/final" if relative else place / "run")
-    monkeypatch.setattr(experiment, "build", None)  # fails if anything is computed
-    config = command_line.tiny_config()
-    for run in (train.run, seeds.run):
+    monkeypatch.setattr(experiment, "build", None)  # nothing is computed
+    for number in (1, 2):
+        config = command_line.tiny_config()
+        config.seeds = number
         with pytest.raises(UserError, match=f"{reason}.* choose another"):
-            run(config, workdir)
+            train.run(tiny.typed(config), workdir)
     assert not list(place.iterdir())
-    files.claim(workdir, config)  # as if it had been moved there
+    with claim.claimed(workdir, tiny.typed(command_line.tiny_config())):  # as if moved there
+        pass
     for read in (evaluate.run, trained.load):
         with pytest.raises(UserError, match=f"{reason}.* choose another"):
             read(workdir)
@@ -89,7 +91,7 @@ def data_file(directory: pathlib.Path) -> pathlib.Path:
 def bad_disk(monkeypatch):
     """Set `bad_disk[0]`: so many of the next saves get a bit flipped before they are read back."""
     left = [0]
-    load = reading.load
+    load = arrays.load
 
     def flipped(path, like):
         if left[0]:
@@ -97,7 +99,7 @@ def bad_disk(monkeypatch):
             damage(data_file(pathlib.Path(path)), "flipped")
         return load(path, like)
 
-    monkeypatch.setattr(reading, "load", flipped)
+    monkeypatch.setattr(arrays, "load", flipped)
     return left
 
 
@@ -141,13 +143,13 @@ def test_the_best_state_of_this_process_survives_damage_to_its_checkpoint(tmp_pa
             checkpoints.save(step, state_of(step), 1.5, accuracy)
         checkpoints.wait()
         damage(data_file(tmp_path / "10"), how)
-        restored = checkpoints.restore_first(LIKE, [10, 20, 30, 40])
-    assert restored is not None and restored.step == 10
+        found = checkpoints.entries_of_first(("weights", "step"), [10, 20, 30, 40])
+    assert found is not None and found[0] == found[1]["step"] == 10
     assert "checkpoint of step 10 is made again from memory" in said.text
     again = Reader(epath.Path(tmp_path)).restore(LIKE, 10)
-    for found in (restored, again):
-        assert found is not None
-        np.testing.assert_array_equal(found.state["weights"], state_of(10)["weights"])
+    assert again is not None
+    for state in (found[1], again.state):
+        np.testing.assert_array_equal(state["weights"], state_of(10)["weights"])
 
 
 def test_a_bug_is_not_reported_as_a_full_disk(tmp_path, monkeypatch):
@@ -165,7 +167,7 @@ def test_damage_is_detected_before_orbax_reads_the_checkpoint(tmp_path, monkeypa
     save_all(tmp_path / "0", {10: 0.5})
     count = sum(path.is_file() for path in (tmp_path / "0/10").rglob("*"))
     loads = []
-    monkeypatch.setattr(reading, "load", lambda path, like: loads.append(path))
+    monkeypatch.setattr(arrays, "load", lambda path, like: loads.append(path))
     for rank in range(count):
         directory = tmp_path / f"{rank + 1}"
         (tmp_path / "0").rename(directory)
@@ -218,22 +220,20 @@ def config():
     return config
 
 
-def test_a_flipped_bit_in_the_best_checkpoint_does_not_lose_the_run(
-    config, tmp_path, monkeypatch, said
-):
-    """Killed, damaged and resumed: the second process has no other copy of the best state."""
-    workdir, close = epath.Path(tmp_path), Loop.close_epoch
+def test_a_flipped_bit_in_the_best_checkpoint_costs_no_run(config, tmp_path, monkeypatch, said):
+    """Killed, damaged and resumed: the second process knows no better copy."""
+    config, workdir, close = tiny.typed(config), epath.Path(tmp_path), Member.close_epoch
 
-    def killed(self, state, *arguments):
-        if int(state.step) == 4 * 38:
+    def killed(self, *arguments):
+        if self.step == 4 * 38:
             raise KeyboardInterrupt
-        return close(self, state, *arguments)
+        return close(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "close_epoch", killed)
+        patch.setattr(Member, "close_epoch", killed)
         with pytest.raises(KeyboardInterrupt):
             train.run(config, workdir)
-    rows = best.in_order([*map(dict, command_line.rows(tmp_path))], config)
+    rows = best.in_order(command_line.rows(tmp_path), restore_best=True)
     wanted = rows[0]["epoch"]
     assert wanted < 3
     damage(data_file(tmp_path / "checkpoints" / str(38 * wanted)), "flipped")
@@ -250,7 +250,7 @@ def test_a_best_row_whose_checkpoint_is_still_being_saved_is_skipped(config, tmp
     """For a moment after each epoch, the row is written but the save is still in flight."""
     workdir = epath.Path(tmp_path)
     config.epochs = 2
-    train.run(config, workdir)
+    train.run(tiny.typed(config), workdir)
     (tmp_path / "result.json").unlink()
     rows = (tmp_path / "metrics.jsonl").read_text()
     newest = rows.splitlines()[-1].replace('"epoch": 2, "step": 76', '"epoch": 3, "step": 114')
@@ -270,8 +270,8 @@ def test_a_best_row_whose_checkpoint_is_still_being_saved_is_skipped(config, tmp
 def test_if_a_run_deletes_the_checkpoint_meanwhile_the_search_is_repeated(
     config, tmp_path, monkeypatch
 ):
-    """The next save has replaced all checkpoints that the first look found."""
-    exp = experiment.build(config)
+    """Its next save has taken the place of all that the first glance found."""
+    exp = experiment.build(tiny.typed(config))
     glances = iter([[(1, 10)], [(1, 10), (2, 20)]])
 
     def read_rows(_):
@@ -281,7 +281,8 @@ def test_if_a_run_deletes_the_checkpoint_meanwhile_the_search_is_repeated(
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         checkpoints.save(20, exp.initial_state(), 0.0, 0.5)
     reader = Reader(epath.Path(tmp_path))
-    found = best.restore(reader, exp.abstract_state(), epath.Path(tmp_path), config)
+    like = exp.abstract_state().variables()
+    found = best.restore(reader, like, epath.Path(tmp_path), restore_best=True)
     assert (found.epoch, found.lost_epoch) == (2, None)
 
 

@@ -4,11 +4,11 @@ import errno
 import hashlib
 import logging
 
-import ml_collections
 import numpy as np
 import pytest
 from fabricate import FOLDERS, prepare_cifar10, random_splits, write_folder, write_tar
 
+from cifar_jax.config import schema
 from cifar_jax.data import archive, cache, sources
 from cifar_jax.errors import UserError
 
@@ -21,8 +21,7 @@ def isolated(tmp_path, monkeypatch):
 
 
 def config(name="cifar10", **changes):
-    fields = {"dir": "", "archive": "", "cache_dir": "", "download": False}
-    return ml_collections.ConfigDict({"name": name} | fields | changes)
+    return schema.Data(**{"name": name, "download": False, **changes})
 
 
 def in_canonical_order(images, labels):

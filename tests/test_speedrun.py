@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
-from cifar_jax import models
 from cifar_jax.errors import UserError
 from cifar_jax.models import initializers, summary
 from configs import base
@@ -29,12 +29,10 @@ def test_dirac_filters_hand_their_channel_on(channels_out):
 @pytest.mark.parametrize("residual", [False, True])
 def test_small_images_are_refused_and_larger_ones_classified(residual):
     config = base.get_config()
-    config.model.name = "speedrun"
-    config.model.widths = (8, 8)
-    config.model.residual = residual
+    config.model = base.model("speedrun", widths=(8, 8), residual=residual)
     with pytest.raises(UserError, match="config.model.widths .* 13 pixels"):
-        models.build(config, (12, 12, 3), 10)
-    model = models.build(config, (13, 13, 3), 10)
+        tiny.network(config, (12, 12, 3), 10)
+    model = tiny.network(config, (13, 13, 3), 10)
     images = jax.random.uniform(jax.random.key(0), (4, 13, 13, 3))
     variables = model.init(jax.random.key(0), images, train=False)
     logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
@@ -49,6 +47,6 @@ def test_small_images_are_refused_and_larger_ones_classified(residual):
 )
 def test_the_networks_have_the_published_size(name, parameters, multiply_adds):
     config = importlib.import_module(f"configs.{name}").get_config()
-    rows = summary.layers(models.build(config, (32, 32, 3), 10), (32, 32, 3))
+    rows = summary.layers(tiny.network(config, (32, 32, 3), 10), (32, 32, 3))
     assert sum(row.parameters for row in rows) == pytest.approx(parameters, rel=0.005)
     assert sum(row.multiply_adds for row in rows) == pytest.approx(multiply_adds, rel=0.002)

@@ -1,5 +1,7 @@
 """A train step is a pure function of state, config and step, on any number of devices."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,9 @@ import pytest
 import tiny
 
 from cifar_jax import metrics
-from cifar_jax.optim import chain as optim
-from cifar_jax.training import state, steps
+from cifar_jax.models.network import Network
+from cifar_jax.optim import chain, rules
+from cifar_jax.training import lanes
 
 EIGHT_DEVICES = pytest.mark.skipif(
     jax.device_count() < 8, reason="needs 8 devices: conftest.py asks XLA for them"
@@ -39,10 +42,8 @@ class Run:
         config.model.blocks = blocks
         self.experiment = exp = tiny.build(config, devices)
         assert exp.steps_per_epoch == tiny.STEPS_PER_EPOCH
-        self.train_steps = steps.make_train_step(
-            config, exp.model, exp.optimizer, exp.l2, exp.statistics, exp.mesh
-        )
-        self.arrays = exp.put(exp.train)
+        lane = lanes.make_lanes([exp])
+        self.train_steps, self.arrays = lane.dispatch, lane.arrays
         self.state = exp.initial_state()
 
     def step(self, n=1, order=None):
@@ -55,9 +56,7 @@ class Run:
     def restart(self):
         """Goes on as a new process would: with a new step function and a state from the host."""
         exp = self.experiment
-        self.train_steps = steps.make_train_step(
-            exp.config, exp.model, exp.optimizer, exp.l2, exp.statistics, exp.mesh
-        )
+        self.train_steps = lanes.make_lanes([exp]).dispatch
         self.state = exp.put(jax.device_get(self.state))
 
     def batch(self, position):
@@ -188,7 +187,7 @@ def test_the_state_is_donated_and_the_sums_outlive_it():
 # ---------------------------------------------------------------------------- sums
 def test_sums_add_up_and_begin_anew_with_the_epoch():
     run = Run(STILL | {"model.dense_l2": 0.5})
-    penalty = float(optim.l2_penalty(run.state.params, run.experiment.l2))
+    penalty = float(run.experiment.table.penalty(run.state.params))
     assert penalty > 0.1
     loss = correct = 0.0
     for position in range(tiny.STEPS_PER_EPOCH):
@@ -236,12 +235,12 @@ def test_the_loss_falls_and_the_network_learns():
 def test_the_step_is_the_gradient_of_loss_and_l2():
     run = Run(NO_MOMENTUM)
     pixels, labels = run.batch(0)
-    model, l2 = run.experiment.model, run.experiment.l2
+    model, table = run.experiment.model, run.experiment.table
 
     def objective(params):
         logits = model.apply({"params": params}, jnp.asarray(pixels), train=False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean() + optim.l2_penalty(params, l2)
+        return losses.mean() + table.penalty(params)
 
     params = jax.device_get(run.state.params)
     expected = jax.tree.map(lambda w, g: w - 0.05 * g, params, jax.jit(jax.grad(objective))(params))
@@ -292,7 +291,7 @@ def test_the_first_step_that_is_not_finite_is_recorded_and_kept():
     assert recorded == [-1, 2, 2, 2, 2]
 
 
-class Kink(nn.Module):
+class Kink(Network):
     """Logits with a finite value and an infinite derivative."""
 
     num_classes: int = 4
@@ -304,14 +303,11 @@ class Kink(nn.Module):
 
 
 def test_a_gradient_that_is_not_finite_is_recorded_with_a_finite_loss():
-    run = Run(SGD)
-    exp, model = run.experiment, Kink()
-    no_l2 = {"weight": 0.0}
-    optimizer = optim.make_optimizer(exp.config, exp.schedule, no_l2)
-    train_steps = steps.make_train_step(
-        exp.config, model, optimizer, no_l2, exp.statistics, exp.mesh
-    )
-    start = jax.jit(lambda: state.create(exp.config, model, optimizer, (8, 8, 3)))()
-    _, sums = train_steps(exp.put(start), run.arrays, exp.epoch_order(0), 1)
+    exp, options = tiny.build(tiny.config(SGD)), tiny.typed(tiny.config(SGD)).optimizer
+    table = rules.table({"weight": jnp.zeros(4)}, (), options)
+    optimizer = chain.make_optimizer(options, exp.schedule, table)
+    exp = dataclasses.replace(exp, model=Kink(), table=table, chain=optimizer)
+    lane = lanes.make_lanes([exp])
+    _, sums = lane.dispatch(exp.initial_state(), lane.arrays, lane.order(0), 1)
     assert np.isfinite(float(sums.loss))
     assert int(sums.nonfinite_step) == 1

@@ -118,12 +118,11 @@ def test_no_tensorflow_and_few_slow_imports_are_needed(tmp_path):
     prepare_cifar10(tmp_path / "tfds", random_splits())
     script = f"""
 import sys
-import ml_collections
+from cifar_jax.config import schema
 from cifar_jax.data import sources
 sources._KNOWN.clear()  # this is not the official content
-data = dict(name="cifar10", dir="", archive="", cache_dir={str(tmp_path / "cache")!r},
-            download=False)
-print(sources.load(ml_collections.ConfigDict(data)).source)
+data = schema.Data("cifar10", cache_dir={str(tmp_path / "cache")!r}, download=False)
+print(sources.load(data).source)
 for module in ("tensorflow", "tensorflow_datasets", "sklearn", "jax"):
     print(module, module in sys.modules)
 """

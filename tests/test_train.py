@@ -11,6 +11,7 @@ import command_line
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from etils import epath
 
 from cifar_jax import metrics
@@ -20,8 +21,7 @@ from cifar_jax.evaluation import trained
 from cifar_jax.runtime.checkpoint import Checkpoints
 from cifar_jax.runtime.interrupt import Interrupted
 from cifar_jax.runtime.metrics_writer import MetricsWriter
-from cifar_jax.training import experiment, steps
-from cifar_jax.training import run as train
+from cifar_jax.training import experiment, member, steps
 from cifar_jax.training import test as evaluate
 from configs import model1
 
@@ -45,7 +45,7 @@ def config():
 @pytest.mark.slow
 def test_a_run_keeps_the_workdir_contract(config, tmp_path, monkeypatch):
     config.profile = True
-    result = train.run(config, epath.Path(tmp_path))
+    result = tiny.train(config, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {
         "config.json", "environment.json", "checkpoints", "metrics.jsonl", "result.json",
@@ -83,7 +83,7 @@ def test_a_run_keeps_the_workdir_contract(config, tmp_path, monkeypatch):
     assert result["test_objective"] > result["test_loss"]
 
     # The training images as the test's: no flip, no dropout, batch norm's running statistics.
-    images, labels = experiment.build(config).train
+    images, labels = experiment.build(tiny.typed(config)).train
     correct = trained.load(tmp_path).logits(images).argmax(1) == labels
     assert result["train_examples_clean"] == len(labels) == 1221
     assert result["train_accuracy_clean"] == np.mean(correct)
@@ -103,7 +103,7 @@ def test_early_stopping_ends_the_run(config, tmp_path):
     config.optimizer.learning_rate = 1e-9  # nothing improves by min_delta
     config.early_stopping.patience = 2
     config.early_stopping.min_delta = 0.5
-    result = train.run(config, epath.Path(tmp_path))
+    result = tiny.train(config, tmp_path)
     assert result["epochs"] == 3  # the first improves on nothing known, then two in vain
     assert result["stopped_early"]
 
@@ -112,7 +112,7 @@ def test_early_stopping_ends_the_run(config, tmp_path):
 def test_the_plateau_lowers_the_learning_rate(config, tmp_path):
     config.optimizer.learning_rate = 1e-9
     config.plateau.min_delta = 0.5
-    train.run(config, epath.Path(tmp_path))
+    tiny.train(config, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     rates = [row["learning_rate"] for row in rows]
     assert rates == pytest.approx([1e-9, 1e-9, 0.5e-9])
@@ -121,10 +121,10 @@ def test_the_plateau_lowers_the_learning_rate(config, tmp_path):
 @pytest.mark.slow
 def test_a_signal_is_answered_after_the_step_it_falls_into(config, tmp_path, monkeypatch):
     made = 0
-    dispatch = steps.make_train_step
+    make = steps.make_dispatch
 
-    def make_train_step(*arguments):
-        train_steps = dispatch(*arguments)
+    def make_dispatch(*arguments):
+        train_steps = make(*arguments)
 
         def signalled(state, arrays, order, n):
             nonlocal made
@@ -135,10 +135,10 @@ def test_a_signal_is_answered_after_the_step_it_falls_into(config, tmp_path, mon
 
         return signalled
 
-    monkeypatch.setattr(steps, "make_train_step", make_train_step)
+    monkeypatch.setattr(steps, "make_dispatch", make_dispatch)
     config.checkpoint.every_steps = 0
     with pytest.raises(Interrupted, match="saved step 42 in"):
-        train.run(config, epath.Path(tmp_path))
+        tiny.train(config, tmp_path)
     assert (tmp_path / "checkpoints" / "42").is_dir() and made == 42
 
 
@@ -150,10 +150,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_checkpoint(c
     config.schedule.boundaries = (0.5,)
     config.schedule.factor = 1e30
     with pytest.raises(UserError, match=r"not finite at step (\d+); .* step 55 .*learning_rate"):
-        train.run(config, epath.Path(tmp_path))
+        tiny.train(config, tmp_path)
     # Drop at step 57: its update explodes, and the loss after it is seen at the very next steps.
     assert not (tmp_path / "result.json").exists()
-    like = experiment.build(config).abstract_state()
+    like = experiment.build(tiny.typed(config)).abstract_state()
     with Checkpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
         restored = checkpoints.restore_latest(like)
     assert restored is not None
@@ -162,11 +162,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_checkpoint(c
 
 def test_a_workdir_of_another_config_is_refused_by_key(config, tmp_path):
     config.epochs = 1
-    train.run(config, epath.Path(tmp_path))
+    tiny.train(config, tmp_path)
     config.optimizer.b1 = 0.8
     config.model.blocks[0].filters = 5
     with pytest.raises(UserError, match="optimizer.b1: 0.9 -> 0.8") as caught:
-        train.run(config, epath.Path(tmp_path))
+        tiny.train(config, tmp_path)
     assert "model.blocks" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -174,7 +174,7 @@ def test_a_workdir_of_another_config_is_refused_by_key(config, tmp_path):
 def test_an_unfinished_run_is_not_evaluated(config, tmp_path):
     with pytest.raises(UserError, match="no run in"):
         evaluate.run(epath.Path(tmp_path))
-    train.run(config, epath.Path(tmp_path))
+    tiny.train(config, tmp_path)
     (tmp_path / "result.json").unlink()
     text = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(text.replace('"epochs": 3', '"epochs": 4'))
@@ -188,7 +188,7 @@ def test_the_best_epoch_that_can_be_read_is_tested_and_named(config, tmp_path):
     config.optimizer.learning_rate = 1e-12  # equal accuracies: the first epoch stays the best
     config.optimizer.ema_decay = 0.0
     workdir = epath.Path(tmp_path)
-    best = train.run(config, workdir)["best_epoch"]
+    best = tiny.train(config, workdir)["best_epoch"]
     assert best < 3
     (tmp_path / "checkpoints" / str(38 * best)).rename(tmp_path / "away")
     result = evaluate.run(workdir)
@@ -206,16 +206,16 @@ def test_the_best_epoch_that_can_be_read_is_tested_and_named(config, tmp_path):
 
 def test_a_batch_of_more_images_than_there_are_is_refused(config):
     config.batch_size = 33  # of no number of devices
-    assert experiment.build(config).steps_per_epoch == 1221 // 33
+    assert experiment.build(tiny.typed(config)).steps_per_epoch == 1221 // 33
     config.batch_size = 2400
     with pytest.raises(UserError, match="exceeds the 1221 training images.* at most 1221"):
-        experiment.build(config)
+        experiment.build(tiny.typed(config))
 
 
 @pytest.mark.slow
 def test_model_1_learns_real_cifar10(real_cifar10_dir, tmp_path, monkeypatch):
     """A small share of the real data, in a minute: far above the 10 % of chance."""
-    whole = sources.load(model1.get_config().data)
+    whole = sources.load(tiny.typed(model1.get_config()).data)
     part = dataclasses.replace(
         whole,
         train_images=whole.train_images[:6000],
@@ -227,7 +227,7 @@ def test_model_1_learns_real_cifar10(real_cifar10_dir, tmp_path, monkeypatch):
     config = model1.get_config()
     config.epochs = 3
     config.eval.batch_size = 504
-    result = train.run(config, epath.Path(tmp_path))
+    result = tiny.train(config, tmp_path)
     assert result["test_examples"] == 1000
     assert result["test_accuracy"] > 0.33
 
@@ -241,7 +241,7 @@ def test_a_run_on_all_images_tests_its_last_epoch_and_test_time_augmentation_bes
     config.epochs = 2
     config.eval.tta = "flip"
     workdir = epath.Path(tmp_path)
-    result = train.run(config, workdir)
+    result = tiny.train(config, workdir)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [set(row) == ROW_KEYS for row in rows] == [True, True]
     assert {row[f"validation_{name}"] for row in rows for name in ("loss", "accuracy")} == {None}
@@ -249,7 +249,7 @@ def test_a_run_on_all_images_tests_its_last_epoch_and_test_time_augmentation_bes
     assert result["best_epoch"] == 2 and result["validation_accuracy"] is None
     assert "validation_accuracy_tta" not in result
     # By hand: the mean of the logits of both views.
-    exp = experiment.build(config)
+    exp = experiment.build(tiny.typed(config))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         restored = checkpoints.restore_latest(exp.abstract_state())
     assert restored is not None and restored.step == rows[-1]["step"]
@@ -272,7 +272,7 @@ def test_a_workdir_that_goes_is_told_and_stays_whole(config, tmp_path, monkeypat
     """Before the row of an epoch, and between that and its checkpoint."""
     config.epochs = 2
     workdir, place = epath.Path(tmp_path) / "run", epath.Path(tmp_path) / "moved"
-    module, name = {"row": (evaluate, "cross_entropy"), "save": (MetricsWriter, "append")}[when]
+    module, name = {"row": (member, "cross_entropy"), "save": (MetricsWriter, "append")}[when]
     called, calls = getattr(module, name), itertools.count()
 
     def go(*args):
@@ -286,8 +286,8 @@ def test_a_workdir_that_goes_is_told_and_stays_whole(config, tmp_path, monkeypat
 
     monkeypatch.setattr(module, name, go)
     with pytest.raises(UserError, match=r"run is gone, renamed or deleted .* --workdir=PLACE"):
-        train.run(config, workdir)
+        tiny.train(config, workdir)
     assert not (workdir / "metrics.jsonl").exists()
     monkeypatch.undo()
     if how == "renamed":
-        assert train.run(config, place)["epochs"] == 2
+        assert tiny.train(config, place)["epochs"] == 2

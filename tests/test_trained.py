@@ -5,9 +5,11 @@ import json
 import command_line
 import numpy as np
 import pytest
+import tiny
 from etils import epath
 
 import cifar_jax
+from cifar_jax.config import schema
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
 from cifar_jax.training import run as train
@@ -18,16 +20,15 @@ def workdir(tmp_path_factory):
     config = command_line.tiny_config()
     config.data.standardize = True
     directory = tmp_path_factory.mktemp("trained")
-    train.run(config, epath.Path(directory))
+    train.run(tiny.typed(config), epath.Path(directory))
     return directory
 
 
 def test_a_loaded_network_predicts_what_the_test_predicted(workdir, monkeypatch):
     result = json.loads((workdir / "result.json").read_text())
     saved = np.load(workdir / "predictions.npz")
-    config = command_line.tiny_config()
-    images = sources.load(config.data).test_images
-    monkeypatch.setattr(sources, "load", None)  # loading needs no data set
+    images = sources.load(schema.Data("digits")).test_images
+    monkeypatch.setattr(sources, "load", None)  # no data set is asked for
     before = sorted(path.name for path in workdir.rglob("*"))
     model = cifar_jax.load(str(workdir))
     assert model.epoch == result["best_epoch"]

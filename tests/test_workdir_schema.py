@@ -22,8 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from cifar_jax import export, forms
-from cifar_jax.config import tree as config_tree
+from cifar_jax import export, forms, models
+from cifar_jax.config import migration
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import suites as robustness
@@ -31,7 +31,7 @@ from cifar_jax.evaluation import trained
 from cifar_jax.report import evidence, figures, page, svg
 from cifar_jax.runtime import metrics_writer, workdir_schema
 from cifar_jax.runtime import workdir as files
-from cifar_jax.training import best, seeds, steps
+from cifar_jax.training import best, claim, steps
 from cifar_jax.training import run as train
 from cifar_jax.training import test as evaluate
 from tools import results
@@ -61,14 +61,14 @@ CONTENTS = {
     "twice": b'{"epoch": 1, "epoch": 1}', "digits": b"9" * 5000, "surrogate": b'{"a": "\\ud800"}',
     "NULs": b"\0" * 300, "directory": DIRECTORY,
 }  # fmt: skip
-SUITE = robustness._Suite(
-    "a suite", "a description", "a column", lambda task: iter([("row", "column", *LOGITS)]), 1
+SUITE = robustness.SUITES["corruptions"]._replace(
+    cells=lambda task: iter([("row", "column", *LOGITS)]), number=1
 )
 LOGITS = np.zeros((8, 4), np.float32), np.arange(8) % 4
 
 
 def small_config():
-    return tiny.config({"epochs": 3})
+    return tiny.typed(tiny.config({"epochs": 3}))
 
 
 @pytest.fixture(scope="module")
@@ -211,15 +211,16 @@ def test_a_damaged_informative_file_is_renamed_and_not_lost(mode, kind, workdir,
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_a_damaged_summary_of_seeds_is_written_again(kind, tmp_path, monkeypatch):
-    """Everything in it is also in the runs of the seeds."""
-    config = tiny.config({"seeds": 2})
+def test_a_summary_of_seeds_is_made_anew(kind, tmp_path, monkeypatch):
+    """It holds nothing that the runs of the seeds do not."""
+    config = tiny.typed(tiny.config({"seeds": 2}))
     workdir = epath.Path(tmp_path)
-    files.claim(workdir, config)
+    with claim.claimed(workdir, config):
+        pass
     replace(workdir / files.SEEDS, CONTENTS[kind])
     monkeypatch.setattr(sources, "load", mock.Mock(side_effect=UserError("it goes on")))
     with pytest.raises(UserError, match="it goes on"):
-        seeds.run(config, workdir)
+        train.run(config, workdir)
     assert (workdir / f"{files.SEEDS}.damaged-1").exists()
 
 
@@ -251,17 +252,20 @@ EDITS = [
     (files.CONFIG, lambda c: c.update(epochs="3"), "config.epochs must be an integer"),
     (files.CONFIG, lambda c: c.update(epochs=True), "config.epochs must be an integer"),
     (files.CONFIG, lambda c: c.update(seed=10**400), "config.seed must be an integer"),
-    (files.CONFIG, lambda c: c["model"].update(logit_scale=10**400), "config.model.logit_scale"),
-    (files.CONFIG, lambda c: c.update(items=3), "config.items is no key of this version"),
+    (files.CONFIG, lambda c: c["optimizer"].update(b1=10**400), "config.optimizer.b1 must be"),
+    (files.CONFIG, lambda c: c.update(items=3), "config.items is no key"),
     (files.CONFIG, lambda c: c.update({"optimizer.name": "sgd"}), "config.optimizer.name is no"),
     (files.CONFIG, lambda c: c.update({"a\nb": "sgd"}), r"config.a\\nb is no key"),
     (files.CONFIG, lambda c: c.update(model=None), "config.model must be a group of keys"),
-    (files.CONFIG, lambda c: c.update(seed={"items": 1}), "config.seed must be no group of keys"),
-    (files.CONFIG, lambda c: c["model"].update(dense=[{"keys": 1}]), "must be no group of keys"),
-    (files.CONFIG, lambda c: c["model"].update(blocks=[3]), "must be a group of keys"),
-    (files.CONFIG, lambda c: c["model"].update(blocks=[{"keys": 3}]), "keys is no key"),
+    (files.CONFIG, lambda c: c.update(seed={"items": 1}), "config.seed must be an integer"),
+    (files.CONFIG, lambda c: c["model"].update(dense=[{"keys": 1}]), "model.dense must be a tuple"),
+    (files.CONFIG, lambda c: c["model"].update(blocks=[3]), r"blocks\[0\] must be a base."),
+    (files.CONFIG, lambda c: c["model"].update(blocks=[{"keys": 3}]), r"\[0\].keys is not a key"),
     (files.CONFIG, lambda c: c.pop("optimizer"), "config.optimizer is missing"),
     (files.CONFIG, lambda c: c.pop("eval"), None),
+    (files.CONFIG, lambda c: c.update(version=99), "version must be 2 or less"),
+    (files.CONFIG, lambda c: c["model"].update(name="resnet"), "name must be one of 'cnn', 'speed"),
+    (files.CONFIG, lambda c: c["model"].update(widths=[64]), "widths is no key of the network"),
     (files.RESULT, lambda r: r.update(best_epoch=0), "best_epoch must be an integer"),
     (files.RESULT, lambda r: r.update(best_epoch=9), "best_epoch must be at most epochs"),
     (files.RESULT, lambda r: r.update(best_epoch=9, epochs=9), "no row for epoch 9"),
@@ -541,9 +545,9 @@ def test_the_files_under_results_match_the_schema():
         assert bool(loaded.robustness) == (run / files.ROBUSTNESS).exists()
 
 
-def test_a_saved_config_has_no_misplaced_keys():
-    saved = config_tree.plain(small_config())
-    assert list(config_tree.misplaced(saved, saved)) == []
+def test_a_config_of_the_project_is_of_its_own_form():
+    saved = json.loads(json.dumps(migration.to_json(small_config())))
+    assert migration.from_json(saved, models) == small_config()
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,23 @@
 """An experiment that a test can afford: fabricated images and a network of a few neurons."""
 
+import pathlib
 from typing import Any
 from unittest import mock
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
+from cifar_jax import models
+from cifar_jax.config import files
+from cifar_jax.config.schema import Config
 from cifar_jax.data import sources
+from cifar_jax.models.network import Network
+from cifar_jax.report import page
 from cifar_jax.runtime import sharding
-from cifar_jax.training import experiment
+from cifar_jax.training import experiment, run
 from configs import base
 
 CLASS_NAMES = ("north", "east", "south", "west")
@@ -31,6 +38,22 @@ def config(overrides: dict[str, Any] | None = None) -> ConfigDict:
     tiny.model.dense = (8,)
     tiny.update_from_flattened_dict(overrides or {})
     return tiny
+
+
+def typed(config: ConfigDict) -> Config:
+    """What a run takes."""
+    return files.typed(config, models)
+
+
+def network(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> Network:
+    """The network of a config."""
+    known = typed(config)
+    return models.build(known.model, image_shape, num_classes, known.dtype)
+
+
+def train(config: ConfigDict, workdir: pathlib.Path | epath.Path) -> dict[str, Any]:
+    """Trains a config as `main.py` does; returns its result."""
+    return run.run(typed(config), epath.Path(workdir), write_report=page.write)
 
 
 def images_and_labels(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -65,4 +88,9 @@ def build(config: ConfigDict, devices: int = 1) -> experiment.Experiment:
         mock.patch.object(sources, "load", return_value=dataset()),
         mock.patch.object(sharding, "make_mesh", return_value=mesh(devices)),
     ):
-        return experiment.build(config)
+        return experiment.build(typed(config))
+
+
+def build_real(config: ConfigDict) -> experiment.Experiment:
+    """`experiment.build` on the data that the config names."""
+    return experiment.build(typed(config))

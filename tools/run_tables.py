@@ -254,4 +254,4 @@ def _notes_mark(results: pathlib.Path, name: str, page: str = "") -> str:
 
 def _train_flops(run: Run) -> int:
     classes = len(figures([run], "confusion_matrix")[0])
-    return flops.train_flops(models.build(run.config, IMAGE_SHAPE, classes), IMAGE_SHAPE)
+    return flops.train_flops(models.build(run.config.model, IMAGE_SHAPE, classes), IMAGE_SHAPE)

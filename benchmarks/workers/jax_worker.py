@@ -5,6 +5,7 @@ augmenting it, summing the epoch's figures. A step of "train" is one dispatch, o
 the job says. Plain Flax gets one ready batch, like the other libraries.
 """
 
+import dataclasses
 import pathlib
 import sys
 
@@ -17,45 +18,31 @@ from protocol import serve
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 from benchmarks import networks  # noqa: E402 (the path must come first)
-from cifar_jax import models
-from cifar_jax.data import augment
-from cifar_jax.optim import chain as optim
-from cifar_jax.runtime import compilation, sharding
-from cifar_jax.training import state, steps
+from cifar_jax.runtime import compilation
+from cifar_jax.training import steps
+from cifar_jax.training.lanes import make_lanes
 
-_SHAPE, _CLASSES, _STEPS_PER_EPOCH = (32, 32, 3), 10, 20
+_SHAPE, _CLASSES, _STEPS_PER_EPOCH = networks.IMAGE_SHAPE, networks.CLASSES, 20
 
 
 def _ours(job: dict) -> dict:
-    config = networks.scaled(job["network"], job["width"])
-    config.dtype = job.get("dtype", "float32")
-    at_once = job.get("steps_per_dispatch", 1)
-    batch_size = config.batch_size = job["batch_size"]
-    images_number = job.get("images", _STEPS_PER_EPOCH * batch_size)
-    mesh = sharding.make_mesh()
-    model = models.build(config, _SHAPE, _CLASSES)
-    abstract = jax.eval_shape(lambda: state.init_variables(model, 0, _SHAPE))
-    l2 = optim.l2_weights(config, model.l2(), abstract["params"])
-    optimizer = optim.make_optimizer(config, optim.make_schedule(config, _STEPS_PER_EPOCH), l2)
-    create = jax.jit(
-        lambda: state.create(config, model, optimizer, _SHAPE),
-        out_shardings=sharding.replicated(mesh),
+    batch_size, at_once = job["batch_size"], job.get("steps_per_dispatch", 1)
+    config = dataclasses.replace(
+        networks.scaled(job["network"], job["width"]),
+        dtype=job.get("dtype", "float32"),
+        batch_size=batch_size,
     )
-    train_steps = steps.make_train_step(config, model, optimizer, l2, (None, None), mesh)
-    eval_step = steps.make_eval_step(model, (None, None), mesh)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (images_number, *_SHAPE), np.uint8)
-    labels = rng.integers(0, _CLASSES, images_number).astype(np.int32)
-    order = rng.permutation(images_number)[: images_number // batch_size * batch_size]
-    order = order.reshape(-1, batch_size).astype(np.int32)
-    arrays, order = jax.device_put(((images, labels), order), sharding.replicated(mesh))
+    exp = networks.on_noise(config, job.get("images", _STEPS_PER_EPOCH * batch_size))
+    lane, step = make_lanes([exp]), exp.train_step()
+    eval_step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh)
+    arrays, order = lane.arrays, lane.order(0)
     ready = list(order[:_STEPS_PER_EPOCH])
-    current = create()
+    current = exp.initial_state()
 
     def train(n: int) -> None:
         nonlocal current
         for _ in range(n):
-            current, sums = train_steps(current, arrays, order, at_once)
+            current, sums = lane.dispatch(current, arrays, order, at_once)
         jax.block_until_ready(sums)
 
     def infer(n: int) -> None:
@@ -63,17 +50,12 @@ def _ours(job: dict) -> dict:
         logits = [eval_step(variables, arrays[0], ready[i % len(ready)]) for i in range(n)]
         jax.block_until_ready(logits)
 
-    def batch_of(arrays, order, step):
-        images, labels = arrays
-        batch = order[step % len(order)]
-        targets = jax.nn.one_hot(labels[batch], _CLASSES)
-        pixels = augment.normalize(images[batch], None, None)
-        return augment.augment(config, jax.random.key(step), pixels, targets)
-
-    get_batch = compilation.jit(batch_of)
+    get_batch = compilation.jit(
+        lambda number, arrays, order: step.draw(number, arrays, order, 0, exp.statistics)[:2]
+    )
 
     def get(n: int) -> None:
-        jax.block_until_ready([get_batch(arrays, order, i) for i in range(n)])
+        jax.block_until_ready([get_batch(jnp.int32(i), arrays, order) for i in range(n)])
 
     def peak() -> int | None:
         return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

@@ -1,6 +1,7 @@
 """The file behind `--config`, and what the command line overrides: every fault in one line."""
 
 import contextlib
+import dataclasses
 import difflib
 import os
 import pathlib
@@ -14,8 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 from ml_collections.config_flags import config_flags, config_path
 
-from cifar_jax.config.tree import flat
-from cifar_jax.config.validation import explain_text
+from cifar_jax.config import convert, keys, schema, validation
 from cifar_jax.errors import UserError
 
 _BAD_VALUE = re.compile(r"flag --config\.([^=]+)=(.*?): ", re.DOTALL)  # as absl says it
@@ -38,9 +38,33 @@ class Parser(config_flags.ConfigFileFlagParser):
           UserError: see `load`; or a key that is overridden is none of the config's.
         """
         config = load(path)
-        for match in filter(None, map(_OVERRIDE.match, self._arguments)):
-            _check_key(config, match[1])
+        for name in overridden(self._arguments):
+            _check_key(config, name)
         return config.lock()
+
+
+def overridden(arguments: list[str]) -> list[str]:
+    """The keys that a command line sets: "epochs" of `--config.epochs=3`."""
+    return [match[1] for match in map(_OVERRIDE.match, arguments) if match]
+
+
+def typed(
+    config: ConfigDict, families: convert.Families, arguments: list[str] | None = None
+) -> schema.Config:
+    """What a run takes: the checked, typed values of a config.
+
+    Args:
+      arguments: the command line that has overridden some of it.
+
+    Raises:
+      UserError: a value will not do, keys contradict each other, or one that the command line sets
+        changes nothing.
+    """
+    checked = validation.check(convert.parse(convert.plain(config), families))
+    fault = validation.without_effect(checked, set(overridden(arguments or [])))
+    if fault:
+        raise UserError(fault)
+    return checked
 
 
 def load(given: str) -> ConfigDict:
@@ -85,7 +109,9 @@ def load(given: str) -> ConfigDict:
         raise UserError(
             f"--config={path}: get_config() must return a config: it returns {returned:.60}"
         )
-    return ConfigDict(config) if isinstance(config, FrozenConfigDict) else config
+    unfrozen = ConfigDict(config) if isinstance(config, FrozenConfigDict) else config
+    # Each item of a tuple becomes one of its own, or an override of one would change its twins.
+    return convert.to_config_dict(convert.plain(unfrozen))
 
 
 def run_name(given: str) -> str:
@@ -95,13 +121,34 @@ def run_name(given: str) -> str:
     return "-".join([name, *(re.sub(r"[^\w.,=+-]+", "-", argument) for argument in arguments)])
 
 
-def explain_value(config: ConfigDict, fault: str) -> str | None:
+def explain_value(config: ConfigDict, fault: str, families: convert.Families) -> str | None:
     """What is wrong with an override's value; None if `fault`, in absl's words, is not of that."""
     bad = _BAD_VALUE.match(fault)
     if not bad:
         return None
-    inside = [name for name in _keys(config) if name.startswith(f"{bad[1]}.")]
-    return _group(bad[1], inside[0]) if inside else explain_text(bad[1], bad[2])
+    name, text = bad.groups()
+    inside = [known for known in _keys(config) if known.startswith(f"{name}.")]
+    if inside:
+        return _group(name, inside[0])
+    key = _schema_of(config, name, families)
+    return f"config.{name} must be {key.check.expected}: it is {text!r}" if key else None
+
+
+def _schema_of(config: ConfigDict, name: str, families: convert.Families) -> Any:
+    """The `Key` of the value that has this name; None: it has none."""
+    cls, key = schema.Config, None
+    for part in re.sub(r"\[\d+\]", "", name).split("."):
+        field = {f.name: f for f in dataclasses.fields(cls)}.get(part)
+        if field is None:
+            return None
+        key = keys.known(field)
+        if part == "model" and cls is schema.Config:
+            cls = families.config_class(config.model.name) or schema.Model
+        else:
+            cls = keys.item_class(field) or field.default_factory
+        if not dataclasses.is_dataclass(cls):
+            return key if key.check else None
+    return None
 
 
 def _split(given: str) -> tuple[str, list[str]]:
@@ -139,14 +186,14 @@ def _of_the_file(path: str, error: BaseException) -> UserError:
     return UserError(f"--config={path}{at}: {type(error).__name__}: {' '.join(text.split())}")
 
 
-def _keys(config: ConfigDict) -> list[str]:
-    """The keys of all values, those in blocks included."""
-    values = flat(config)
-    blocks = values.get("model.blocks")
-    for i, block in enumerate(blocks if isinstance(blocks, tuple | list) else ()):
-        if isinstance(block, ConfigDict):
-            values |= {f"model.blocks[{i}].{name}": value for name, value in flat(block).items()}
-    return list(values)
+def _keys(value: Any, place: str = "") -> list[str]:
+    """The keys of all values, those within tuples included."""
+    if isinstance(value, ConfigDict):
+        names = [(f"{place}.{name}" if place else name, item) for name, item in value.items()]
+        return [key for name, item in names for key in _keys(item, name)]
+    if isinstance(value, tuple) and any(isinstance(item, ConfigDict) for item in value):
+        return [key for i, item in enumerate(value) for key in _keys(item, f"{place}[{i}]")]
+    return [place]
 
 
 def _group(key: str, inside: str) -> str:
@@ -185,4 +232,4 @@ def _nearest(config: ConfigDict, key: str) -> str:
     last = key.rpartition(".")[2]
     namesakes = [name for name in known if name.rpartition(".")[2] == last]
     nearest = namesakes or difflib.get_close_matches(key, known, n=1)
-    return f"did you mean config.{nearest[0]}?" if nearest else "configs/base.py has them all"
+    return f"did you mean config.{nearest[0]}?" if nearest else "docs/config.md has them all"

@@ -1,11 +1,15 @@
 """Preprocessing and augmentation: pure functions of a batch and a random key, run on the device."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, UInt8
-from ml_collections import ConfigDict
+
+from cifar_jax.config.schema import Augment
 
 Images = Float32[Array, "b h w c"]
 Targets = Float32[Array, "b k"]  # class probabilities; each row sums to 1
@@ -124,41 +128,66 @@ def views(images: Images, kind: str) -> list[tuple[float, Images]]:
     return [(w, view) for w, pair in zip(weights, both, strict=True) for view in pair]
 
 
-def names(config: ConfigDict) -> list[str]:
-    """Names of the augmentations that `config.augment` turns on, in the order they are applied."""
-    augment = config.augment
-    switches = {
-        "alternating_flip" if augment.alternate_flips else "random_flip": augment.flip,
-        "random_crop": augment.crop_padding,
-        "cutout": augment.cutout,
-        "mixup": augment.mixup,
-    }
-    return [name for name, on in switches.items() if on]
+class Draw(NamedTuple):
+    """Where in a run a batch is drawn."""
+
+    images: Int32[Array, " b"]  # which ones of the training set
+    epoch: ArrayLike  # int32 scalar, from 0
+    flip_key: PRNGKeyArray  # of alternating flips: the same throughout a run
+
+
+class Augmentation(NamedTuple):
+    """A way to vary a batch. A new one takes a function, an entry below and a key in the schema."""
+
+    name: Callable[[Augment], str | None]  # as a summary shows it; None where it is off
+    apply: Callable[[Augment, PRNGKeyArray, Draw, Images, Targets], tuple[Images, Targets]]
+
+
+def _flip(
+    options: Augment, key: PRNGKeyArray, draw: Draw, images: Images, targets: Targets
+) -> tuple[Images, Targets]:
+    if options.alternate_flips:
+        flips = alternating_flips(draw.flip_key, draw.images, draw.epoch)
+    else:
+        flips = random_flips(key, len(images))
+    return mirror(images, flips), targets
+
+
+# In the order they are applied.
+AUGMENTATIONS = (
+    Augmentation(
+        lambda o: ("alternating_flip" if o.alternate_flips else "random_flip") if o.flip else None,
+        _flip,
+    ),
+    Augmentation(
+        lambda o: "random_crop" if o.crop_padding else None,
+        lambda o, key, _, x, y: (random_crop(key, x, o.crop_padding, o.crop_fill), y),
+    ),
+    Augmentation(
+        lambda o: "cutout" if o.cutout else None,
+        lambda o, key, _, x, y: (cutout(key, x, o.cutout), y),
+    ),
+    Augmentation(
+        lambda o: "mixup" if o.mixup else None,
+        lambda o, key, _, x, y: mixup(key, x, y, o.mixup),
+    ),
+)
+
+
+def names(options: Augment) -> list[str]:
+    """Names of the augmentations that are on, in the order they are applied."""
+    return [name for entry in AUGMENTATIONS if (name := entry.name(options))]
 
 
 def augment(
-    config: ConfigDict,
-    key: PRNGKeyArray,
-    images: Images,
-    targets: Targets,
-    flips: Flips | None = None,
+    options: Augment, key: PRNGKeyArray, draw: Draw, images: Images, targets: Targets
 ) -> tuple[Images, Targets]:
-    """Applies the augmentations of `config.augment` to normalized images and their targets.
+    """Applies the augmentations that are on to normalized images and their targets.
 
     Each has its own key, so turning one on does not change the random draws of the others.
-
-    Args:
-      flips: which images to mirror if `config.augment.flip` is on; None draws them from `key`.
     """
-    options = config.augment
-    flip_key, crop_key, cutout_key, mixup_key = jax.random.split(key, 4)
-    if options.flip:
-        flips = random_flips(flip_key, len(images)) if flips is None else flips
-        images = mirror(images, flips)
-    if options.crop_padding:
-        images = random_crop(crop_key, images, options.crop_padding, options.crop_fill)
-    if options.cutout:
-        images = cutout(cutout_key, images, options.cutout)
-    if options.mixup:
-        images, targets = mixup(mixup_key, images, targets, options.mixup)
+    keys = jax.random.split(key, len(AUGMENTATIONS))
+    for entry, own in zip(AUGMENTATIONS, keys, strict=True):
+        if entry.name(options):
+            images, targets = entry.apply(options, own, draw, images, targets)
     return images, targets

@@ -13,11 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
 from jaxtyping import Int32, UInt8
 
 from cifar_jax import places
+from cifar_jax.config.schema import Data
 from cifar_jax.data import archive, cache, digits, fingerprint
 from cifar_jax.data.archive import Splits
 from cifar_jax.data.fingerprint import canonical as _canonical
@@ -82,7 +82,7 @@ _KNOWN = {
 _log = logging.getLogger(__name__)
 
 
-def load(data: ml_collections.ConfigDict) -> Dataset:
+def load(data: Data) -> Dataset:
     """Loads the data set `data.name`.
 
     CIFAR-10's official content is known, so its cache is tried first. The cache of any other TFDS
@@ -105,9 +105,9 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
             f"config.data.archive can only hold cifar10, but config.data.name={data.name}"
         )
     for key in ("dir", "archive", "cache_dir"):
-        path = places.local(data[key], f"config.data.{key}")
-        if data[key] and key != "cache_dir" and not path.exists():
-            raise UserError(f"config.data.{key}={data[key]} does not exist")
+        path = places.local(getattr(data, key), f"config.data.{key}")
+        if getattr(data, key) and key != "cache_dir" and not path.exists():
+            raise UserError(f"config.data.{key}={getattr(data, key)} does not exist")
     if data.name == "digits":
         train, test = digits.read().values()
         return Dataset("digits", *train, *test, digits.CLASS_NAMES, "scikit-learn's load_digits")
@@ -130,9 +130,7 @@ def load(data: ml_collections.ConfigDict) -> Dataset:
     return dataset
 
 
-def cached(
-    data: ml_collections.ConfigDict, description: dict[str, Any], origin: str = ""
-) -> Dataset | None:
+def cached(data: Data, description: dict[str, Any], origin: str = "") -> Dataset | None:
     """Reads the data set with this description from the cache.
 
     Returns None if the cache is missing or damaged, or, after a warning, if it holds other data.
@@ -155,14 +153,14 @@ def cached(
     return dataset
 
 
-def _cache_path(data: ml_collections.ConfigDict, description: dict[str, Any]) -> Path:
+def _cache_path(data: Data, description: dict[str, Any]) -> Path:
     content = json.dumps(description, sort_keys=True)
     if data.name in _KNOWN:
         content = "".join(_KNOWN[data.name].fingerprints.values())
     return cache.path_of(data.cache_dir, data.name, content)
 
 
-def _state(data: ml_collections.ConfigDict) -> str | None:
+def _state(data: Data) -> str | None:
     """A string that changes with the files of the data set and with the version of TFDS.
 
     None if the TFDS directory does not hold the data set.
@@ -172,7 +170,7 @@ def _state(data: ml_collections.ConfigDict) -> str | None:
     return state and f"{data.name}, {version('tensorflow-datasets')}, {state}"
 
 
-def _read(data: ml_collections.ConfigDict) -> Dataset:
+def _read(data: Data) -> Dataset:
     """Reads the data set from its source, in canonical order."""
     if data.archive and not data.dir:
         path = places.local(data.archive, "config.data.archive")
@@ -196,7 +194,7 @@ def is_official(name: str) -> bool:
     return name in _KNOWN
 
 
-def tfds_directory(data: ml_collections.ConfigDict) -> Path:
+def tfds_directory(data: Data) -> Path:
     """The TFDS directory: `data.dir`, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
     root, name = data.dir, "config.data.dir"
     if not root:

@@ -7,7 +7,6 @@ import numpy as np
 
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation.trained import Trained
-from cifar_jax.training import run_data
 
 _MAX_CLASSES = 20
 
@@ -28,12 +27,10 @@ def find(network: Trained) -> list[Example]:
     Nothing is downloaded. If this machine does not have the data, the list is empty and a warning
     is logged.
     """
-    config = network.config.copy_and_resolve_references()
-    config.data.download = False
     try:
-        dataset = run_data.load(config, network.workdir)
+        dataset = network.dataset(download=False)
     except UserError as error:
-        _log.warning("no examples of %s: %s", config.data.name, error)
+        _log.warning("no examples of %s: %s", network.config.data.name, error)
         return []
     labels, first = np.unique(dataset.test_labels, return_index=True)
     return [

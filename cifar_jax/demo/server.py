@@ -18,7 +18,6 @@ from cifar_jax.demo.gate import Gate
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import trained
 from cifar_jax.terminal import say
-from cifar_jax.training import run_data
 
 HOST = "127.0.0.1"
 
@@ -29,7 +28,7 @@ def run(workdirs: Sequence[epath.Path], port: int, data_dir: str = "") -> None:
     Args:
       workdirs: the runs to show, one or two.
       port: on 127.0.0.1; 0: any free port.
-      data_dir: where this machine keeps the data, see `run_data.place`; "": where the config says.
+      data_dir: where this machine keeps the data; "": where the config says.
 
     Raises:
       UserError: a workdir has no trained network, or the port is not available.
@@ -44,9 +43,7 @@ def run(workdirs: Sequence[epath.Path], port: int, data_dir: str = "") -> None:
         reason = os.strerror(error.errno or 0)
         raise UserError(f"--port={port} is not available ({reason}): choose another") from error
     with listening:
-        networks = [trained.load(workdir) for workdir in workdirs]
-        for network in networks:
-            run_data.place(network.config, data_dir)
+        networks = [trained.load(workdir, data_dir) for workdir in workdirs]
         by_data = {network.config.data.name: network for network in networks}
         found = {name: examples.find(network) for name, network in by_data.items()}
         config = uvicorn.Config(

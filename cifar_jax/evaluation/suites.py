@@ -43,7 +43,7 @@ from cifar_jax.runtime import compilation, distributed, settings, sharding
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.checked import read_or_set_aside
 from cifar_jax.runtime.workdir_schema import ROBUSTNESS
-from cifar_jax.training import run_data
+from cifar_jax.training import claim, run_data
 
 _SEED = 0
 _ADVERSARIAL_IMAGES = 1000  # by default, because PGD takes many steps per image
@@ -65,7 +65,7 @@ def run(
     Args:
       suite: one of `SUITES`.
       count: test only this many images; None: all, or 1,000 for the adversarial suite.
-      data_dir: where this machine keeps the data, see `run_data.place`; "": where the config says.
+      data_dir: where this machine keeps the data; "": where the config says.
 
     Returns:
       The suite's entry in `robustness.json`.
@@ -73,15 +73,14 @@ def run(
     Raises:
       UserError: there is no finished run, or the suite's images are missing or of other classes.
     """
-    files.load_config(workdir)  # raises the right error if this is not the workdir of a run
+    claim.load_config(workdir)  # raises the right error if this is not the workdir of a run
     if not (workdir / files.RESULT).exists():
         raise UserError(f"the run in {workdir} has not finished: run --mode=train first")
-    network = trained.load(workdir)
-    run_data.place(network.config, data_dir)
+    network = trained.load(workdir, data_dir)
     if suite == "adversarial" and count is None:
         count = _ADVERSARIAL_IMAGES
     chosen = SUITES[suite]
-    dataset = run_data.load(network.config, workdir)
+    dataset = network.dataset()
     task = _Task(network, (dataset.test_images[:count], dataset.test_labels[:count]), count)
     accuracy: dict[str, dict[str, float]] = {}
     images: dict[str, int] = {}

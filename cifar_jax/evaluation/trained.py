@@ -4,26 +4,25 @@ import dataclasses
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, UInt8
-from ml_collections import ConfigDict
 from scipy.special import softmax
 
-from cifar_jax import places
-from cifar_jax.data import augment
+from cifar_jax import models, places
+from cifar_jax.config.schema import Config
+from cifar_jax.data import augment, sources
 from cifar_jax.errors import UserError
-from cifar_jax.optim import chain as optim
+from cifar_jax.models.network import Network
 from cifar_jax.runtime import metrics_writer, settings, sharding, weights
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.checked import read_json
 from cifar_jax.runtime.checkpoint import Reader
 from cifar_jax.runtime.workdir_schema import DATA
-from cifar_jax.training import best, experiment, state, steps
+from cifar_jax.training import best, claim, run_data, state, steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +30,9 @@ class Trained:
     """A network with its parameters. Images are `[N, H, W, C]` uint8 of `image_shape`."""
 
     workdir: epath.Path
-    config: ConfigDict
+    config: Config
     epoch: int  # the parameters are from the end of this epoch, counted from 1
-    model: nn.Module
+    model: Network
     variables: dict[str, Any]
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
@@ -53,6 +52,19 @@ class Trained:
         logits = self.model.apply(variables, standardized, train=False)
         assert isinstance(logits, jax.Array)
         return logits
+
+    def dataset(self, download: bool = True) -> sources.Dataset:
+        """Loads the data set of the run.
+
+        Args:
+          download: allow the download, if the config does.
+
+        Raises:
+          UserError: the data is not available.
+        """
+        data = self.config.data
+        allowed = dataclasses.replace(data, download=data.download and download)
+        return run_data.load(allowed, self.config.seed, self.workdir)
 
     @settings.pinned()
     def logits(self, images: Any) -> Float32[np.ndarray, "n k"]:
@@ -127,7 +139,7 @@ def _filled(images: np.ndarray, size: int) -> np.ndarray:
 
 
 @settings.pinned()
-def load(workdir: epath.PathLike) -> Trained:
+def load(workdir: epath.PathLike, data_dir: str = "") -> Trained:
     """Loads a run's network with the parameters that the test uses.
 
     These are from the best epoch so far, or from the last if the config says to test that. The run
@@ -137,12 +149,14 @@ def load(workdir: epath.PathLike) -> Trained:
     Args:
       workdir: the workdir of the run, or the directory that `--mode=export --format=safetensors`
         wrote.
+      data_dir: where this machine keeps the data; "": where the config says.
 
     Raises:
       UserError: there is no run, or no epoch of it can be read.
     """
     workdir = places.anywhere(workdir, "workdir")
-    config = files.load_config(workdir)
+    config = claim.load_config(workdir)
+    config = dataclasses.replace(config, data=run_data.placed(config.data, data_dir))
     checkpoints = Reader(workdir / files.CHECKPOINTS)
     path = workdir / files.DATA
     rows = metrics_writer.read_rows(workdir)
@@ -156,17 +170,19 @@ def load(workdir: epath.PathLike) -> Trained:
     statistics = (None, None)
     if mean is not None:
         statistics = (np.array(mean, np.float32), np.array(std, np.float32))
-    model, l2 = experiment.network(config, image_shape, len(class_names))
-    optimizer = optim.make_optimizer(config, lambda step: 0.0, l2)
+    model = models.build(config.model, image_shape, len(class_names), config.dtype)
     everywhere = sharding.replicated(sharding.make_mesh())
-    like = state.abstract(config, model, optimizer, image_shape, everywhere)
-    exported = workdir / files.WEIGHTS
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        jax.eval_shape(lambda: state.init_variables(model, 0, image_shape)),
+    )
+    exported, restore_best = workdir / files.WEIGHTS, config.early_stopping.restore_best
     if exported.exists():
-        epoch = best.in_order(rows, config)[0]["epoch"]
-        variables = weights.read(exported, like.variables())
+        epoch = best.in_order(rows, restore_best)[0]["epoch"]
+        variables = weights.read(exported, like)
     else:
-        found = best.restore(checkpoints, like, workdir, config)
-        epoch, variables = found.epoch, found.state.variables()
+        found = best.restore(checkpoints, like, workdir, restore_best)
+        epoch, variables = found.epoch, found.variables
     return Trained(
         workdir=workdir,
         config=config,

@@ -13,7 +13,6 @@ from cifar_jax.errors import UserError, missing
 from cifar_jax.evaluation import trained
 from cifar_jax.runtime import settings
 from cifar_jax.runtime import workdir as files
-from cifar_jax.training import run_data
 
 # Format -> its default file name in the workdir's export/.
 FORMATS = {
@@ -37,7 +36,7 @@ def run(
     Args:
       format: one of `FORMATS`.
       output: path of the file, or of the directory for "safetensors"; None: the default name.
-      data_dir: where this machine keeps the data, see `run_data.place`; "": where the config says.
+      data_dir: where this machine keeps the data; "": where the config says.
       force: replace an existing file even if no export of this run wrote it.
 
     Returns:
@@ -58,8 +57,7 @@ def run(
     if output is not None:
         path = places.anywhere(output, "--output")
     exporter.check(path, workdir, force)
-    network = trained.load(workdir)
-    run_data.place(network.config, data_dir)
+    network = trained.load(workdir, data_dir)
     try:
         return exporter.write(network, path)
     except OSError as error:

@@ -40,9 +40,8 @@ def write(network: Trained, path: epath.Path) -> str:
 
 def in_float32(network: Trained) -> Trained:
     """The same network with its computations in float32."""
-    config = network.config.copy_and_resolve_references()
-    config.dtype = "float32"
-    model = models.build(config, network.image_shape, len(network.class_names))
+    config = dataclasses.replace(network.config, dtype="float32")
+    model = models.build(config.model, network.image_shape, len(network.class_names), config.dtype)
     return dataclasses.replace(network, config=config, model=model)
 
 

@@ -19,7 +19,7 @@ from cifar_jax import metrics
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation.trained import Trained
 from cifar_jax.export import onnx_format, target, verification
-from cifar_jax.training import experiment, run_data
+from cifar_jax.training import experiment
 
 _CALIBRATION_IMAGES = 512
 _FIGURES = ".json"
@@ -51,7 +51,7 @@ def check(path: epath.Path, workdir: epath.Path, force: bool) -> None:
 
 def write(network: Trained, path: epath.Path) -> str:
     """See `cifar_jax.export.run`; also writes the accuracy figures, as .json beside the file."""
-    data_set = experiment.build(network.config, run_data.load(network.config, network.workdir))
+    data_set = experiment.build(network.config, network.dataset())
     images, labels = data_set.test
     network = onnx_format.in_float32(network)
     data = quantize(onnx_format.to_model(network), data_set.train[0][:_CALIBRATION_IMAGES])

@@ -1,19 +1,44 @@
-"""The networks, by name: a family is a module with `build(config.model, ...)`."""
+"""The networks. A family is a file here with a `Config` and a `build`; nothing else lists it."""
 
-import flax.linen as nn
+import importlib
+import importlib.util
+import pkgutil
+import sys
+
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
-from cifar_jax.models import cnn, speedrun
-
-FAMILIES = {"cnn": cnn.build, "speedrun": speedrun.build}
+from cifar_jax.config import schema
+from cifar_jax.models.network import Network
 
 
-def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The network of a validated `config` for images `[H, W, C]`.
+def names() -> list[str]:
+    """The families: the values that `config.model.name` may have."""
+    return sorted(
+        module.name for module in pkgutil.iter_modules(__path__) if config_class(module.name)
+    )
+
+
+def config_class(name: str) -> type[schema.Model] | None:
+    """The dataclass of a family's keys; None: there is no such family."""
+    if not name.isidentifier() or importlib.util.find_spec(f"{__name__}.{name}") is None:
+        return None
+    found = getattr(importlib.import_module(f"{__name__}.{name}"), "Config", None)
+    return found if isinstance(found, type) and issubclass(found, schema.Model) else None
+
+
+def build(
+    config: schema.Model,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    dtype: str = "float32",
+) -> Network:
+    """The network of a config for images `[H, W, C]`.
+
+    Args:
+      dtype: of its computations, "float32" or "bfloat16".
 
     Raises:
       UserError: the network does not fit the images.
     """
-    dtype = jnp.dtype(config.dtype)
-    return FAMILIES[config.model.name](config.model, image_shape, num_classes, dtype)
+    family = sys.modules[type(config).__module__]
+    return family.build(config, image_shape, num_classes, jnp.dtype(dtype))

@@ -1,16 +1,20 @@
 """The one CNN family: the report's four models are values of its fields."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
-from ml_collections import ConfigDict
 
+from cifar_jax.config.keys import REQUIRED, Needs, key
+from cifar_jax.config.schema import Model, Rule, family
 from cifar_jax.errors import UserError
+from cifar_jax.forms import FLAG, FRACTION, SIZE, all_of, number, one_of
 from cifar_jax.kernels.convolution import conv_general_dilated
 from cifar_jax.models.initializers import dirac
-from cifar_jax.models.layers import Flatten, MaxPool, stem
+from cifar_jax.models.layers import Flatten, MaxPool, stem, stem_rules
+from cifar_jax.models.network import Network
 
 # The report used Keras, so its defaults hold here: Glorot uniform kernels, zero biases (Flax's
 # default as well), and below batch norm with momentum 0.99 and epsilon 1e-3.
@@ -25,27 +29,53 @@ class ConvBlock:
     the convolution (`Conv2D(..., activation="relu")`): so it stands before batch norm.
     """
 
-    filters: int
-    kernel: int
-    padding: str
-    batch_norm: bool
-    pool: int
-    dropout: float
-    l2: float
+    filters: int = key(REQUIRED, SIZE, "of the convolution")
+    kernel: int = key(3, SIZE, "side of the convolution's window")
+    padding: str = key("SAME", one_of("SAME", "VALID"), "of the convolution")
+    batch_norm: bool = key(False, FLAG, "on or off")
+    pool: int = key(2, SIZE, "window and stride of the max-pooling; 1: none")
+    dropout: float = key(0.0, FRACTION, "rate of the dropout")
+    l2: float = key(0.0, number(0), "weight of the squared kernel in the objective", factor=True)
 
 
-class CNN(nn.Module):
-    """[Stem], conv blocks, hidden dense layers, a linear head: images -> logits.
+_BLOCKS = (ConvBlock(32), ConvBlock(64))
 
-    With `train=True` it needs the rng "dropout" and updates the collection "batch_stats".
-    """
 
-    blocks: tuple[ConvBlock, ...]
-    dense: tuple[int, ...]
-    dense_dropout: float
-    dense_l2: float
-    stem: bool
-    dirac: bool
+@dataclasses.dataclass(frozen=True)
+class Config(Model):
+    """Convolution blocks, then hidden dense layers."""
+
+    name: str = family("cnn")
+    blocks: tuple[ConvBlock, ...] = key(_BLOCKS, None, "in order", maker="base.conv_block(...)")
+    dense: tuple[int, ...] = key(
+        (64,),
+        all_of("a tuple of widths", SIZE),
+        "of the hidden layers, each with ReLU",
+    )
+    dense_dropout: float = key(0.0, FRACTION, "after each hidden dense layer", needs=Needs("dense"))
+    dense_l2: float = key(
+        0.0,
+        number(0),
+        "weight of the hidden dense layers' squared kernels in the objective",
+        needs=Needs("dense"),
+        factor=True,
+    )
+    dirac: bool = key(False, FLAG, "convolutions begin by passing their input channels on")
+    whitening: bool = key(False, FLAG, "a 2x2 convolution in front whose kernel whitens the images")
+
+    def faults(self) -> Iterator[str]:
+        even = [i for i, block in enumerate(self.blocks) if block.kernel % 2 == 0]
+        if self.dirac and even:
+            yield (
+                "config.model.dirac passes channels on through the middle of a kernel: set "
+                f"config.model.blocks[{even[0]}].kernel to an odd number"
+            )
+
+
+class CNN(Network):
+    """[Stem], conv blocks, hidden dense layers, a linear head: images -> logits."""
+
+    config: Config
     num_classes: int
     dtype: jnp.dtype
 
@@ -54,14 +84,14 @@ class CNN(nn.Module):
         self, images: Float32[Array, "b h w c"], train: bool
     ) -> Float32[Array, "b {self.num_classes}"]:
         x = images.astype(self.dtype)
-        if self.stem:
+        if self.config.whitening:
             x = nn.relu(stem(x))
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.config.blocks):
             x = nn.Conv(
                 block.filters,
                 (block.kernel, block.kernel),
                 padding=block.padding,
-                kernel_init=dirac if self.dirac else _GLOROT,
+                kernel_init=dirac if self.config.dirac else _GLOROT,
                 dtype=self.dtype,
                 conv_general_dilated=conv_general_dilated,
                 name=f"conv2d_{i}",
@@ -80,30 +110,37 @@ class CNN(nn.Module):
             if block.dropout:
                 x = nn.Dropout(block.dropout, name=f"dropout_{i}")(x, deterministic=not train)
         x = Flatten(name="flatten")(x)
-        for i, width in enumerate(self.dense):
+        for i, width in enumerate(self.config.dense):
             x = nn.Dense(width, kernel_init=_GLOROT, dtype=self.dtype, name=f"dense_{i}")(x)
             x = nn.relu(x)
-            if self.dense_dropout:
-                dropout = nn.Dropout(self.dense_dropout, name=f"dense_dropout_{i}")
+            if self.config.dense_dropout:
+                dropout = nn.Dropout(self.config.dense_dropout, name=f"dense_dropout_{i}")
                 x = dropout(x, deterministic=not train)
         logits = nn.Dense(self.num_classes, kernel_init=_GLOROT, dtype=self.dtype, name="head")(x)
         return logits.astype(jnp.float32)
 
-    def l2(self) -> dict[str, float]:
-        """Layer name -> weight of its squared kernel in the objective; absent: none."""
-        weights = {f"conv2d_{i}": block.l2 for i, block in enumerate(self.blocks)}
-        weights |= {f"dense_{i}": self.dense_l2 for i in range(len(self.dense))}
-        return {layer: weight for layer, weight in weights.items() if weight}
+    def rules(self) -> tuple[Rule, ...]:
+        weights = {f"conv2d_{i}": block.l2 for i, block in enumerate(self.config.blocks)}
+        weights |= {f"dense_{i}": self.config.dense_l2 for i in range(len(self.config.dense))}
+        l2 = tuple(
+            Rule(f"{layer}/kernel", l2=weight) for layer, weight in weights.items() if weight
+        )
+        return (*l2, *stem_rules(self.config.whitening))
+
+    def whitened(self) -> tuple[str, ...]:
+        return ("stem/kernel",) if self.config.whitening else ()
 
 
-def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, dtype) -> CNN:
-    """The CNN of `config.model` for images `[H, W, C]`.
+def build(
+    config: Config, image_shape: tuple[int, int, int], num_classes: int, dtype: jnp.dtype
+) -> CNN:
+    """The CNN of a config for images `[H, W, C]`.
 
     Raises:
       UserError: a block has no pixel left to work on.
     """
     height, width, _ = image_shape
-    if config.whitening.enabled:
+    if config.whitening:
         height, width = height - 1, width - 1
     for i, block in enumerate(config.blocks):
         if block.padding == "VALID":
@@ -114,13 +151,4 @@ def build(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: in
                 f"config.model.blocks[{i}] leaves no pixel of a {image_shape[0]}x{image_shape[1]} "
                 'image: use padding="SAME", a smaller kernel, pool=1 or fewer blocks'
             )
-    return CNN(
-        blocks=tuple(ConvBlock(**block) for block in config.blocks),
-        dense=tuple(config.dense),
-        dense_dropout=config.dense_dropout,
-        dense_l2=config.dense_l2,
-        stem=config.whitening.enabled,
-        dirac=config.dirac,
-        num_classes=num_classes,
-        dtype=dtype,
-    )
+    return CNN(config, num_classes, dtype)

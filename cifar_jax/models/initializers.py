@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Array, Float, Float32, UInt8
 
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1 / sqrt(fan_in)
 STEM_SIDE = 2  # of the stem's kernel
@@ -47,8 +47,8 @@ def dirac(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Arra
 
 def whitening(
     images: UInt8[np.ndarray, "n h w c"],
-    mean: Float[np.ndarray, " c"] | None,
-    std: Float[np.ndarray, " c"] | None,
+    mean: Float[Array | np.ndarray, " c"] | None,
+    std: Float[Array | np.ndarray, " c"] | None,
     epsilon: float,
 ) -> Float32[np.ndarray, "2 2 c k"]:
     """The stem's kernel whose outputs on the images' patches are uncorrelated, of variance 1.

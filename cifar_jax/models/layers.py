@@ -3,6 +3,7 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from cifar_jax.config.schema import Rule
 from cifar_jax.kernels.convolution import conv_general_dilated
 from cifar_jax.kernels.pooling import max_pool
 from cifar_jax.models import initializers
@@ -30,6 +31,11 @@ def stem(x: Float[Array, "b h w c"]) -> Float[Array, "b {x.shape[1]-1} {x.shape[
         conv_general_dilated=conv_general_dilated,
         name="stem",
     )(x)
+
+
+def stem_rules(whitening: bool) -> tuple[Rule, ...]:
+    """A kernel that whitens stays as it is."""
+    return (Rule("stem/kernel", frozen=True),) if whitening else ()
 
 
 class Flatten(nn.Module):

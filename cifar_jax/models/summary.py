@@ -2,25 +2,28 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A row: `shape` is the output's without the batch axis; `parameters` counts batch statistics
-    too, as Keras does; `multiply_adds` of the forward pass of one image, of kernels only."""
+    """A row: a module that has parameters of its own, or calls no other module."""
 
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    parameters: int
-    multiply_adds: int
+    name: str  # its path, "stage_0/block_1/conv_0"
+    kind: str  # its class
+    shape: tuple[int, ...]  # of the output, without the batch axis
+    parameters: int  # batch statistics included, as Keras counts
+    multiply_adds: int  # of the forward pass of one image: those of kernels
 
 
-def count(tree) -> int:
+def count(tree: Any) -> int:
     """The number of scalars in a tree of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
@@ -28,13 +31,14 @@ def count(tree) -> int:
 def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
     """The layers of `model` in the order of their calls, for one image `[H, W, C]`.
 
-    Nothing is computed: the shapes come from tracing.
+    Nothing is computed: the shapes come from tracing. A layer that is called twice has two rows,
+    and its parameters count in the first.
     """
     calls: list[tuple[nn.Module, tuple[int, ...]]] = []
 
-    def record(call, args, kwargs, context):
+    def record(call, args, kwargs, context):  # pyright: ignore[reportMissingParameterType]
         output = call(*args, **kwargs)
-        if context.method_name == "__call__" and len(context.module.path) == 1:
+        if context.method_name == "__call__" and isinstance(output, jax.Array):
             calls.append((context.module, output.shape[1:]))
         return output
 
@@ -43,35 +47,66 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
         variables = jax.eval_shape(
             lambda images: model.init(jax.random.key(0), images, train=False), images
         )
-    rows = []
+    owned: dict[tuple[str, ...], dict[str, Any]] = {}
+    for collection, tree in variables.items():
+        for path, leaf in traverse_util.flatten_dict(tree).items():
+            owned.setdefault(path[:-1], {})[f"{collection}/{path[-1]}"] = leaf
+    parents = {module.path[:-1] for module, _ in calls}
+    rows, counted = [], set()
     for module, shape in calls:
-        name = module.path[0]
-        own = [collection[name] for collection in variables.values() if name in collection]
-        kernel = variables["params"].get(name, {}).get("kernel")
-        multiply_adds = 0 if kernel is None else count(kernel) * math.prod(shape[:-1])
-        rows.append(Layer(name, type(module).__name__, shape, count(own), multiply_adds))
+        own = owned.get(module.path, {})
+        if not own and module.path in parents:
+            continue
+        kernel = own.get("params/kernel")
+        parameters = 0 if module.path in counted else count(own)
+        counted.add(module.path)
+        rows.append(
+            Layer(
+                "/".join(module.path),
+                type(module).__name__,
+                shape,
+                parameters,
+                0 if kernel is None else _multiply_adds(module, kernel.shape, shape),
+            )
+        )
     return rows
 
 
+def _multiply_adds(module: nn.Module, kernel: tuple[int, ...], output: tuple[int, ...]) -> int:
+    """Each entry of a kernel is used once for each position of the output; features are none."""
+    features = getattr(module, "features", kernel[-1])
+    positions = math.prod(output) // math.prod(np.atleast_1d(features).tolist())
+    return math.prod(kernel) * positions
+
+
 def table(
-    rows: list[Layer], variables: dict, opt_state, augmentations: list[str], image_shape
+    rows: list[Layer],
+    trained: Any,
+    fixed: Mapping[str, Any],
+    opt_state: Any,
+    augmentations: list[str],
+    image_shape: tuple[int, int, int],
 ) -> str:
     """The summary as text.
+
+    Args:
+      trained: the parameters that are trained.
+      fixed: name -> what is not trained: frozen parameters, batch statistics.
 
     Keras shows an augmentation as a layer; here it belongs to the train step, so its rows come
     first and have no parameters. Keras' "total params" of a compiled model also counts the
     optimizer's state: the last line is that figure.
     """
-    trainable = count(variables["params"])
-    fixed = count(variables) - trainable
-    optimizer = count(opt_state)
+    trainable, optimizer = count(trained), count(opt_state)
+    names = [name for name, tree in fixed.items() if count(tree)] or list(fixed)[-1:]
+    total = trainable + count(fixed)
     cells = [("layer", "type", "output shape", "parameters", "multiply-adds")]
     cells += [(name, "augmentation", str((None, *image_shape)), "0", "0") for name in augmentations]
     for row in rows:
         shape = str((None, *row.shape))
         cells.append((row.name, row.kind, shape, f"{row.parameters:,}", f"{row.multiply_adds:,}"))
-    total = (f"{trainable + fixed:,}", f"{sum(row.multiply_adds for row in rows):,}")
-    cells.append(("total", "", "", *total))
+    multiply_adds = sum(row.multiply_adds for row in rows)
+    cells.append(("total", "", "", f"{total:,}", f"{multiply_adds:,}"))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(
@@ -83,7 +118,7 @@ def table(
     rule = "-" * len(lines[0])
     lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
     lines.append(
-        f"trainable {trainable:,}, not trainable (batch statistics) {fixed:,}, optimizer state "
-        f"{optimizer:,}; with the optimizer's state {trainable + fixed + optimizer:,}"
+        f"trainable {trainable:,}, not trainable ({' and '.join(names)}) {total - trainable:,}, "
+        f"optimizer state {optimizer:,}; with the optimizer's state {total + optimizer:,}"
     )
     return "\n".join(lines)

@@ -6,7 +6,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
+
+from cifar_jax.config.schema import EarlyStopping, Plateau
 
 Leaf = Any  # of a state: an array, or what stands for one in an abstract or sharding tree
 
@@ -27,8 +28,7 @@ class Callbacks(flax.struct.PyTreeNode):
         return self.plateau.scale
 
 
-def _plateau(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
-    plateau = config.plateau
+def _reduce(plateau: Plateau) -> optax.GradientTransformationExtraArgs:
     return optax.contrib.reduce_on_plateau(
         factor=plateau.factor,
         patience=plateau.patience,
@@ -39,7 +39,7 @@ def _plateau(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     )
 
 
-def init(config: ConfigDict) -> Callbacks:
+def init(plateau: Plateau) -> Callbacks:
     """The state before the first epoch."""
     return Callbacks(
         best_epoch=jnp.zeros([], jnp.int32),
@@ -47,12 +47,17 @@ def init(config: ConfigDict) -> Callbacks:
         best_value=jnp.full([], jnp.inf, jnp.float32),
         waited=jnp.zeros([], jnp.int32),
         should_stop=jnp.zeros([], bool),
-        plateau=_plateau(config).init({}),
+        plateau=_reduce(plateau).init({}),
     )
 
 
 def update(
-    config: ConfigDict, state: Callbacks, epoch: jax.Array, loss: jax.Array, accuracy: jax.Array
+    stopping: EarlyStopping,
+    plateau: Plateau,
+    state: Callbacks,
+    epoch: jax.Array,
+    loss: jax.Array,
+    accuracy: jax.Array,
 ) -> Callbacks:
     """The state after an epoch.
 
@@ -64,19 +69,18 @@ def update(
       loss: float32 scalar, of the validation split.
       accuracy: float32 scalar in [0, 1], of the validation split.
     """
-    stopping = config.early_stopping
     new_best = accuracy > state.best_accuracy
     value = loss if stopping.metric == "validation_loss" else -accuracy
     improved = value < state.best_value - stopping.min_delta
     waited = jnp.where(improved, 0, state.waited + 1)
-    plateau = state.plateau
-    if config.plateau.enabled:
-        _, plateau = _plateau(config).update({}, plateau, value=loss)
+    reduced = state.plateau
+    if plateau.enabled:
+        _, reduced = _reduce(plateau).update({}, reduced, value=loss)
     return Callbacks(
         best_epoch=jnp.where(new_best, epoch, state.best_epoch),
         best_accuracy=jnp.where(new_best, accuracy, state.best_accuracy),
         best_value=jnp.where(improved, value, state.best_value),
         waited=waited,
         should_stop=stopping.enabled & (waited >= stopping.patience),
-        plateau=plateau,
+        plateau=reduced,
     )

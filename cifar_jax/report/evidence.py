@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
+from cifar_jax.config.schema import Config
 from cifar_jax.errors import UserError
 from cifar_jax.report import reference
 from cifar_jax.runtime import checked, metrics_writer, workdir_schema
 from cifar_jax.runtime import workdir as files
+from cifar_jax.training import claim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Run:
     """A run, finished or not."""
 
     workdir: epath.Path
-    config: ConfigDict
+    config: Config
     environment: dict[str, Any]  # environment.json; {} if it is missing or damaged
     rows: list[dict[str, Any]]  # metrics.jsonl, at least one epoch
     result: dict[str, Any] | None  # result.json; None: not finished
@@ -111,7 +112,7 @@ def load(workdir: epath.Path) -> Run:
     Raises:
       UserError: there is no run, it has not finished an epoch yet, or a file is damaged.
     """
-    config = files.load_config(workdir)
+    config = claim.load_config(workdir)
     rows = metrics_writer.read_rows(workdir)
     if not rows:
         raise UserError(

@@ -1,5 +1,6 @@
 """`--mode=report`: writes a page about one run, or a page that compares several."""
 
+import dataclasses
 import logging
 import pathlib
 from collections.abc import Sequence
@@ -8,10 +9,9 @@ from typing import Any
 import jinja2
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
 from cifar_jax import metrics, terminal
-from cifar_jax.config import tree as config_tree
+from cifar_jax.config import keys
 from cifar_jax.data import augment
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import suites as robustness
@@ -48,7 +48,7 @@ def run(workdir: epath.Path, data_dir: str = "") -> epath.Path:
     leaves out the parts that need it.
 
     Args:
-      data_dir: where this machine keeps the data, see `run_data.place`; "": where the config says.
+      data_dir: where this machine keeps the data; "": where the config says.
 
     Returns:
       The page's path.
@@ -58,12 +58,11 @@ def run(workdir: epath.Path, data_dir: str = "") -> epath.Path:
         found here are not the run's.
     """
     run = evidence.load(workdir)
-    config = run.config.copy_and_resolve_references()
-    config.data.download = False
-    run_data.place(config, data_dir)
+    data = run_data.placed(dataclasses.replace(run.config.data, download=False), data_dir)
     exp, reason = None, ""
     try:
-        exp = experiment.build(config, run_data.load(config, workdir))
+        dataset = run_data.load(data, run.config.seed, workdir)
+        exp = experiment.build(run.config, dataset)
     except run_data.OtherData:
         raise
     except UserError as error:
@@ -87,11 +86,11 @@ def _write(run: Run, exp: Experiment | None, reason: str) -> epath.Path:
         "curves": _curves(run),
         "counts": exp.class_counts() if exp else result.get("class_counts"),
         "layers": None,
-        "augmentations": augment.names(run.config),
+        "augmentations": augment.names(run.config.augment),
         "gallery": None,
         "bins": None,
         "confusions": [],
-        "config": config_tree.flat(run.config) | {"model.blocks": _blocks(run.config)},
+        "config": keys.flat(run.config),
     }
     context["suites"] = [
         (entry, robustness.tested(entry), robustness.percentages(entry), figures.robustness(entry))
@@ -129,9 +128,7 @@ def compare(workdirs: Sequence[epath.Path], directory: epath.Path) -> epath.Path
         raise UserError(
             f"{' and '.join(classes.values())} have different classes: compare runs on one data set"
         )
-    differences = {
-        run.name: config_tree.differences(runs[0].config, run.config) for run in runs[1:]
-    }
+    differences = {run.name: keys.differences(runs[0].config, run.config) for run in runs[1:]}
     return _render(
         "comparison.html",
         path,
@@ -156,12 +153,6 @@ def _curves(run: Run) -> list[Any]:
     if any(row["train_objective"] != row["train_loss"] for row in run.rows):
         drawn.append(figures.curves(run, "objective", "loss + L2 penalty"))
     return [*drawn, figures.learning_rate(run)]
-
-
-def _blocks(config: ConfigDict) -> str:
-    return "; ".join(
-        ", ".join(f"{key} {value}" for key, value in block.items()) for block in config.model.blocks
-    )
 
 
 def _class_names(result: dict[str, Any]) -> tuple[str, ...]:

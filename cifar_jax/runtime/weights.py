@@ -19,6 +19,22 @@ def to_bytes(variables: dict[str, Any]) -> bytes:
     return safetensors.numpy.save({name: np.ascontiguousarray(leaf) for name, leaf in flat.items()})
 
 
+def read_flat(path: epath.Path) -> dict[str, np.ndarray]:
+    """Name -> array, as `to_bytes` wrote them.
+
+    Raises:
+      UserError: the file cannot be read, is damaged, or has values that are not finite.
+    """
+    with checked.reading(path, "export it again"):
+        try:
+            flat = safetensors.numpy.load(path.read_bytes())
+        except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype NumPy lacks
+            raise Damaged(" ".join(str(error).split())) from error
+        if not all(np.isfinite(leaf).all() for leaf in flat.values()):
+            raise Damaged("it has parameters that are not finite")
+    return flat
+
+
 def read(path: epath.Path, like: dict[str, Any]) -> dict[str, Any]:
     """The variables that `to_bytes` wrote.
 
@@ -26,19 +42,13 @@ def read(path: epath.Path, like: dict[str, Any]) -> dict[str, Any]:
       like: their shapes, dtypes and shardings.
 
     Raises:
-      UserError: the file cannot be read, is damaged, or holds another network.
+      UserError: as `read_flat`, or the file is of another network.
     """
     wanted: dict[str, Any] = dict(traverse_util.flatten_dict(like, sep="/"))
+    flat = read_flat(path)
     with checked.reading(path, "export it again"):
-        data = path.read_bytes()
-        try:
-            flat = safetensors.numpy.load(data)
-        except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype NumPy lacks
-            raise Damaged(" ".join(str(error).split())) from error
         if _shapes(flat) != _shapes(wanted):
             raise Damaged(f"it is not of the network in {files.CONFIG} beside it")
-        if not all(np.isfinite(leaf).all() for leaf in flat.values()):
-            raise Damaged("it has parameters that are not finite")
     leaves = {name: jax.device_put(flat[name], leaf.sharding) for name, leaf in wanted.items()}
     # A collection without leaves has no name in the file.
     return {key: {} for key in like} | traverse_util.unflatten_dict(leaves, sep="/")

@@ -12,14 +12,8 @@ from typing import Any
 import filelock
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
-from cifar_jax import forms
-from cifar_jax.config import defaults
-from cifar_jax.config import tree as config_tree
-from cifar_jax.config import validation as config_lib
 from cifar_jax.errors import UserError
-from cifar_jax.runtime import checked
 
 CHECKPOINTS = "checkpoints"
 COMPARISON = "comparison.html"
@@ -115,46 +109,6 @@ def write_npz(path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def load_config(workdir: epath.Path) -> ConfigDict:
-    """The resolved config of the run in `workdir`.
-
-    Raises:
-      UserError: there is none, or there are several.
-    """
-    config = _saved_config(workdir)
-    if config.seeds > 1:
-        raise UserError(
-            f"{workdir} holds runs of {config.seeds} seeds, each in a directory of its own: use "
-            f"{workdir / f'seed-{config.seed}'}"
-        )
-    return config
-
-
-def _saved_config(workdir: epath.Path) -> ConfigDict:
-    path = workdir / CONFIG
-    if not path.exists():
-        raise UserError(f"no run in {workdir} ({CONFIG} is missing): train one there first")
-    with checked.reading(path, "restore it, or copy that of a new run of the same config"):
-        return config_lib.from_file(forms.parse(path.read_bytes()), defaults.get_config())
-
-
-def check_config(workdir: epath.Path, config: ConfigDict) -> None:
-    """Checks that `workdir` is empty or holds a run of `config`.
-
-    Raises:
-      UserError: it is a file, or holds a run of another config.
-    """
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"--workdir={workdir} is a file: choose another")
-    if (workdir / CONFIG).exists():
-        changed = config_tree.differences(_saved_config(workdir), config)
-        if changed:
-            raise UserError(
-                f"{workdir} holds a run of another config: choose another --workdir, or take back "
-                + "; ".join(changed)
-            )
-
-
 def make_directory(path: epath.Path) -> None:
     """Creates a directory and its parents durably, so that they survive a power cut.
 
@@ -167,43 +121,6 @@ def make_directory(path: epath.Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         for made in missing:
             sync(made.parent)
-
-
-@contextlib.contextmanager
-def claimed(workdir: epath.Path, config: ConfigDict) -> Iterator[None]:
-    """Makes `workdir` the home of a run of `config`, and keeps other processes from training there.
-
-    Raises:
-      UserError: it cannot be written, another process trains there, it holds a run of another
-        config by now, or it is renamed or deleted in between.
-    """
-    with locked(workdir):
-        check_config(workdir, config)
-        claim(workdir, config)
-        try:
-            yield
-        except UserError:
-            check_there(workdir)  # or a write that failed would ask for room on the disk
-            raise
-
-
-def check_there(workdir: epath.Path) -> None:
-    """Raises UserError where a run's workdir has been renamed or deleted under it."""
-    if not (workdir / CONFIG).exists():
-        raise UserError(
-            f"{workdir} is gone, renamed or deleted while it was trained in: the run goes on from "
-            "its last checkpoint with --workdir=PLACE, where it is now"
-        )
-
-
-def claim(workdir: epath.Path, config: ConfigDict) -> None:
-    """Writes the config of a run into `workdir`.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    make_directory(workdir)
-    write_json(workdir / CONFIG, config_tree.plain(config))
 
 
 @contextlib.contextmanager

@@ -1,24 +1,24 @@
-"""What every mode sets up from a config: data, split, mesh, network, optimizer, state."""
+"""A config made concrete: data, split, mesh, network, rules, optimizer, initial state."""
 
 import dataclasses
 import functools
 import logging
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from cifar_jax import models, terminal
+from cifar_jax import models, rng, terminal
+from cifar_jax.config.schema import Augment, Config
 from cifar_jax.data import augment, batches, sources, splits
 from cifar_jax.errors import UserError
-from cifar_jax.models import initializers, summary
-from cifar_jax.optim import chain as optim
+from cifar_jax.models import summary
+from cifar_jax.models.network import Network
+from cifar_jax.optim import callbacks, chain, rules, schedules
 from cifar_jax.runtime import compilation, sharding
-from cifar_jax.training import state, steps
+from cifar_jax.training import initial, state, steps
 
 _log = logging.getLogger(__name__)
 
@@ -28,45 +28,85 @@ class Experiment:
     """A config made concrete. Images are uint8 `[N, H, W, C]` and labels int32 `[N]`, on the host:
     `put` brings what is needed to the devices."""
 
-    config: ConfigDict
+    config: Config
     dataset: sources.Dataset
     train: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
     mesh: Mesh
-    model: nn.Module
-    l2: Any  # like the parameters: the L2 weight of each
+    model: Network
+    table: rules.Table  # what sets parameters apart
     schedule: optax.Schedule
-    optimizer: optax.GradientTransformation
+    chain: optax.GradientTransformationExtraArgs
     statistics: steps.Statistics
     steps_per_epoch: int
-    stem: np.ndarray | None  # the kernel that whitens, where there is one
 
     @property
     def test(self) -> tuple[np.ndarray, np.ndarray]:
         return self.dataset.test_images, self.dataset.test_labels
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        _, height, width, channels = self.dataset.train_images.shape
+        return height, width, channels
+
     def put(self, tree: Any) -> Any:
         """The tree's arrays, whole on every device."""
         return jax.device_put(tree, sharding.replicated(self.mesh))
 
-    def abstract_state(self) -> state.TrainState:
-        """Shapes, dtypes and shardings of the train state."""
-        return state.abstract(
-            self.config,
-            self.model,
-            self.optimizer,
-            self.dataset.train_images.shape[1:],
-            sharding.replicated(self.mesh),
+    def train_step(self) -> steps.TrainStep:
+        """One step, as a pure function of state, data, batch order, seed and statistics."""
+        config = self.config
+        return steps.TrainStep(
+            model=self.model,
+            table=self.table,
+            chain=self.chain,
+            optimizer=config.optimizer,
+            augment=config.augment,
+            label_smoothing=config.label_smoothing,
+            epochs=config.epochs,
+            mesh=self.mesh,
         )
 
     def initial_state(self) -> state.TrainState:
-        """The train state before the first step, on the devices."""
-        shape = self.dataset.train_images.shape[1:]
-        create = compilation.jit(
-            lambda: state.create(self.config, self.model, self.optimizer, shape, self.stem),
-            out_shardings=sharding.replicated(self.mesh),
+        """The train state before the first step, on the devices.
+
+        Raises:
+          UserError: the run that `config.init` names will not do.
+        """
+        create = compilation.jit(self._create, out_shardings=sharding.replicated(self.mesh))
+        return create(self.given_values)
+
+    @functools.cached_property
+    def given_values(self) -> dict[str, np.ndarray]:
+        """Path -> initial value, of the variables that do not get theirs from the seed.
+
+        Raises:
+          UserError: the run that `config.init` names will not do.
+        """
+        init, like = self.config.init, jax.eval_shape(self._create, {}).variables()
+        given = initial.from_data(init, self.model, self.train[0], self.statistics)
+        return given | initial.from_run(init, like)
+
+    def abstract_state(self) -> state.TrainState:
+        """Shapes, dtypes and shardings of the train state, for restoring it."""
+        everywhere = sharding.replicated(self.mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+            jax.eval_shape(self._create, {}),
         )
-        return create()
+
+    def _create(self, given: dict[str, jax.Array]) -> state.TrainState:
+        config = self.config
+        fresh = state.init_variables(self.model, config.seed, self.image_shape)
+        variables = initial.replace(fresh, given)
+        trained, _ = self.table.split(variables["params"])
+        return state.create(
+            variables,
+            self.chain.init(trained),
+            callbacks.init(config.plateau),
+            lookahead=config.optimizer.lookahead_every > 0,
+            ema=config.optimizer.ema_decay > 0,
+        )
 
     def epoch_order(self, epoch: int) -> jax.Array:
         """`[steps_per_epoch, batch_size]` int32: the batches of an epoch (from 0), on devices."""
@@ -74,19 +114,24 @@ class Experiment:
 
     @functools.cached_property
     def _epoch_order(self):
-        key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
+        key = rng.key(self.config.seed, rng.Stream.BATCH_ORDER)
         size, batch_size = len(self.train[1]), self.config.batch_size
         return compilation.jit(
             lambda epoch: batches.epoch_order(key, epoch, size, batch_size),
             out_shardings=sharding.replicated(self.mesh),
         )
 
+    def is_finished(self, step: int, should_stop: bool) -> bool:
+        """True after the last epoch, be it the config's or early stopping's."""
+        return should_stop or step >= self.config.epochs * self.steps_per_epoch
+
     def describe(self, train_state: state.TrainState) -> str:
         """What is trained on what, and from where on, in some lines for a person."""
-        shape = self.dataset.train_images.shape[1:]
-        variables = {"params": train_state.params, "batch_stats": train_state.batch_stats}
-        rows, added = summary.layers(self.model, shape), augment.names(self.config)
-        lines = [summary.table(rows, variables, train_state.opt_state, added, shape)]
+        rows = summary.layers(self.model, self.image_shape)
+        added, shape = augment.names(self.config.augment), self.image_shape
+        trained, frozen = self.table.split(train_state.params)
+        fixed = {"frozen": frozen, "batch statistics": train_state.batch_stats}
+        lines = [summary.table(rows, trained, fixed, train_state.opt_state, added, shape)]
         for part, counts in self.class_counts().items():
             each = ", ".join(f"{terminal.label(name)} {n:,}" for name, n in counts.items())
             lines.append(f"{part}: {sum(counts.values()):,} images ({each})")
@@ -114,8 +159,8 @@ class Experiment:
         return {part: splits.class_counts(labels, classes) for part, (_, labels) in parts.items()}
 
 
-def build(config: ConfigDict, dataset: sources.Dataset | None = None) -> Experiment:
-    """Loads the data and builds everything a run of a validated config needs.
+def build(config: Config, dataset: sources.Dataset | None = None) -> Experiment:
+    """Loads the data and builds everything a run needs.
 
     Args:
       dataset: that of the config, where it is loaded already.
@@ -126,7 +171,7 @@ def build(config: ConfigDict, dataset: sources.Dataset | None = None) -> Experim
     mesh = sharding.make_mesh()
     dataset = dataset or sources.load(config.data)
     images, labels = dataset.train_images, dataset.train_labels
-    _check_augmentation(config, images.shape[1:])
+    _check_augmentation(config.augment, images.shape[1:])
     train, validation = splits.split(
         labels, config.data.validation_fraction, config.seed, config.data.stratified
     )
@@ -138,20 +183,19 @@ def build(config: ConfigDict, dataset: sources.Dataset | None = None) -> Experim
     statistics: steps.Statistics = (None, None)
     if config.data.standardize:
         statistics = splits.standardization(images[train])
-    model, l2 = network(config, images.shape[1:], len(dataset.class_names))
-    stem = None
-    whitening = config.model.whitening
-    if whitening.enabled:
-        every = max(1, len(train) // whitening.images)
-        some = images[train[::every][: whitening.images]]
-        stem = initializers.whitening(some, *statistics, whitening.epsilon)
+    shape = images.shape[1:]
+    model = models.build(config.model, shape, len(dataset.class_names), config.dtype)
+    params = jax.eval_shape(lambda: state.init_variables(model, 0, shape))["params"]
+    table = rules.table(params, model.rules(), config.optimizer)
     steps_per_epoch = len(train) // config.batch_size
     if config.epochs * steps_per_epoch >= 2**31:
         raise UserError(
             f"config.epochs={config.epochs} of {steps_per_epoch} steps are more than int32 counts: "
             f"use at most {(2**31 - 1) // steps_per_epoch}"
         )
-    schedule = optim.make_schedule(config, steps_per_epoch)
+    schedule = schedules.make_schedule(
+        config.schedule, config.optimizer.learning_rate, config.epochs, steps_per_epoch
+    )
     _log.info("%s: %s", dataset.name, dataset.source)
     return Experiment(
         config=config,
@@ -160,33 +204,19 @@ def build(config: ConfigDict, dataset: sources.Dataset | None = None) -> Experim
         validation=(images[validation], labels[validation]),
         mesh=mesh,
         model=model,
-        l2=l2,
+        table=table,
         schedule=schedule,
-        optimizer=optim.make_optimizer(config, schedule, l2),
+        chain=chain.make_optimizer(config.optimizer, schedule, table),
         statistics=statistics,
         steps_per_epoch=steps_per_epoch,
-        stem=stem,
     )
 
 
-def network(
-    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int
-) -> tuple[nn.Module, Any]:
-    """The module of a validated config, and the L2 weight of each of its parameters.
-
-    Raises:
-      UserError: the network does not fit the images.
-    """
-    model = models.build(config, image_shape, num_classes)
-    params = jax.eval_shape(lambda: state.init_variables(model, 0, image_shape))["params"]
-    return model, optim.l2_weights(config, model.l2(), params)
-
-
-def _check_augmentation(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+def _check_augmentation(options: Augment, image_shape: tuple[int, ...]) -> None:
     side = min(image_shape[:2])
-    for key in ("cutout", "crop_padding"):
-        if config.augment[key] > side:
+    for name in ("cutout", "crop_padding"):
+        if getattr(options, name) > side:
             raise UserError(
-                f"config.augment.{key}={config.augment[key]} exceeds the {side} pixels of an "
+                f"config.augment.{name}={getattr(options, name)} exceeds the {side} pixels of an "
                 f"image: use at most {side}"
             )

@@ -1,27 +1,27 @@
-"""The story of a run, from top to bottom."""
+"""The story of a run, from top to bottom: one experiment, or several seeds of one side by side."""
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from etils import epath
-from ml_collections import ConfigDict
 
-from cifar_jax.config import validation as config_lib
+from cifar_jax.config.schema import Config
+from cifar_jax.errors import UserError
 from cifar_jax.runtime import checkpoint, distributed, environment, settings
 from cifar_jax.runtime import workdir as files
-from cifar_jax.runtime.checked import read_json
-from cifar_jax.runtime.checkpoint import Checkpoints
+from cifar_jax.runtime.checked import read_json, read_or_set_aside
+from cifar_jax.runtime.checkpoint import Checkpoints, Restored
 from cifar_jax.runtime.interrupt import StopRequest
-from cifar_jax.runtime.metrics_writer import whole_epochs
-from cifar_jax.runtime.workdir_schema import RESULT
+from cifar_jax.runtime.metrics_writer import MetricsWriter, whole_epochs
+from cifar_jax.runtime.workdir_schema import RESULT, SEEDS
 from cifar_jax.terminal import printable, say
-from cifar_jax.training import experiment, run_data
-from cifar_jax.training import test as evaluate
+from cifar_jax.training import claim, experiment, initial, run_data, seeds, test
 from cifar_jax.training.experiment import Experiment
 from cifar_jax.training.loop import Loop
+from cifar_jax.training.member import Member
 
 # Takes the workdir and the experiment of a finished run; returns the page it wrote.
 WriteReport = Callable[[epath.Path, Experiment], epath.Path]
@@ -29,7 +29,7 @@ WriteReport = Callable[[epath.Path, Experiment], epath.Path]
 
 @settings.pinned()
 def run(
-    config: ConfigDict,
+    config: Config,
     workdir: epath.Path,
     began: float | None = None,
     write_report: WriteReport | None = None,
@@ -38,66 +38,142 @@ def run(
 
     Args:
       began: `time.monotonic()` of the process' start; None: now.
-      write_report: what makes a page of the finished run; None: there will be none.
+      write_report: what makes a page of a finished run; None: there will be none.
 
     Returns:
-      The content of `result.json`.
+      The content of `result.json`; of several seeds, that of `seeds.json`.
 
     Raises:
-      UserError: the config, the data or the workdir will not do, or the loss is not finite.
+      UserError: the data or the workdir will not do, or the loss is not finite.
       Interrupted: a signal came; the state is saved.
     """
     began = time.monotonic() if began is None else began
-    config_lib.validate(config)
     checkpoint.check_path(workdir)
-    files.check_config(workdir, config)
-    writes = distributed.is_writer()
+    claim.check_config(workdir, config)
+    several, writes = config.seeds > 1, distributed.is_writer()
+    if several and distributed.several():
+        raise UserError("config.seeds is for one process: start a run of its own for each seed")
     # ---------------------------------------------------------------- a finished run
-    if (workdir / files.RESULT).exists():
-        result = read_json(workdir / files.RESULT, RESULT)
+    finished = _finished(config, workdir)
+    if finished is not None:
         if writes:
             say(f"{printable(workdir)} holds the finished run of this config")
-            say(evaluate.describe(result))
-            if write_report and not (workdir / files.REPORT).exists():
-                exp = experiment.build(config, run_data.load(config, workdir))
-                _say_report(workdir, write_report(workdir, exp))
-        return result
+            say(seeds.describe(finished) if several else test.describe(finished))
+            if write_report and not several and not (workdir / files.REPORT).exists():
+                dataset = run_data.load(config.data, config.seed, workdir)
+                _say_report(workdir, write_report(workdir, experiment.build(config, dataset)))
+        return finished
 
     with StopRequest() as stop, contextlib.ExitStack() as resources:
         # ------------------------------------------------------------ data, mesh, network
-        exp = experiment.build(config, run_data.load(config, workdir))
+        runs = seeds.runs(config, workdir)
+        is_new = not (workdir / files.CONFIG).exists()
+        if is_new:
+            initial.check_source(config.init)
+        dataset = run_data.load(config.data, runs[0][0].seed, runs[0][1])
+        for own, home in runs[1:]:
+            run_data.check(own.data, own.seed, home, dataset)
+        experiments = [experiment.build(own, dataset) for own, _ in runs]
+        for exp in experiments if is_new else ():
+            _ = exp.given_values  # a source that will not do is refused before anything is written
+        if several:
+            resources.enter_context(claim.claimed(workdir, config))
+
+        # ------------------------------------------------------------ states, new or restored
+        homes = [home for _, home in runs]
+        saved = [
+            resources.enter_context(_home(*one)) for one in zip(experiments, homes, strict=True)
+        ]
+        restored = _restore(experiments, homes, saved)
+        members = [
+            resources.enter_context(_member(*one))
+            for one in zip(experiments, homes, saved, restored, strict=True)
+        ]
         if writes:
-            resources.enter_context(files.claimed(workdir, config))
-            run_data.record(exp, workdir)
+            say(experiments[0].describe(members[0].state))
 
-        # ------------------------------------------------------------ state, new or restored
-        with Checkpoints(workdir / files.CHECKPOINTS) as checkpoints:
-            # An epoch whose row was damaged is made again: every step is a function of its number.
-            below = (whole_epochs(workdir, exp.steps_per_epoch) + 1) * exp.steps_per_epoch
-            restored = checkpoints.restore_latest(exp.abstract_state(), below)
-            state = restored.state if restored else exp.initial_state()
-            step = restored.step if restored else 0
-            checkpoints.forget_after(step)
-            if writes:
-                environment.record(workdir, " ".join(sys.argv), step)
-                say(exp.describe(state))
+        # ------------------------------------------------------------ the loop
+        Loop(members, stop).run()
 
-            # -------------------------------------------------------- the loop
-            loop = Loop(exp, checkpoints, stop, workdir)
-            state = loop.run(state, restored.epoch_seconds if restored else 0.0)
+        # ------------------------------------------------------------ the test, once
+        results = [
+            test.final_test(m.exp, m.checkpoints, m.workdir, m.step // m.exp.steps_per_epoch)
+            for m in members
+        ]
 
-            # -------------------------------------------------------- the test, once
-            epochs = int(state.step) // exp.steps_per_epoch
-            result = evaluate.final_test(exp, checkpoints, workdir, epochs)
-
-    # ---------------------------------------------------------------- the report
+    # ---------------------------------------------------------------- the reports
+    for member in members if writes else ():
+        environment.record_end(member.workdir, time.monotonic() - began)
+        if several and write_report:
+            write_report(member.workdir, member.exp)
+    if several:
+        summary = seeds.summarize([m.exp.config.seed for m in members], results)
+        files.write_json(workdir / files.SEEDS, summary)
+        say(seeds.describe(summary))
+        return summary
     if writes:
-        say(evaluate.describe(result))
-        environment.record_end(workdir, time.monotonic() - began)
+        say(test.describe(results[0]))
         if write_report:
-            _say_report(workdir, write_report(workdir, exp))
+            _say_report(workdir, write_report(workdir, experiments[0]))
     distributed.wait("all written")
-    return result
+    return results[0]
+
+
+def _finished(config: Config, workdir: epath.Path) -> dict[str, Any] | None:
+    """The result of a run that has ended."""
+    if config.seeds > 1:
+        return read_or_set_aside(workdir / files.SEEDS, SEEDS) or None
+    path = workdir / files.RESULT
+    return read_json(path, RESULT) if path.exists() else None
+
+
+@contextlib.contextmanager
+def _home(exp: Experiment, workdir: epath.Path) -> Iterator[Checkpoints]:
+    """Claims the workdir of one run, and gives its checkpoints."""
+    with contextlib.ExitStack() as resources:
+        if distributed.is_writer():
+            resources.enter_context(claim.claimed(workdir, exp.config))
+            run_data.record(exp, workdir)
+        yield resources.enter_context(Checkpoints(workdir / files.CHECKPOINTS))
+
+
+def _restore(
+    experiments: list[Experiment], workdirs: list[epath.Path], saved: list[Checkpoints]
+) -> list[Restored | None]:
+    """The latest checkpoints, None for a new run; unfinished runs get those of one common step."""
+    restored: list[Restored | None] = []
+    for exp, workdir, checkpoints in zip(experiments, workdirs, saved, strict=True):
+        # An epoch whose row was damaged is made again: every step is a function of its number.
+        below = (whole_epochs(workdir, exp.steps_per_epoch) + 1) * exp.steps_per_epoch
+        restored.append(checkpoints.restore_latest(exp.abstract_state(), below))
+    while True:
+        unfinished = [
+            i for i, one in enumerate(restored)
+            if one is None
+            or not experiments[i].is_finished(one.step, bool(one.state.callbacks.should_stop))
+        ]  # fmt: skip
+        steps = {i: one.step if (one := restored[i]) else 0 for i in unfinished}
+        ahead = [i for i, step in steps.items() if step > min(steps.values())]
+        if not ahead:
+            return restored
+        for i in ahead:
+            like, lowest = experiments[i].abstract_state(), min(steps.values())
+            restored[i] = saved[i].restore_latest(like, lowest + 1) if lowest else None
+
+
+@contextlib.contextmanager
+def _member(
+    exp: Experiment, workdir: epath.Path, checkpoints: Checkpoints, restored: Restored | None
+) -> Iterator[Member]:
+    """A run in its home, ready to go on."""
+    state = restored.state if restored else exp.initial_state()
+    step = restored.step if restored else 0
+    checkpoints.forget_after(step)
+    if distributed.is_writer():
+        environment.record(workdir, " ".join(sys.argv), step)
+    with MetricsWriter(workdir, step, exp.steps_per_epoch) as writer:
+        seconds = restored.epoch_seconds if restored else 0.0
+        yield Member(exp, workdir, checkpoints, writer, state, seconds)
 
 
 def _say_report(workdir: epath.Path, path: epath.Path) -> None:

@@ -4,6 +4,7 @@ Where they lie is a matter of the machine: `data.dir`, `archive` and `cache_dir`
 where they were when the run began, and any other place that holds the same data will do.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -12,9 +13,9 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
 from cifar_jax import places
+from cifar_jax.config.schema import Data
 from cifar_jax.data import archive, fingerprint, sources, splits
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import distributed
@@ -30,7 +31,7 @@ class OtherData(UserError):
     """The data that were found are not those of the run."""
 
 
-def load(config: ConfigDict, workdir: epath.Path) -> sources.Dataset:
+def load(data: Data, seed: int, workdir: epath.Path) -> sources.Dataset:
     """The data set of the run in `workdir`, be it new.
 
     The data of a run that has begun are looked for elsewhere, too, where they cannot be had from
@@ -42,8 +43,8 @@ def load(config: ConfigDict, workdir: epath.Path) -> sources.Dataset:
         differs; or the processes of the run have found different data.
     """
     known = _known(workdir)
-    dataset = _find(config.data, known) if known else sources.load(config.data)
-    check(config, workdir, dataset)
+    dataset = _find(data, known) if known else sources.load(data)
+    check(data, seed, workdir, dataset)
     if distributed.several():
         description = json.dumps(dataset.description).encode()
         if not distributed.all_same(hashlib.sha256(description).digest()):
@@ -54,28 +55,30 @@ def load(config: ConfigDict, workdir: epath.Path) -> sources.Dataset:
     return dataset
 
 
-def place(config: ConfigDict, data_dir: str) -> None:
-    """Says anew where the data are: a TFDS directory, or CIFAR-10's archive; "": as it was."""
-    if data_dir:
-        is_archive = archive.is_archive(places.local(data_dir, "--data_dir"))
-        config.data.dir, config.data.archive = ("", data_dir) if is_archive else (data_dir, "")
+def placed(data: Data, data_dir: str) -> Data:
+    """`data` with another place: a TFDS directory, or CIFAR-10's archive; "": as it is."""
+    if not data_dir:
+        return data
+    is_archive = archive.is_archive(places.local(data_dir, "--data_dir"))
+    directory, file = ("", data_dir) if is_archive else (data_dir, "")
+    return dataclasses.replace(data, dir=directory, archive=file)
 
 
-def tfds_directory(data: ConfigDict, name: str) -> pathlib.Path:
+def tfds_directory(data: Data, name: str) -> pathlib.Path:
     """TFDS' directory that has the set `name`: the config's, or else that of the machine."""
     directory = sources.tfds_directory(data)
     has_it = (directory / name.partition("/")[0]).is_dir()
-    return directory if has_it else sources.tfds_directory(_changed(data, dir=""))
+    return directory if has_it else sources.tfds_directory(dataclasses.replace(data, dir=""))
 
 
-def _find(data: ConfigDict, known: dict[str, Any]) -> sources.Dataset:
+def _find(data: Data, known: dict[str, Any]) -> sources.Dataset:
     try:
         places.local(data.cache_dir, "config.data.cache_dir")
     except UserError as error:
         _log.warning("%s; going on with the user's cache", error)
-        data = _changed(data, cache_dir="")
+        data = dataclasses.replace(data, cache_dir="")
     try:
-        return sources.load(_changed(data, download=False))
+        return sources.load(dataclasses.replace(data, download=False))
     except UserError as error:
         dataset = _elsewhere(data, known)
         if dataset is None:
@@ -85,13 +88,13 @@ def _find(data: ConfigDict, known: dict[str, Any]) -> sources.Dataset:
     return dataset
 
 
-def _elsewhere(data: ConfigDict, known: dict[str, Any]) -> sources.Dataset | None:
+def _elsewhere(data: Data, known: dict[str, Any]) -> sources.Dataset | None:
     """The data of a run from another place than the config names."""
     is_official, is_placed = sources.is_official(data.name), bool(data.dir or data.archive)
     if "fingerprint" in known and not is_official:
         description = {key: known[key] for key in fingerprint.KEYS}
         for cache_dir in dict.fromkeys((data.cache_dir, "")):
-            dataset = sources.cached(_changed(data, cache_dir=cache_dir), description)
+            dataset = sources.cached(dataclasses.replace(data, cache_dir=cache_dir), description)
             if dataset:
                 return dataset
     if not is_placed:
@@ -99,19 +102,15 @@ def _elsewhere(data: ConfigDict, known: dict[str, Any]) -> sources.Dataset | Non
     if "fingerprint" not in known and not is_official:
         return None  # nothing would tell whether it is the same
     try:
-        dataset = sources.load(_changed(data, dir="", archive="", cache_dir="", download=False))
+        dataset = sources.load(
+            dataclasses.replace(data, dir="", archive="", cache_dir="", download=False)
+        )
     except UserError:
         return None
     return None if fingerprint.differences(known, dataset.description) else dataset
 
 
-def _changed(data: ConfigDict, **changes: Any) -> ConfigDict:
-    changed = data.copy_and_resolve_references()
-    changed.update(changes)
-    return changed
-
-
-def check(config: ConfigDict, workdir: epath.Path, dataset: sources.Dataset) -> None:
+def check(data: Data, seed: int, workdir: epath.Path, dataset: sources.Dataset) -> None:
     """Raises OtherData unless `dataset` is that of the run in `workdir`, or the run is new.
 
     A run from before there were fingerprints is compared by what it has: the shape of the images,
@@ -122,7 +121,7 @@ def check(config: ConfigDict, workdir: epath.Path, dataset: sources.Dataset) -> 
         return
     texts = fingerprint.differences(known, dataset.description)
     if not texts and "fingerprint" not in known and known.get("mean") is not None:
-        texts = _other_statistics(config, known, dataset)
+        texts = _other_statistics(data, seed, known, dataset)
     if texts:
         raise OtherData(
             f"the data of {dataset.source} are not those that the run in {workdir} was trained on:"
@@ -138,7 +137,7 @@ def record(exp: Experiment, workdir: epath.Path) -> None:
       OtherData: it is there, of other data than the experiment's.
       UserError: it cannot be written.
     """
-    check(exp.config, workdir, exp.dataset)
+    check(exp.config.data, exp.config.seed, workdir, exp.dataset)
     if "fingerprint" not in _known(workdir):
         files.write_json(workdir / files.DATA, exp.describe_data())
 
@@ -150,13 +149,13 @@ def _known(workdir: epath.Path) -> dict[str, Any]:
 
 
 def _other_statistics(
-    config: ConfigDict, known: dict[str, Any], dataset: sources.Dataset
+    data: Data, seed: int, known: dict[str, Any], dataset: sources.Dataset
 ) -> list[str]:
     train, _ = splits.split(
         dataset.train_labels,
-        config.data.validation_fraction,
-        config.seed,
-        config.data.stratified,
+        data.validation_fraction,
+        seed,
+        data.stratified,
     )
     found = splits.standardization(dataset.train_images[train])
     same = np.allclose(found, [known["mean"], known["std"]], rtol=1e-5)

@@ -6,11 +6,10 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from ml_collections import ConfigDict
 
-from cifar_jax.optim import callbacks, lookahead
+from cifar_jax import rng
+from cifar_jax.optim import callbacks
 from cifar_jax.optim.callbacks import Leaf
 
 
@@ -35,11 +34,10 @@ class TrainState(flax.struct.PyTreeNode):
 
     step: Leaf  # int32, steps done
     params: Any
-    batch_stats: Any
-    opt_state: optax.OptState
-    # The slow copy of params and batch_stats; None unless config.optimizer.lookahead_every.
-    lookahead: Any
-    ema_params: Any  # moving average of params; None unless config.optimizer.ema_decay
+    batch_stats: Any  # running statistics of batch norm; {} without
+    opt_state: optax.OptState  # of the trained parameters alone
+    lookahead: Any  # the slow copy of params and batch_stats; None where lookahead is off
+    ema_params: Any  # moving average of params; None where it is off
     callbacks: callbacks.Callbacks
     sums: EpochSums
 
@@ -51,49 +49,31 @@ class TrainState(flax.struct.PyTreeNode):
 
 def init_variables(model: nn.Module, seed: int, image_shape: tuple[int, int, int]) -> dict:
     """Fresh `params` and `batch_stats` (empty without batch norm) from a seed."""
-    key = jax.random.fold_in(jax.random.key(seed), 0)
+    key = rng.key(seed, rng.Stream.INITIAL_VALUES)
     variables = model.init(key, jnp.zeros((1, *image_shape)), train=False)
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
-def abstract(
-    config: ConfigDict,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    image_shape: tuple[int, int, int],
-    sharding: jax.sharding.Sharding,
-) -> TrainState:
-    """Shapes and dtypes of what `create` makes, for restoring it as `sharding` says."""
-    shapes = jax.eval_shape(lambda: create(config, model, optimizer, image_shape))
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
-    )
-
-
 def create(
-    config: ConfigDict,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    image_shape: tuple[int, int, int],
-    stem: np.ndarray | None = None,
+    variables: dict[str, Any],
+    opt_state: optax.OptState,
+    states: callbacks.Callbacks,
+    *,
+    lookahead: bool,
+    ema: bool,
 ) -> TrainState:
-    """The state before the first step; pure, so it can be jitted or only traced.
+    """The state before the first step.
 
     Args:
-      stem: the kernel of the layer "stem", where it is not to be drawn.
+      lookahead, ema: whether there is a slow copy, and an average.
     """
-    variables = init_variables(model, config.seed, image_shape)
-    params = variables["params"]
-    if stem is not None:
-        params = {**params, "stem": {**params["stem"], "kernel": jnp.asarray(stem)}}
-        variables = {**variables, "params": params}
     return TrainState(
         step=jnp.zeros([], jnp.int32),
-        params=params,
+        params=variables["params"],
         batch_stats=variables["batch_stats"],
-        opt_state=optimizer.init(params),
-        lookahead=lookahead.init(config, variables),
-        ema_params=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else None,
-        callbacks=callbacks.init(config),
+        opt_state=opt_state,
+        lookahead=jax.tree.map(jnp.copy, variables) if lookahead else None,
+        ema_params=jax.tree.map(jnp.copy, variables["params"]) if ema else None,
+        callbacks=states,
         sums=EpochSums.zeros(),
     )

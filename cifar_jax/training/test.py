@@ -1,5 +1,6 @@
 """Exact evaluation: every image counts once, for any batch size."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,16 +13,14 @@ from cifar_jax import metrics
 from cifar_jax.data import batches
 from cifar_jax.errors import UserError
 from cifar_jax.models import summary
-from cifar_jax.optim import chain as optim
 from cifar_jax.runtime import distributed, metrics_writer, settings
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.checked import read_if_sound
 from cifar_jax.runtime.checkpoint import Reader
 from cifar_jax.runtime.workdir_schema import RESULT
 from cifar_jax.terminal import label
-from cifar_jax.training import best, run_data, steps
+from cifar_jax.training import best, claim, run_data, steps
 from cifar_jax.training.experiment import Experiment, build
-from cifar_jax.training.state import TrainState
 
 # Whose accuracy the test tells beside its own, without augmentation and dropout: the first ones in
 # the data set's order, which is as good as shuffled. All of them would take as long as an epoch.
@@ -87,8 +86,9 @@ def final_test(
             f"{workdir / files.METRICS} lacks rows of the run's {epochs} epochs: restore it; or "
             f"delete {files.RESULT}, if it is there, and let --mode=train make the epochs again"
         )
-    found = best.restore(checkpoints, experiment.abstract_state(), workdir, config)
-    epoch, variables = found.epoch, found.state.variables()
+    like = experiment.abstract_state().variables()
+    found = best.restore(checkpoints, like, workdir, config.early_stopping.restore_best)
+    epoch, variables = found.epoch, found.variables
     eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
     logits, train_logits = (
         predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
@@ -99,7 +99,7 @@ def final_test(
     labels, train_labels = experiment.test[1], experiment.train[1][:_TRAINING_IMAGES]
     loss = metrics.cross_entropy(logits, labels)
     result = {
-        "parameters": summary.count((found.state.params, found.state.batch_stats)),
+        "parameters": summary.count(variables),
         "epochs": epochs,
         "best_epoch": epoch,
         **({} if found.lost_epoch is None else {"lost_epoch": found.lost_epoch}),
@@ -110,7 +110,7 @@ def final_test(
         "validation_accuracy": rows[epoch]["validation_accuracy"],
         "test_accuracy": metrics.accuracy(logits, labels),
         "test_loss": loss,
-        "test_objective": loss + float(optim.l2_penalty(variables["params"], experiment.l2)),
+        "test_objective": loss + float(experiment.table.penalty(variables["params"])),
         "test_examples": len(labels),
         **_with_tta(experiment, variables),
         **metrics.classification_figures(logits, labels, experiment.dataset.class_names),
@@ -127,7 +127,7 @@ def final_test(
 def run(workdir: epath.Path, data_dir: str = "") -> dict[str, Any]:
     """`--mode=evaluate`: tests the finished run in `workdir` again, from the workdir alone.
 
-    `data_dir` is where this machine has the data, by `run_data.place`; "": where the config says.
+    `data_dir` is where this machine has the data; "": where the config says.
 
     Returns:
       The content of `result.json`.
@@ -135,26 +135,25 @@ def run(workdir: epath.Path, data_dir: str = "") -> dict[str, Any]:
     Raises:
       UserError: there is no finished run, or the data are not at hand or not those of the run.
     """
-    config = files.load_config(workdir)
-    run_data.place(config, data_dir)
+    config = claim.load_config(workdir)
+    config = dataclasses.replace(config, data=run_data.placed(config.data, data_dir))
     checkpoints = Reader(workdir / files.CHECKPOINTS)
-    experiment = build(config, run_data.load(config, workdir))
+    experiment = build(config, run_data.load(config.data, config.seed, workdir))
     epochs = (read_if_sound(workdir / files.RESULT, RESULT) or {}).get("epochs")
     if epochs is None:
-        latest = checkpoints.restore_latest(experiment.abstract_state())
-        if latest is None or not is_finished(experiment, latest.state):
+        latest = checkpoints.entries_of_first(("callbacks",), reversed(checkpoints.steps))
+        step, should_stop = (0, False) if latest is None else _progress(*latest)
+        if not experiment.is_finished(step, should_stop):
             raise UserError(
                 f"the run in {workdir} has not finished; the test is made at its end: "
                 "go on with --mode=train first"
             )
-        epochs = latest.step // experiment.steps_per_epoch
+        epochs = step // experiment.steps_per_epoch
     return final_test(experiment, checkpoints, workdir, epochs)
 
 
-def is_finished(experiment: Experiment, train_state: TrainState) -> bool:
-    """True after the last epoch, be it the config's or early stopping's."""
-    last = experiment.config.epochs * experiment.steps_per_epoch
-    return int(train_state.step) >= last or bool(train_state.callbacks.should_stop)
+def _progress(step: int, entries: dict[str, Any]) -> tuple[int, bool]:
+    return step, bool(entries["callbacks"]["should_stop"])
 
 
 def describe(result: dict[str, Any]) -> str:

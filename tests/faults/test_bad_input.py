@@ -5,9 +5,10 @@ import os
 
 import command_line
 import pytest
+import tiny
 from warm import ROOT
 
-from cifar_jax.config import tree as config_tree
+from cifar_jax.config import migration
 from configs import base
 
 pytestmark = pytest.mark.slow
@@ -104,24 +105,29 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--config.data.validation_fraction=0.0001", "Choose another fraction"),
     ("--config.augment.cutout=33", "exceeds the 32 pixels of an image: use at most 32"),
     ("--config.augment.crop_padding=33", "exceeds the 32 pixels of an image: use at most 32"),
-    ("--config.model.whitening.images=0", f"config.model.whitening.images {WHOLE} 1"),
+    ("--config.init.whitening_images=0", f"config.init.whitening_images {WHOLE} 1"),
+    ("--config.init.skip=('(',)", "config.init.skip must be a tuple of regular expressions"),
     # Shapes.
     ("--config.model.blocks[0].pool=64", "config.model.blocks[0] leaves no pixel of a 32x32"),
     ("--config.model.blocks[1].kernel=9", "config.model.blocks[1] leaves no pixel of a 32x32"),
-    (
-        "--config.model.name=speedrun --config.model.widths=(1,1,1,1)",
-        "need images of at least 49 pixels, not 32: drop a group",
-    ),
+    # Networks.
+    ("--config.model.name=speedrun", "config.model.blocks is no key of the network 'speedrun'"),
+    ("--config.model.widths=(1,1,1,1)", "config.model.widths is no key of the config"),
+    ("--config.model.whitening.enabled=True", "config.model.whitening.enabled is no key of the"),
+    ("--config.init.workdir=nowhere", "no run in nowhere"),
+    ("--config.init.workdir=foo://x/y", "config.init.workdir=foo://x/y is neither on this machine"),
+    # Without effect.
+    ("--config.optimizer.momentum=0.5", "config.optimizer.momentum has no effect while"),
+    ("--config.augment.crop_fill=reflect --config.augment.crop_padding=0", "has no effect while"),
+    ("--config.optimizer.lookahead_decay=0.5", "set config.optimizer.lookahead_every first"),
     # Contradictions.
     ("--config.model.dirac=True --config.model.blocks[1].kernel=4", "blocks[1].kernel to an odd"),
     ("--config.optimizer.weight_decay=0.1", "set config.optimizer.name=adamw"),
     ("--config.optimizer.nesterov=True", "set config.optimizer.name=sgd"),
     (
         "--config.seeds=2 --config.checkpoint.every_steps=0 --config.profile=True",
-        "config.profile is of one seed",
+        "config.profile traces one run",
     ),
-    ("--config.seeds=2", "config.checkpoint.every_steps is of one seed"),
-    ("--config.optimizer.name=muon", "config.plateau.enabled would scale"),
     ("--config.augment.alternate_flips=True", "set config.augment.flip=True"),
     (
         "--config.data.validation_fraction=0 --config.plateau.enabled=False",
@@ -225,7 +231,7 @@ def place(tmp_path):
     (tmp_path / "file").write_text("neither archive nor directory")
     (tmp_path / "empty").mkdir()
     configs = {"list": "[]", "half": '{"seed": 0, "epo', "group": '{"model": 3}'}
-    configs["other"] = json.dumps(config_tree.plain(base.get_config()))
+    configs["other"] = json.dumps(migration.to_json(tiny.typed(base.get_config())))
     for name, text in configs.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(text)

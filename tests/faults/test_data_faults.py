@@ -67,7 +67,7 @@ def test_a_data_set_with_one_class_can_be_learned(monkeypatch, tmp_path):
     one = {"train_labels": np.full(64, 2, np.int32), "test_labels": np.full(20, 2, np.int32)}
     dataset = sources.Dataset(**{**vars(whole), **one})
     monkeypatch.setattr(sources, "load", lambda _: dataset)
-    result = train.run(tiny.config({"epochs": 1}), epath.Path(tmp_path))
+    result = train.run(tiny.typed(tiny.config({"epochs": 1})), epath.Path(tmp_path))
     assert result["test_accuracy"] == 1.0
     assert np.array(result["confusion_matrix"])[2, 2] == result["test_examples"] == 20
 
@@ -85,7 +85,7 @@ def test_a_clock_that_stands_still_or_runs_backward_does_not_stop_a_run(
     monkeypatch.setattr(metrics_writer, "time", fake)
     monkeypatch.setattr(sources, "load", lambda _: tiny.dataset())
     workdir = epath.Path(tmp_path)
-    result = train.run(tiny.config({"epochs": 2}), workdir)
+    result = train.run(tiny.typed(tiny.config({"epochs": 2})), workdir)
     rows = metrics_writer.read_rows(workdir)
     assert [row["epoch"] for row in rows] == [1, 2] and result["epochs"] == 2
     assert all(math.isfinite(row["images_per_second"]) for row in rows)
@@ -128,7 +128,7 @@ def test_a_full_disk_loses_only_what_was_not_saved(warm, undisturbed, tmp_path):
 @pytest.mark.parametrize(
     ("mode", "largest", "place"),
     [
-        ("train", 2_000, "config.json"),
+        ("train", 1_000, "config.json"),
         ("train", 12_000, "checkpoint"),
         ("evaluate", 13_000, "predictions.npz"),
         ("report", 30_000, "report.html"),

@@ -24,7 +24,8 @@ DEVICES = (4, 8, 16, 32)
 MANY = f"--xla_force_host_platform_device_count={max(DEVICES)}"
 DOCUMENTS = [
     *ROOT.glob("*.md"),
-    *(ROOT / "docs").glob("*.md"),
+    # test_extending.py runs the commands of extending.md, which needs the page's own changes.
+    *({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "extending.md"}),
     *(ROOT / "configs").glob("*.py"),
     ROOT / "Makefile",
 ]
@@ -70,15 +71,14 @@ def check_training(arguments: tuple[str, ...]) -> None:
     import jax
     import tiny
 
-    from cifar_jax import cli, options
-    from cifar_jax.config import validation as config
+    from cifar_jax import cli, models, options
+    from cifar_jax.config import files
     from cifar_jax.data import sources
     from cifar_jax.runtime import sharding
-    from cifar_jax.training import experiment, steps
+    from cifar_jax.training import experiment, lanes
 
     cli.parse(["main.py", *arguments])
-    chosen = options.CONFIG.value
-    config.validate(chosen)
+    chosen = files.typed(options.CONFIG.value, models, options.ARGUMENTS)
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (3000, 32, 32, 3), np.uint8), np.arange(3000) % 10
     dataset = sources.Dataset(
@@ -88,11 +88,8 @@ def check_training(arguments: tuple[str, ...]) -> None:
     for devices in DEVICES:
         with mock.patch.object(sharding, "make_mesh", return_value=tiny.mesh(devices)):
             exp = experiment.build(chosen, dataset)
-    train_steps = steps.make_train_step(
-        exp.config, exp.model, exp.optimizer, exp.l2, exp.statistics, exp.mesh
-    )
     order = jax.ShapeDtypeStruct((exp.steps_per_epoch, chosen.batch_size), np.int32)
-    train_steps.trace(exp.abstract_state(), exp.train, order, 1)
+    lanes.make_lanes([exp]).dispatch.trace(exp.abstract_state(), exp.train, order, 1)
 
 
 @pytest.mark.parametrize("arguments", TRAINING, ids=" ".join)

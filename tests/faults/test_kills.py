@@ -11,6 +11,7 @@ import time
 import command_line
 import pytest
 import test_resume
+import tiny
 from etils import epath
 
 from cifar_jax.errors import TRY_AGAIN
@@ -37,7 +38,7 @@ def train(directory: pathlib.Path) -> None:
     config = command_line.tiny_config()
     config.epochs = 12
     try:
-        train.run(config, epath.Path(directory))
+        train.run(tiny.typed(config), epath.Path(directory))
     except Interrupted:
         sys.exit(TRY_AGAIN)
 

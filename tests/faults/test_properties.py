@@ -6,17 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
+from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
-from cifar_jax import metrics
-from cifar_jax.config import tree as config_tree
-from cifar_jax.config import validation as config_lib
+from cifar_jax import metrics, models
+from cifar_jax.config import convert, migration
+from cifar_jax.config.schema import Augment, Schedule
 from cifar_jax.data import augment, batches, splits
 from cifar_jax.errors import UserError
-from cifar_jax.optim import chain as optim
+from cifar_jax.optim import schedules
 from configs import base
 
 pytestmark = pytest.mark.slow
@@ -87,13 +89,11 @@ def test_padded_batches_have_each_image_once(size, batch_size):
     flip=st.booleans(),
 )
 def test_augmented_images_keep_shape_and_range(shape, seed, padding, fill, cutout, mixup, flip):
-    config = base.get_config()
-    options = {"flip": flip, "crop_padding": padding, "crop_fill": fill, "cutout": cutout}
-    config.augment.update(options | {"mixup": mixup})
+    options = Augment(flip=flip, crop_padding=padding, crop_fill=fill, cutout=cutout, mixup=mixup)
     images, targets = pixels(shape, seed), np.eye(5, dtype=np.float32)[np.arange(shape[0]) % 5]
-    found, mixed = augment.augment(
-        config, jax.random.key(seed), jnp.asarray(images), jnp.asarray(targets)
-    )
+    key = jax.random.key(seed)
+    draw = augment.Draw(jnp.arange(shape[0]), 0, key)
+    found, mixed = augment.augment(options, key, draw, jnp.asarray(images), jnp.asarray(targets))
     assert found.shape == shape and found.dtype == jnp.float32
     assert 0 <= float(found.min()) and float(found.max()) <= images.max() * (1 + 1e-6)
     np.testing.assert_allclose(mixed.sum(1), 1, rtol=1e-6)
@@ -151,7 +151,8 @@ def test_metrics_agree_with_scikit_learn(size, classes, seed, scale):
 
 
 # ---------------------------------------------------------------------------- configs
-KEYS = sorted([*config_tree.flat(base.get_config()), "model.blocks", "no.such.key"])
+PLAIN = convert.plain(base.get_config())
+KEYS = sorted([*flatten_dict(PLAIN, sep="."), "no.such.key"])
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -169,22 +170,20 @@ VALUES = st.one_of(SCALARS, st.lists(st.one_of(SCALARS, BLOCKS), max_size=3), BL
 @SOME
 @given(changes=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4))
 def test_a_config_is_valid_or_refused_by_key(changes):
-    saved = config_tree.plain(base.get_config())
+    saved = convert.plain(base.get_config())
     for key, value in changes.items():
         *groups, last = key.split(".")
         inner = saved
         for group in groups:
             inner = inner.setdefault(group, {})
         inner[last] = value
-    config = config_tree.from_plain(saved)
     try:
-        config_lib.validate(config)
+        config = tiny.typed(convert.to_config_dict(saved))
     except UserError as error:
         assert all(line.startswith("config.") for line in str(error).splitlines())
         return
-    again = config_tree.from_plain(json.loads(json.dumps(config_tree.plain(config))))
-    assert config_tree.plain(again) == config_tree.plain(config)
-    assert config_tree.differences(again, config) == []
+    saved = json.loads(json.dumps(migration.to_json(config)))
+    assert migration.from_json(saved, models) == config
 
 
 # ---------------------------------------------------------------------------- schedules
@@ -202,19 +201,15 @@ def test_a_config_is_valid_or_refused_by_key(changes):
 def test_a_schedule_stays_between_zero_and_its_peak(
     peak, name, epochs, per_epoch, warmup, first, last, factor
 ):
-    config = base.get_config()
-    config.epochs, config.optimizer.learning_rate = epochs, peak
-    config.schedule.update(
-        {
-            "name": name,
-            "warmup_epochs": warmup * epochs,
-            "initial_fraction": first,
-            "boundaries": (0.5, 0.75),
-            "factor": factor,
-            "final_fraction": last,
-        }
+    options = Schedule(
+        name=name,
+        warmup_epochs=warmup * epochs,
+        initial_fraction=first,
+        boundaries=(0.5, 0.75),
+        factor=factor,
+        final_fraction=last,
     )
-    schedule = optim.make_schedule(config, per_epoch)
+    schedule = schedules.make_schedule(options, peak, epochs, per_epoch)
     rates = np.asarray(jax.vmap(schedule)(jnp.arange(epochs * per_epoch)))
     assert np.isfinite(rates).all()
     assert rates.min() >= 0 and rates.max() <= peak * (1 + 1e-6)

@@ -4,24 +4,19 @@ import glob
 import logging
 import math
 import os
-import zlib
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
-import jax
-import numpy as np
 from absl import logging as absl_logging
 from etils import epath
 from etils.epath import gpath
-from orbax.checkpoint import v1 as ocp
 
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import distributed
-from cifar_jax.runtime.checkpoint import seal
+from cifar_jax.runtime.checkpoint import arrays, seal
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
-# What orbax and tensorstore raise for a checkpoint that is damaged, missing or of other structure.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError)
 
 
 class Restored(NamedTuple):
@@ -66,46 +61,6 @@ def _is_wanted(record: logging.LogRecord) -> bool:
     """Keeps only the warnings of orbax: it also logs each file, and a traceback for each error."""
     from_orbax = "orbax" in record.pathname
     return record.levelno == logging.WARNING if from_orbax else record.levelno > logging.WARNING
-
-
-def checksum(state: Any) -> int:
-    """CRC-32 of the bytes of all leaves, in the order of the tree."""
-    crc = 0
-    for leaf in jax.tree.leaves(state):
-        crc = zlib.crc32(np.asarray(leaf).reshape(-1).view(np.uint8).data, crc)
-    return crc
-
-
-def load(path: epath.Path, like: Any) -> tuple[Any, dict[str, Any]]:
-    """The arrays of a checkpoint on the host, and what was noted beside them.
-
-    Each process of a run reads on its own, and as often as the others: orbax counts.
-
-    Raises:
-      ValueError: it is not what was saved.
-      OSError, KeyError, EOFError: it cannot be read.
-    """
-    me = jax.process_index()
-    alone = ocp.Context()
-    alone.multiprocessing.primary_host, alone.multiprocessing.active_processes = me, {me}
-    with alone:
-        arrays = ocp.load(path, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
-        metadata = ocp.metadata(path).custom_metadata
-    found, expected = checksum(arrays), metadata["crc32"]
-    if found != expected:
-        raise ValueError(f"checksum {found:08x}, expected {expected:08x}")
-    return arrays, metadata
-
-
-def place(arrays: Any, like: Any) -> Any:
-    """Puts host arrays onto the devices, sharded like `like`."""
-    return jax.tree.map(
-        lambda array, leaf: jax.make_array_from_callback(
-            leaf.shape, leaf.sharding, lambda index: array[index]
-        ),
-        arrays,
-        like,
-    )
 
 
 class Reader:
@@ -162,20 +117,47 @@ class Reader:
         there = set(self.steps)
         return next(self._restore(like, [step for step in wanted if step in there]), None)
 
+    def entries_of_first(
+        self, names: tuple[str, ...], wanted: Iterable[int]
+    ) -> tuple[int, dict[str, Any]] | None:
+        """Some entries of the saved tree, of the first of these steps that has a whole checkpoint.
+
+        Returns:
+          The step and, by name, arrays on the host; None: none has.
+        """
+        there = set(self.steps)
+        found = self._whole(
+            lambda path: arrays.load_entries(path, names),
+            [step for step in wanted if step in there],
+        )
+        return next(found, None)
+
     def _restore(self, like: Any, steps: Iterable[int]) -> Iterator[Restored]:
+        for step, (state, metadata) in self._whole(lambda path: arrays.load(path, like), steps):
+            yield Restored(arrays.place(state, like), step, metadata["epoch_seconds"])
+
+    def _whole(
+        self, read: Callable[[epath.Path], T], steps: Iterable[int]
+    ) -> Iterator[tuple[int, T]]:
+        """What `read` makes of each whole checkpoint, in this order; says so of the others."""
         for step in steps:
             path = self.directory / str(step)
             fault = seal.broken(path)
             if distributed.all_agree(fault is None):
                 loaded = None
                 try:
-                    loaded = load(path, like)
-                except UNREADABLE as error:
+                    loaded = read(path)
+                except arrays.OtherLayout as other:
+                    raise UserError(
+                        f"the checkpoint {path} is of another version of this code, or of another "
+                        f"config (they differ in {other}): the run cannot go on with it, so train "
+                        "in another --workdir; what reads a finished run still can"
+                    ) from other
+                except arrays.UNREADABLE as error:
                     fault = type(error).__name__
                 if distributed.all_agree(loaded is not None):
                     assert loaded is not None
-                    arrays, metadata = loaded
-                    yield Restored(place(arrays, like), step, metadata["epoch_seconds"])
+                    yield step, loaded
                     continue
             reason = fault or "another process cannot read it"
             _log.warning("checkpoint of step %d is damaged (%s): passed over", step, reason)

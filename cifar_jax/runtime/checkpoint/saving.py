@@ -15,8 +15,9 @@ from orbax.checkpoint import v1 as ocp
 
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import distributed
-from cifar_jax.runtime.checkpoint import reading, seal
-from cifar_jax.runtime.checkpoint.reading import Reader, Restored
+from cifar_jax.runtime.checkpoint import arrays as arrays_of
+from cifar_jax.runtime.checkpoint import seal
+from cifar_jax.runtime.checkpoint.reading import Reader
 
 _log = logging.getLogger(__name__)
 # How the message of a ValueError starts if storage failed: with a status of tensorstore, or with
@@ -150,7 +151,11 @@ class Checkpoints(Reader):
         if validation_accuracy is not None:
             metrics = {"validation_accuracy": validation_accuracy, "step": step}
         arrays = jax.tree.map(np.array, state)
-        metadata = {"crc32": reading.checksum(arrays), "epoch_seconds": epoch_seconds}
+        metadata = {
+            "crc32": arrays_of.checksum(arrays),
+            "crc32_by_entry": arrays_of.checksums(arrays),
+            "epoch_seconds": epoch_seconds,
+        }
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
         )
@@ -177,8 +182,8 @@ class Checkpoints(Reader):
         finish()
         path = self.directory / str(save.step)
         try:
-            reading.load(path, save.like)
-        except reading.UNREADABLE as error:
+            arrays_of.load(path, save.like)
+        except arrays_of.UNREADABLE as error:
             return type(error).__name__
         if distributed.is_writer():
             seal.write(path)
@@ -207,20 +212,22 @@ class Checkpoints(Reader):
                 again,
             )
             if attempt < _ATTEMPTS:
-                self._start(save, reading.place(save.arrays, save.like))
+                self._start(save, arrays_of.place(save.arrays, save.like))
         raise UserError(
             f"{self.directory} returns other data than were written: run again with another "
             "--workdir, and have the disk checked"
         )
 
-    def restore_first(self, like: Any, wanted: Iterable[int]) -> Restored | None:
+    def entries_of_first(
+        self, names: tuple[str, ...], wanted: Iterable[int]
+    ) -> tuple[int, dict[str, Any]] | None:
         wanted = list(wanted)
-        restored, best = super().restore_first(like, wanted), self._best
-        if best and wanted[0] == best.step and (not restored or restored.step != best.step):
+        found, best = super().entries_of_first(names, wanted), self._best
+        if best and wanted[:1] == [best.step] and (not found or found[0] != best.step):
             _log.warning("checkpoint of step %d is made again from memory", best.step)
-            self._start(best, reading.place(best.arrays, best.like))
-            restored = super().restore_first(like, wanted)
-        return restored
+            self._start(best, arrays_of.place(best.arrays, best.like))
+            found = super().entries_of_first(names, wanted)
+        return found
 
     def forget_after(self, step: int) -> None:
         """Deletes the checkpoints after `step`, which a resumed run will save again."""

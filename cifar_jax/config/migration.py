@@ -1,0 +1,83 @@
+"""A config that an earlier version saved, in the form of this one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from cifar_jax.config import convert, keys, schema, validation
+from cifar_jax.errors import UserError
+from cifar_jax.forms import Damaged
+
+VERSION = 2  # of config.json; files from before 26 November 2026 have none
+# What no version of this code left out of a config that it saved.
+_FROM_THE_BEGINNING = ("seed", "epochs", "batch_size", "data", "model", "optimizer")
+_OF_FAMILY = {  # the keys of version 1, which had those of every family in one section
+    "cnn": ("name", "blocks", "dense", "dense_dropout", "dense_l2", "dirac"),
+    "speedrun": ("name", "widths", "residual", "norm_momentum", "logit_scale", "head_std", "dirac"),
+}
+
+
+def to_json(config: schema.Config) -> dict[str, Any]:
+    """The content of `config.json`."""
+    return {"version": VERSION, **keys.plain(config)}
+
+
+def from_json(saved: Any, families: convert.Families) -> schema.Config:
+    """The config that a run was started with, from the content of its `config.json`.
+
+    Raises:
+      Damaged: it is not a config, or one of a later version.
+    """
+    try:
+        if not isinstance(saved, dict):
+            raise UserError("config must be a group of keys")
+        for name in _FROM_THE_BEGINNING:
+            if name not in saved:
+                raise UserError(f"config.{name} is missing")
+        version = saved.get("version", 1)
+        if version not in (1, VERSION):
+            raise UserError(f"version must be {VERSION} or less: it is {version!r}")
+        current = _from_version_1(saved) if version == 1 else saved
+        values = {name: value for name, value in current.items() if name != "version"}
+        return validation.check(convert.parse(values, families, lenient=True))
+    except UserError as error:
+        first, *rest = str(error).splitlines()
+        raise Damaged(f"{first}, and {len(rest)} more" if rest else first) from error
+
+
+def _from_version_1(saved: dict[str, Any]) -> dict[str, Any]:
+    for name in ("model", "optimizer"):
+        if not isinstance(saved[name], dict):
+            raise UserError(f"config.{name} must be a group of keys")
+    old, optimizer = saved["model"], dict(saved["optimizer"])
+    whitening = old.get("whitening", {})
+    if not isinstance(whitening, dict):
+        raise UserError("config.model.whitening must be a group of keys")
+    family = old.get("name", "cnn")
+    known = {key for names in _OF_FAMILY.values() for key in names} | {"whitening"}
+    unknown = sorted(str(key) for key in old if key not in known)
+    if unknown:
+        raise UserError(f"config.model.{unknown[0]!r} is no key of version 1".replace("'", ""))
+    model = {key: old[key] for key in _OF_FAMILY.get(family, ("name",)) if key in old}
+    model["whitening"] = whitening.get("enabled", False)
+    init = {f"whitening_{key}": whitening[key] for key in ("images", "epsilon") if key in whitening}
+    rules = list(_rules(optimizer, whitening, model))
+    return {**saved, "model": model, "init": init, "optimizer": {**optimizer, "rules": rules}}
+
+
+def _rules(
+    optimizer: dict[str, Any], whitening: dict[str, Any], model: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """What version 1 said by keys, which go; a value of 1 said nothing."""
+    has_norm = model.get("name") == "speedrun" or any(
+        isinstance(block, dict) and block.get("batch_norm") for block in model.get("blocks", ())
+    )
+    norm, head = optimizer.pop("norm_bias_rate", 1.0), optimizer.pop("head_rate", 1.0)
+    stem = whitening.get("bias_rate", 1.0)
+    if norm != 1 and has_norm:
+        yield {"path": "batch_normalization_.*/bias", "rate": norm}
+    if head != 1:
+        yield {"path": "head/.*", "rate": head}
+    if whitening.get("enabled") and stem == 0:
+        yield {"path": "stem/bias", "frozen": True}
+    elif whitening.get("enabled") and stem != 1:
+        yield {"path": "stem/bias", "rate": stem}

@@ -1,0 +1,72 @@
+"""A workdir is the home of one run: its config comes back, and another one is refused."""
+
+import dataclasses
+import json
+
+import pytest
+import tiny
+from etils import epath
+
+from cifar_jax.config.schema import Config
+from cifar_jax.errors import UserError
+from cifar_jax.training import claim
+from configs import base, final
+
+
+def claimed(path, config: Config) -> epath.Path:
+    """A workdir that a run of the config has claimed and left."""
+    workdir = epath.Path(path)
+    with claim.claimed(workdir, config):
+        pass
+    return workdir
+
+
+@pytest.fixture
+def config() -> Config:
+    return tiny.typed(final.get_config())
+
+
+def test_a_config_comes_back_as_it_was(tmp_path, config):
+    workdir = claimed(tmp_path / "new" / "run", config)
+    assert config.model.blocks[3].filters == 512 and config.model.dense == (128, 64)
+    assert claim.load_config(workdir) == config
+    claim.check_config(workdir, config)
+
+
+def test_another_config_is_refused_by_key_but_other_places_are_not(tmp_path, config):
+    workdir = claimed(tmp_path, config)
+    elsewhere = dataclasses.replace(config, data=dataclasses.replace(config.data, dir="/elsewhere"))
+    claim.check_config(workdir, elsewhere)
+    with pytest.raises(UserError, match="config.epochs: 40 -> 41$"):
+        claim.check_config(workdir, dataclasses.replace(elsewhere, epochs=41))
+
+
+def test_the_config_of_several_seeds_is_no_run(tmp_path, config):
+    workdir = claimed(tmp_path, dataclasses.replace(config, seeds=2, seed=3))
+    with pytest.raises(UserError, match="holds runs of 2 seeds.*/seed-3$"):
+        claim.load_config(workdir)
+
+
+def test_damaged_json_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 0, "epo')
+    with pytest.raises(UserError, match="config.json is damaged"):
+        claim.load_config(epath.Path(tmp_path))
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, config):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write .*file/run .*another --workdir"):
+        claimed(tmp_path / "file" / "run", config)
+
+
+def test_a_run_from_before_a_key_existed_has_its_default(tmp_path):
+    changed = base.get_config()
+    changed.optimizer.name, changed.optimizer.momentum = "sgd", 0.7
+    config = tiny.typed(changed)
+    workdir = claimed(tmp_path, config)
+    saved = json.loads((workdir / "config.json").read_text())
+    del saved["model"]["dense_l2"], saved["optimizer"]["nesterov"], saved["eval"], saved["init"]
+    del saved["model"]["blocks"][1]["l2"]
+    (workdir / "config.json").write_text(json.dumps(saved))
+    assert claim.load_config(workdir) == config
+    claim.check_config(workdir, config)
