@@ -96,7 +96,7 @@ BAD_VALUES = [
     ("model.dense_dropout", 1 - 1e-9, NUMBER_BELOW_1),
     ("init.whitening_epsilon", 0.0, "a number of at least 1e-08"),
     ("init.whitening_epsilon", 1e-300, "a number of at least 1e-08"),
-    ("init.skip", ("head(",), "a tuple of regular expressions, each a regular expression"),
+    ("init.skip", ("head(",), "a tuple of strings, each a regular expression"),
     ("optimizer.l2", 1e300, "a number of at least 0"),
     ("plateau.factor", 1 - 1e-9, "a number above 0 and below 1"),
     ("seeds", 2**31 - 1, f"{WHOLE} 1 to 65536"),
@@ -120,7 +120,7 @@ BAD_BLOCK_VALUES = [
 CONTRADICTIONS = [
     (
         {"seed": 2**32 - 2, "seeds": 3},
-        "config.seeds=3 from config.seed=4294967294 on go beyond 4294967295: set config.seed to at"
+        "config.seeds=3 from config.seed=4294967294 goes beyond 4294967295: set config.seed to at"
         " most 4294967293",
     ),
     ({"optimizer.weight_decay": 1e-4}, "config.optimizer.weight_decay is decoupled"),
@@ -134,14 +134,14 @@ CONTRADICTIONS = [
         "config.early_stopping.enabled needs validation images",
     ),
     ({"data.validation_fraction": 0.0, "plateau.enabled": True}, "config.plateau.enabled needs"),
-    ({"augment.alternate_flips": True}, "config.augment.alternate_flips says which way"),
+    ({"augment.alternate_flips": True}, "config.augment.alternate_flips needs flips"),
     (
         {"schedule.name": "one_cycle", "schedule.initial_fraction": 0.1},
         "config.schedule.initial_fraction does not apply to one_cycle",
     ),
     ({"schedule.warmup_epochs": 40.0}, "config.schedule.warmup_epochs must be below"),
-    ({"schedule.boundaries": (0.75, 0.5)}, "config.schedule.boundaries must rise"),
-    ({"schedule.boundaries": (0.5, 0.5)}, "config.schedule.boundaries must rise"),
+    ({"schedule.boundaries": (0.75, 0.5)}, "config.schedule.boundaries must increase"),
+    ({"schedule.boundaries": (0.5, 0.5)}, "config.schedule.boundaries must increase"),
 ]
 
 
@@ -213,7 +213,7 @@ def test_the_last_seeds_there_are_will_do():
     ("overrides", "step", "named", "spared"),
     [
         ({}, 7, "lower config.optimizer.learning_rate or set config.optimizer.gradient_clip", "l2"),
-        ({}, 1, "no update had been made", "learning_rate"),
+        ({}, 1, "no update has been made", "learning_rate"),
         (
             {"optimizer.rules": (base.rule("head/.*", rate=1e9),)},
             2,
@@ -334,7 +334,7 @@ def test_keys_of_another_network_are_refused_in_one_line():
     config.model.name = "speedrun"
     (line,) = faults(config)
     assert line.startswith(
-        "config.model.blocks is no key of the network 'speedrun', which has widths"
+        "config.model.blocks is not a key of the network 'speedrun', which has widths"
     )
     assert "base.model('speedrun')" in line
 
@@ -486,8 +486,8 @@ def test_version_1_said_by_keys_what_rules_say():
         ({"version": 3}, "version must be 2 or less"),
         ({"model": 3}, "config.model must be a group of keys"),
         ({"epochs": "x"}, "config.epochs must be an integer"),
-        ({"data": {"nmae": "x"}}, "config.data.nmae is no key: did you mean name"),
-        ({"surprise": 1}, "config.surprise is no key"),
+        ({"data": {"nmae": "x"}}, "config.data.nmae is not a key: did you mean name"),
+        ({"surprise": 1}, "config.surprise is not a key"),
     ],
 )
 def test_what_is_no_config_of_ours_is_called_damaged(change, fault):

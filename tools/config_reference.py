@@ -1,4 +1,4 @@
-"""Writes docs/config.md: every key of a config, from the schema and the networks' files."""
+"""Writes docs/config.md: all config keys, from the schema and the files of the networks."""
 
 import dataclasses
 import pathlib
@@ -11,14 +11,14 @@ from cifar_jax.models import cnn
 PATH = pathlib.Path(__file__).parent.parent / "docs" / "config.md"
 _HEAD = """# Every key of a config
 
-Made from [`schema.py`](../cifar_jax/config/schema.py) and the networks' files by `make results`;
-a test holds it.
+`make results` generates this page from [`schema.py`](../cifar_jax/config/schema.py) and the files
+of the networks; a test checks that it is up to date.
 
-A config file returns what `base.get_config()` gives, with some keys changed. The command line
-overrides any key: `--config.optimizer.learning_rate=0.01`, `--config.model.blocks[0].filters=96`,
+A config file starts from `base.get_config()` and changes some keys. The command line can override
+any key: `--config.optimizer.learning_rate=0.01`, `--config.model.blocks[0].filters=96`,
 `--config.model.widths=(64,128,128)`. A key that does not exist is refused, and so is an override
-that has no effect, such as the patience of a plateau that is off. Keys marked *machine* say where
-things are on a machine and change no result: a run may resume with other values.
+that has no effect, such as `plateau.patience` while `plateau.enabled` is False. Keys marked
+*machine* depend on the machine and do not change the result: a run may resume with other values.
 """
 
 
@@ -31,7 +31,7 @@ def text() -> str:
             parts.append(_section(_summary(cls), f"config.{field.name}", cls))
     parts.append(
         _section(_summary(schema.Rule), "config.optimizer.rules[i]", schema.Rule)
-        + "\n`base.rule(path, ...)` makes one; what a rule leaves out, it does not say.\n"
+        + "\n`base.rule(path, ...)` makes one. A rule changes only the settings it is given.\n"
     )
     for name in models.names():
         family = models.config_class(name)
@@ -57,7 +57,7 @@ def _section(title: str, place: str, cls: type[Any]) -> str:
     for field in dataclasses.fields(cls):
         key = keys.known(field)
         if key.check is None and not keys.item_class(field):
-            continue  # a section of its own
+            continue  # a nested section, which has its own table
         values = key.check.expected if key.check else f"a tuple of `{key.maker}`"
         rows.append(
             f"| `{place}.{field.name}` | {_default(field)} | {_cell(values)} | {_meaning(key)} |"
@@ -69,10 +69,10 @@ def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is keys.REQUIRED:
         return "required"
     if field.default is None:
-        return "unsaid"
+        return "unset"
     value = field.default
     if keys.item_class(field):
-        return f"{len(value)} of them" if value else "none"
+        return f"{len(value)} blocks" if value else "`()`"
     return f"`{value!r}`"
 
 

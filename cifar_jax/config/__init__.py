@@ -1,1 +1,1 @@
-"""What a run is told: keys, their defaults and checks, config files, one line per fault."""
+"""Configs: the schema of their keys, config files, overrides and checks."""

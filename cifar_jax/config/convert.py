@@ -1,4 +1,4 @@
-"""From a `ConfigDict` or JSON to typed values, with a line for each fault, and back."""
+"""Converts a `ConfigDict` or JSON to typed values and back; reports each fault on a line."""
 
 import dataclasses
 import difflib
@@ -12,14 +12,14 @@ from cifar_jax.config import keys, schema
 from cifar_jax.errors import UserError
 from cifar_jax.forms import Check
 
-# Steps compute in float32. Smaller numbers become 0 there and larger ones infinite, so that a mixup
-# of 1e-38 would look like a learning rate that is too high.
+# Steps compute in float32, where smaller numbers become 0 and larger ones infinite. The NaN that
+# follows, say from a mixup of 1e-38, would be blamed on the learning rate.
 _LEAST, _MOST = 1e-30, 1e30
 
 
 @runtime_checkable
 class Families(Protocol):
-    """The networks that `config.model.name` may be; the package `models` is one of these."""
+    """The network families that `config.model.name` may name, such as the package `models`."""
 
     def names(self) -> list[str]: ...
 
@@ -27,45 +27,48 @@ class Families(Protocol):
 
 
 def parse(value: Mapping[str, Any], families: Families, *, lenient: bool = False) -> schema.Config:
-    """The typed config of plain values; contradictions between keys are for `validation.py`.
+    """Makes a typed config of plain values. Contradictions are left to `validation.py`.
 
     Args:
-      value: dicts, tuples, lists and scalars, as `plain` or JSON has them.
-      lenient: a key that is missing takes its default, as in a config from before the key existed.
+      value: nested dicts, tuples, lists and scalars, from `plain` or from JSON.
+      lenient: whether a missing key takes its default, as for a config older than the key.
 
     Raises:
-      UserError: at least one fault; the message has a line for each, with key and remedy.
+      UserError: there are faults; the message has a line for each, with the key and the remedy.
     """
     reader = _Reader(families, lenient)
     config = reader.section(schema.Config, value, "config")
     if missing := reader.missing:
-        others = f" and {len(missing) - 1} others" if missing[1:] else ""
-        reader.faults.append(f"{missing[0]} is missing{others}: begin with base.get_config()")
+        others = f", and {len(missing) - 1} more keys" if missing[1:] else ""
+        reader.faults.append(f"{missing[0]} is missing{others}: start from base.get_config()")
     if reader.faults:
         raise UserError("\n".join(reader.faults))
     return config
 
 
 def plain(value: Any) -> Any:
-    """A `ConfigDict` as dicts; an object that a tuple holds twice becomes two."""
+    """Converts a `ConfigDict` to dicts. A tuple that holds one object twice gets two copies."""
     if isinstance(value, ConfigDict):
         return {name: plain(item) for name, item in value.items()}
     return type(value)(map(plain, value)) if type(value) in (tuple, list) else value
 
 
 def to_config_dict(value: Any) -> Any:
-    """A section as a `ConfigDict`, which a config file changes and the command line overrides."""
+    """Converts a section or plain values to a `ConfigDict`, as config files use it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
-        said = [(f, item) for f, item in fields if item is not None or not keys.is_optional(f)]
-        return ConfigDict({field.name: to_config_dict(item) for field, item in said})
+        present = [(f, item) for f, item in fields if item is not None or not keys.is_optional(f)]
+        return ConfigDict({field.name: to_config_dict(item) for field, item in present})
     if isinstance(value, Mapping):
         return ConfigDict({name: to_config_dict(item) for name, item in value.items()})
     return tuple(map(to_config_dict, value)) if isinstance(value, tuple | list) else value
 
 
 def missed(check: Check, value: Any) -> str | None:
-    """What `value` must be and is not; None if it will do."""
+    """What `value` should be, such as "a number above 0"; None if it passes the check.
+
+    A float must also pass after rounding to float32.
+    """
     if not check.test(value):
         return check.expected
     if not isinstance(value, float) or value == 0:
@@ -78,7 +81,7 @@ def missed(check: Check, value: Any) -> str | None:
 
 
 class _Reader:
-    """Reads sections; collects what is wrong with them."""
+    """Reads sections and collects their faults."""
 
     def __init__(self, families: Families, lenient: bool):
         self._families, self._lenient = families, lenient
@@ -86,7 +89,7 @@ class _Reader:
         self.missing: list[str] = []
 
     def section(self, cls: type[Any], value: Any, place: str, owner: str = "a config") -> Any:
-        """The section `cls` of a mapping; None where it has faults."""
+        """Reads a mapping as a `cls`; None if any fault has been found so far."""
         if not isinstance(value, Mapping):
             self.faults.append(f"{place} must be a group of keys: it is {_shown(value)}")
             return None
@@ -145,13 +148,13 @@ class _Reader:
         unknown = sorted(_escaped(str(name)) for name in value if name not in names)
         if unknown and owner.startswith("the network"):
             self.faults.append(
-                f"{place}.{unknown[0]} is no key of {owner}, which has {', '.join(names[1:])}: a "
-                f"config file gets all of them by config.model = base.model({owner.split()[-1]})"
+                f"{place}.{unknown[0]} is not a key of {owner}, which has {', '.join(names[1:])}: "
+                f"a config file sets them with config.model = base.model({owner.split()[-1]})"
             )
             return
         for name in unknown:
             if owner == "a config":
-                self.faults.append(f"{place}.{name} is no key: {nearest(name, names)}")
+                self.faults.append(f"{place}.{name} is not a key: {nearest(name, names)}")
             else:
                 self.faults.append(
                     f"{place}.{name} is not a key of {owner}, which has {', '.join(names)}"
@@ -160,14 +163,14 @@ class _Reader:
     def _miss(self, place: str, owner: str, names: list[str]) -> None:
         if owner == "a config":
             self.missing.append(place)
-        elif not any(" is no key of the network" in fault for fault in self.faults):
+        elif not any(" is not a key of the network" in fault for fault in self.faults):
             self.faults.append(f"{place} is missing: {owner} has {', '.join(names)}")
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """A hint at the key that was meant."""
+    """A hint for a misspelled key: the closest name, or all names."""
     found = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {found[0]}?" if found else f"there are {', '.join(names)}"
+    return f"did you mean {found[0]}?" if found else f"the keys are {', '.join(names)}"
 
 
 def _is_section(field: dataclasses.Field[Any]) -> bool:
@@ -183,7 +186,7 @@ def _is_int(value: Any) -> bool:
 
 
 def _escaped(name: str) -> str:
-    """A key as one line: in JSON it may be any text."""
+    """A key on one line; in JSON a key may be any text."""
     return repr(name)[1:-1]
 
 

@@ -1,4 +1,4 @@
-"""The file behind `--config`, and what the command line overrides: every fault in one line."""
+"""Reads the file given by `--config` and checks overrides; each fault is one line."""
 
 import contextlib
 import dataclasses
@@ -18,24 +18,24 @@ from ml_collections.config_flags import config_flags, config_path
 from cifar_jax.config import convert, keys, schema, validation
 from cifar_jax.errors import UserError
 
-_BAD_VALUE = re.compile(r"flag --config\.([^=]+)=(.*?): ", re.DOTALL)  # as absl says it
+_BAD_VALUE = re.compile(r"flag --config\.([^=]+)=(.*?): ", re.DOTALL)  # absl's wording
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
-_MODULE = "config_file_of_the_run"  # in sys.modules, where dataclasses look for their module
+_MODULE = "config_file_of_the_run"  # in sys.modules, where dataclasses look up their module
 
 
 class Parser(config_flags.ConfigFileFlagParser):
-    """absl's parser of `--config`: reads the file, and knows what will be overridden."""
+    """The absl parser of `--config`, which also checks the keys that are overridden."""
 
     def __init__(self, arguments: list[str]) -> None:
-        """Takes the command line, which may still be filled before the first `parse`."""
+        """Keeps `arguments`, the command line. The list may still be filled until `parse` runs."""
         super().__init__("config")
         self._arguments = arguments
 
     def parse(self, path: str) -> ConfigDict:
-        """The locked config of `FILE` or `FILE:ARGUMENT`.
+        """Reads `FILE` or `FILE:ARGUMENT` and returns its config, locked.
 
         Raises:
-          UserError: see `load`; or a key that is overridden is none of the config's.
+          UserError: see `load`; or the command line overrides a key that does not exist.
         """
         config = load(path)
         for name in overridden(self._arguments):
@@ -44,21 +44,20 @@ class Parser(config_flags.ConfigFileFlagParser):
 
 
 def overridden(arguments: list[str]) -> list[str]:
-    """The keys that a command line sets: "epochs" of `--config.epochs=3`."""
+    """The keys that a command line sets: "epochs" for `--config.epochs=3`."""
     return [match[1] for match in map(_OVERRIDE.match, arguments) if match]
 
 
 def typed(
     config: ConfigDict, families: convert.Families, arguments: list[str] | None = None
 ) -> schema.Config:
-    """What a run takes: the checked, typed values of a config.
+    """Converts a config to typed values and checks them.
 
     Args:
-      arguments: the command line that has overridden some of it.
+      arguments: the command line whose overrides `config` contains.
 
     Raises:
-      UserError: a value will not do, keys contradict each other, or one that the command line sets
-        changes nothing.
+      UserError: a value is invalid, keys contradict each other, or an override has no effect.
     """
     checked = validation.check(convert.parse(convert.plain(config), families))
     fault = validation.without_effect(checked, set(overridden(arguments or [])))
@@ -68,17 +67,17 @@ def typed(
 
 
 def load(given: str) -> ConfigDict:
-    """The config that `get_config()` of a file returns.
+    """Runs a config file and returns what its `get_config()` returns.
 
     Args:
       given: `FILE`, or `FILE:ARGUMENT` for `get_config(ARGUMENT)`.
 
     Raises:
-      UserError: there is no such file, it cannot be read or run, or returns something else.
+      UserError: there is no such file, it cannot be read, it fails, or it returns no config.
     """
     path, arguments = _split(given)
     if not os.path.isfile(path):
-        raise UserError(f"--config={path} is no file: configs/ has the experiments")
+        raise UserError(f"--config={path} is not a file: choose one from configs/")
     try:
         with open(path, "rb") as file:
             source = file.read()
@@ -87,7 +86,7 @@ def load(given: str) -> ConfigDict:
     module = types.ModuleType(_MODULE)
     module.__file__ = path
     sys.modules[_MODULE] = module
-    # Any exception and exit of the user's own code is theirs to read; ours is not inside.
+    # The file is the user's code: whatever it raises is reported as an error in that file.
     try:
         with _importable(path):
             exec(compile(source, path, "exec"), module.__dict__)
@@ -95,13 +94,13 @@ def load(given: str) -> ConfigDict:
         raise _of_the_file(path, error) from error
     get_config = getattr(module, "get_config", None)
     if not callable(get_config):
-        raise UserError(f"--config={path} has no get_config(): configs/base.py shows one")
+        raise UserError(f"--config={path} has no get_config(): see configs/base.py")
     try:
         with _importable(path):
             config = get_config(*arguments)
     except (Exception, SystemExit) as error:
-        if isinstance(error, TypeError) and not _lines(path, error):  # of the call itself
-            remedy = "leave out what follows the colon" if arguments else "name it behind a colon"
+        if isinstance(error, TypeError) and not _lines(path, error):  # the call itself failed
+            remedy = "leave out what follows the colon" if arguments else "give it after a colon"
             raise UserError(f"--config={given}: {error}: {remedy}") from error
         raise _of_the_file(path, error) from error
     if not isinstance(config, ConfigDict):
@@ -110,19 +109,19 @@ def load(given: str) -> ConfigDict:
             f"--config={path}: get_config() must return a config: it returns {returned:.60}"
         )
     unfrozen = ConfigDict(config) if isinstance(config, FrozenConfigDict) else config
-    # Each item of a tuple becomes one of its own, or an override of one would change its twins.
+    # Copies each item of a tuple: if one object were there twice, an override would change both.
     return convert.to_config_dict(convert.plain(unfrozen))
 
 
 def run_name(given: str) -> str:
-    """What a run of this `--config` is called: "final", or "sweep-wide" of `sweep.py:wide`."""
+    """The name of a run of this `--config`: "final", or "sweep-wide" for `sweep.py:wide`."""
     path, arguments = _split(given)
     name = os.path.splitext(os.path.basename(path))[0]
     return "-".join([name, *(re.sub(r"[^\w.,=+-]+", "-", argument) for argument in arguments)])
 
 
 def explain_value(config: ConfigDict, fault: str, families: convert.Families) -> str | None:
-    """What is wrong with an override's value; None if `fault`, in absl's words, is not of that."""
+    """Explains absl's message `fault` if it is about the value of an override, else None."""
     bad = _BAD_VALUE.match(fault)
     if not bad:
         return None
@@ -135,7 +134,7 @@ def explain_value(config: ConfigDict, fault: str, families: convert.Families) ->
 
 
 def _schema_of(config: ConfigDict, name: str, families: convert.Families) -> Any:
-    """The `Key` of the value that has this name; None: it has none."""
+    """The `Key` of the value with this name; None if there is none."""
     cls, key = schema.Config, None
     for part in re.sub(r"\[\d+\]", "", name).split("."):
         field = {f.name: f for f in dataclasses.fields(cls)}.get(part)
@@ -152,16 +151,16 @@ def _schema_of(config: ConfigDict, name: str, families: convert.Families) -> Any
 
 
 def _split(given: str) -> tuple[str, list[str]]:
-    """The path, and the argument if there is one; as ml_collections splits, by the first colon."""
+    """The path and at most one argument, split at the first colon as in ml_collections."""
     path, colon, argument = given.partition(":")
     return (given, []) if os.path.isfile(given) or not colon else (path, [argument])
 
 
 @contextlib.contextmanager
 def _importable(path: str) -> Iterator[None]:
-    """Lets a config import its neighbors: `configs/final.py` says `from configs import base`.
+    """Lets a config file import its neighbors, as in `from configs import base`.
 
-    `python main.py` finds those beside main.py; the installed command `cifar-jax` does not.
+    `python main.py` finds them anyway, next to main.py; the installed command `cifar-jax` does not.
     """
     root = pathlib.Path(path).resolve().parent
     while (root / "__init__.py").is_file():
@@ -178,16 +177,16 @@ def _lines(path: str, error: BaseException) -> list[int | None]:
 
 
 def _of_the_file(path: str, error: BaseException) -> UserError:
-    """What the code of the file raised, and where."""
+    """Reports what the config file raised, and on which line."""
     lines = _lines(path, error)
     at = f" line {lines[-1]}" if lines else ""
-    # ml_collections lists the whole config, which buries what it has to say.
+    # ml_collections appends the whole config, which buries the message.
     text = re.sub(r'Other fields present: .*}"(\\n)?', "", str(error), flags=re.DOTALL)
     return UserError(f"--config={path}{at}: {type(error).__name__}: {' '.join(text.split())}")
 
 
 def _keys(value: Any, place: str = "") -> list[str]:
-    """The keys of all values, those within tuples included."""
+    """The keys of all values, including those inside tuples."""
     if isinstance(value, ConfigDict):
         names = [(f"{place}.{name}" if place else name, item) for name, item in value.items()]
         return [key for name, item in names for key in _keys(item, name)]
@@ -201,9 +200,9 @@ def _group(key: str, inside: str) -> str:
 
 
 def _check_key(config: ConfigDict, key: str) -> None:
-    """Refuses a key ("model.blocks[0].pool") that is none, with the nearest one that exists."""
+    """Raises UserError if `key`, such as "model.blocks[0].pool", does not exist or is no value."""
     fields: tuple[Any, ...] = (key,)
-    with contextlib.suppress(ValueError):  # no path at all
+    with contextlib.suppress(ValueError):  # not even a path
         fields = config_path.split(key)
     holder: Any = None
     value: Any = config
@@ -211,7 +210,7 @@ def _check_key(config: ConfigDict, key: str) -> None:
         holder = value
         inside = _inside(holder)
         if not isinstance(field, str | int) or field not in inside:
-            raise UserError(f"config.{key} is no key of the config: {_nearest(config, key)}")
+            raise UserError(f"config.{key} is not a key of the config: {_nearest(config, key)}")
         value = inside[field]
     if isinstance(value, ConfigDict) and isinstance(holder, tuple):
         raise UserError(_group(key, f"{key}.{next(iter(value))}"))
@@ -221,7 +220,7 @@ def _check_key(config: ConfigDict, key: str) -> None:
 
 
 def _inside(value: Any) -> dict[Any, Any]:
-    """What a part of a config holds, by key or by index from either end."""
+    """The contents of a part of a config, by key, or by index counted from either end."""
     if isinstance(value, tuple):
         return dict(enumerate(value)) | dict(enumerate(value, -len(value)))
     return dict(value.items()) if isinstance(value, ConfigDict) else {}
@@ -232,4 +231,4 @@ def _nearest(config: ConfigDict, key: str) -> str:
     last = key.rpartition(".")[2]
     namesakes = [name for name in known if name.rpartition(".")[2] == last]
     nearest = namesakes or difflib.get_close_matches(key, known, n=1)
-    return f"did you mean config.{nearest[0]}?" if nearest else "docs/config.md has them all"
+    return f"did you mean config.{nearest[0]}?" if nearest else "see docs/config.md"

@@ -1,4 +1,4 @@
-"""How the schema is written down, and read: dataclasses whose fields carry check and meaning."""
+"""Tools to write and read the schema: dataclasses whose fields carry a check and a meaning."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -8,25 +8,29 @@ from cifar_jax.forms import Check
 
 
 class Needs(NamedTuple):
-    """When a key has an effect: its neighbor `key` has one of `values`, or, with none, is on."""
+    """When a key has an effect: if its neighbor `key` has one of `values`.
+
+    Without `values`, the neighbor must be on: not False, 0 or empty.
+    """
 
     key: str
     values: tuple[Any, ...] = ()
 
     def met(self, section: Any) -> bool:
+        """Whether `section`, which holds both keys, meets the condition."""
         value = getattr(section, self.key)
         return value in self.values if self.values else bool(value)
 
 
 class Key(NamedTuple):
-    """What is known of a key besides its default."""
+    """Everything about a key except its default."""
 
     meaning: str
-    check: Check | None = None  # None: it holds sections, which have checks of their own
+    check: Check | None = None  # None: it holds sections, whose keys have checks
     needs: Needs | None = None
-    factor: bool = False  # it multiplies gradients, updates or logits
-    machine: bool = False  # it says where things are on a machine and changes no result
-    maker: str = ""  # of tuples of sections: what a config file makes an item with
+    factor: bool = False  # multiplies gradients, updates or logits: a large one diverges
+    machine: bool = False  # depends on the machine and changes no result
+    maker: str = ""  # of a tuple of sections: how to make an item, "base.rule(...)"
 
 
 REQUIRED = dataclasses.MISSING
@@ -42,7 +46,13 @@ def key(
     machine: bool = False,
     maker: str = "",
 ) -> Any:
-    """A field of a section; a section within takes a class as its default."""
+    """Declares a field of a section.
+
+    Args:
+      default: the value; `REQUIRED`; or, for a nested section, its class.
+      check: what the value must pass; None for sections and tuples of sections.
+      meaning: the description in docs/config.md.
+    """
     metadata = {"key": Key(meaning, check, needs, factor, machine, maker)}
     if isinstance(default, type):
         return dataclasses.field(default_factory=default, metadata=metadata)
@@ -52,33 +62,33 @@ def key(
 
 
 def known(field: dataclasses.Field[Any]) -> Key:
-    """What the schema says of a field."""
+    """The `Key` of a field."""
     return field.metadata["key"]
 
 
 def item_class(field: dataclasses.Field[Any]) -> type | None:
-    """The section that the items of a tuple are; None for any other field."""
+    """The class of the items if the field is a tuple of sections, else None."""
     arguments = get_args(field.type) if get_origin(field.type) is tuple else ()
     item = arguments[0] if arguments else None
     return item if isinstance(item, type) and dataclasses.is_dataclass(item) else None
 
 
 def is_optional(field: dataclasses.Field[Any]) -> bool:
-    """True for a key that may be left unsaid: its default is None."""
+    """Whether a key may be left out, which its default None says."""
     return field.default is None
 
 
 class Leaf(NamedTuple):
-    """A value of a config."""
+    """One value of a config."""
 
     name: str  # "model.blocks[0].filters"
     value: Any
     key: Key
-    section: Any  # that holds it
+    section: Any  # the section that holds it
 
 
 def leaves(section: Any, place: str = "") -> Iterator[Leaf]:
-    """Every value below a section."""
+    """Yields every value in a section and its nested sections, except keys that are left out."""
     for field in dataclasses.fields(section):
         value, name = getattr(section, field.name), f"{place}{field.name}"
         if dataclasses.is_dataclass(value):
@@ -91,12 +101,12 @@ def leaves(section: Any, place: str = "") -> Iterator[Leaf]:
 
 
 def flat(section: Any) -> dict[str, Any]:
-    """`{"optimizer.learning_rate": 0.001, "model.blocks[0].filters": 32, ...}`."""
+    """All values: `{"optimizer.learning_rate": 0.001, "model.blocks[0].filters": 32, ...}`."""
     return {leaf.name: leaf.value for leaf in leaves(section)}
 
 
 def differences(saved: Any, asked: Any) -> list[str]:
-    """One text for each key in which two configs differ, machine keys aside: `key: old -> new`."""
+    """`["config.key: old -> new", ...]` for all keys that differ, except machine keys."""
     old, new = flat(saved), flat(asked)
     ignored = {leaf.name for leaf in leaves(asked) if leaf.key.machine}
     missing = "(no such key)"
@@ -108,7 +118,7 @@ def differences(saved: Any, asked: Any) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """A section as JSON has it: dicts and lists; keys that are left unsaid are absent."""
+    """A section as dicts and lists, ready for JSON, without the keys that are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
         return {

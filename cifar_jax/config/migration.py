@@ -1,4 +1,4 @@
-"""A config that an earlier version saved, in the form of this one."""
+"""Reads and writes `config.json`, including those of earlier versions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,9 +8,9 @@ from cifar_jax.errors import UserError
 from cifar_jax.forms import Damaged
 
 VERSION = 2  # of config.json; files from before 26 November 2026 have none
-# What no version of this code left out of a config that it saved.
+# Keys that every version has saved.
 _FROM_THE_BEGINNING = ("seed", "epochs", "batch_size", "data", "model", "optimizer")
-_OF_FAMILY = {  # the keys of version 1, which had those of every family in one section
+_OF_FAMILY = {  # the keys of version 1, whose section had those of every family
     "cnn": ("name", "blocks", "dense", "dense_dropout", "dense_l2", "dirac"),
     "speedrun": ("name", "widths", "residual", "norm_momentum", "logit_scale", "head_std", "dirac"),
 }
@@ -25,7 +25,7 @@ def from_json(saved: Any, families: convert.Families) -> schema.Config:
     """The config that a run was started with, from the content of its `config.json`.
 
     Raises:
-      Damaged: it is not a config, or one of a later version.
+      Damaged: it is not a config, or a later version wrote it.
     """
     try:
         if not isinstance(saved, dict):
@@ -56,7 +56,7 @@ def _from_version_1(saved: dict[str, Any]) -> dict[str, Any]:
     known = {key for names in _OF_FAMILY.values() for key in names} | {"whitening"}
     unknown = sorted(str(key) for key in old if key not in known)
     if unknown:
-        raise UserError(f"config.model.{unknown[0]!r} is no key of version 1".replace("'", ""))
+        raise UserError(f"config.model.{unknown[0]!r} is not a key of version 1".replace("'", ""))
     model = {key: old[key] for key in _OF_FAMILY.get(family, ("name",)) if key in old}
     model["whitening"] = whitening.get("enabled", False)
     init = {f"whitening_{key}": whitening[key] for key in ("images", "epsilon") if key in whitening}
@@ -67,7 +67,7 @@ def _from_version_1(saved: dict[str, Any]) -> dict[str, Any]:
 def _rules(
     optimizer: dict[str, Any], whitening: dict[str, Any], model: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """What version 1 said by keys, which go; a value of 1 said nothing."""
+    """The rules that replace keys of version 1, which are removed. A rate of 1 needs no rule."""
     has_norm = model.get("name") == "speedrun" or any(
         isinstance(block, dict) and block.get("batch_norm") for block in model.get("blocks", ())
     )

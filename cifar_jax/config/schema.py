@@ -1,6 +1,6 @@
-"""Every key of a config, once: its default, its check and its meaning.
+"""Every key of a config, with its default, its check and its meaning.
 
-A network's own keys are in its file under `models/`. What a value may be is said in `forms.py`.
+The keys of a network are in its own file under `models/`. The checks are from `forms.py`.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from cifar_jax.forms import (
     whole,
 )
 
-# ruff: noqa: E501  (a key stands on one line)
+# ruff: noqa: E501  (each key is one line)
 # fmt: off
 
 
@@ -39,34 +39,34 @@ _ADAM, _SGD = Needs("name", ("adam", "adamw")), Needs("name", ("sgd", "muon"))
 
 
 def family(name: str) -> Any:
-    """The field `name` of a family's dataclass."""
-    return key(name, TEXT, "the family: a file under cifar_jax/models")
+    """Declares the key `name` in the config class of a network family."""
+    return key(name, TEXT, "network family: the name of a file in cifar_jax/models")
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Which images, and where they are."""
+    """The data set, and where to find it."""
 
-    name: str = key("cifar10", TEXT, '"digits", or any TFDS set of small images')
-    dir: str = key("", TEXT, 'a prepared TFDS directory; "": TFDS_DATA_DIR, else TFDS\' default', machine=True)
-    archive: str = key("", TEXT, "the official CIFAR-10 archive, .tar.gz or unpacked", machine=True)
-    cache_dir: str = key("", TEXT, 'for decoded arrays; "": cifar_jax in the user\'s cache directory', machine=True)
-    download: bool = key(True, FLAG, "download the data if this machine does not have them", machine=True)
-    validation_fraction: float = key(0.15, FRACTION, "of the training images; 0: train on all of them")
-    stratified: bool = key(True, FLAG, "split so that both parts have the same class distribution", needs=Needs("validation_fraction"))
-    standardize: bool = key(False, FLAG, "by the training images' mean and standard deviation of each channel")
+    name: str = key("cifar10", TEXT, '"digits", or any TFDS data set of small images')
+    dir: str = key("", TEXT, 'directory of prepared TFDS data; "": $TFDS_DATA_DIR if set, else the TFDS default', machine=True)
+    archive: str = key("", TEXT, 'path of the official CIFAR-10 archive, as .tar.gz or unpacked; "": none', machine=True)
+    cache_dir: str = key("", TEXT, 'directory for decoded images; "": cifar_jax in the user\'s cache directory', machine=True)
+    download: bool = key(True, FLAG, "download the data set if it is not on this machine", machine=True)
+    validation_fraction: float = key(0.15, FRACTION, "fraction of the training images held out for validation; 0: train on all of them")
+    stratified: bool = key(True, FLAG, "give both splits the same class distribution", needs=Needs("validation_fraction"))
+    standardize: bool = key(False, FLAG, "standardize each channel by the mean and standard deviation of the training images")
 
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """How training images vary. Each is off by default."""
+    """Augmentation of the training images. All are off by default."""
 
-    flip: bool = key(False, FLAG, "mirror each image with probability 1/2")
-    alternate_flips: bool = key(False, FLAG, "mirror each image in every other epoch instead", needs=Needs("flip"))
-    crop_padding: int = key(0, whole(0), "pad by so many pixels, then crop at a random offset")
-    crop_fill: str = key("zero", one_of("zero", "reflect"), "what the padding holds", needs=Needs("crop_padding"))
-    cutout: int = key(0, whole(0), "side of a random square that is set to zero, in pixels")
-    mixup: float = key(0.0, number(0), "alpha of the Beta distribution that mixing weights are drawn from")
+    flip: bool = key(False, FLAG, "flip each image horizontally with probability 1/2")
+    alternate_flips: bool = key(False, FLAG, "flip each image in every other epoch instead of at random", needs=Needs("flip"))
+    crop_padding: int = key(0, whole(0), "pixels to pad each side by, before a random crop to the original size; 0: off")
+    crop_fill: str = key("zero", one_of("zero", "reflect"), "fill the padding with zeros, or with a reflection of the image", needs=Needs("crop_padding"))
+    cutout: int = key(0, whole(0), "side of a random square that is set to zero, in pixels; 0: off")
+    mixup: float = key(0.0, number(0), "alpha of the Beta distribution of the mixing weight; 0: off")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,114 +76,114 @@ class Model:
     name: str = family("")
 
     def faults(self) -> Iterator[str]:
-        """What in these values contradicts each other, a line each; a family may have some."""
+        """Yields a line for each contradiction between these values; a family may override this."""
         return iter(())
 
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """Where the initial values of the parameters come from, besides the seed."""
+    """Initial parameters that are not random: from another run, or from the training images."""
 
-    workdir: str = key("", TEXT, 'a trained run, or its safetensors export, to start from; "": nothing')
-    skip: tuple[str, ...] = key((), all_of("a tuple of regular expressions", PATTERN), "paths that keep fresh values; the whole path must match", needs=Needs("workdir"))
-    whitening_images: int = key(5000, whole(1), "training images that a whitening stem is computed from")
-    whitening_epsilon: float = key(5e-4, number(1e-8), "added to the variances that a whitening stem divides by")
+    workdir: str = key("", TEXT, 'directory of a trained run, or of its safetensors export, to load parameters from; "": none')
+    skip: tuple[str, ...] = key((), all_of("a tuple of strings", PATTERN), "parameters not to load: those whose whole path matches one of these", needs=Needs("workdir"))
+    whitening_images: int = key(5000, whole(1), "number of training images that the whitening kernel is computed from")
+    whitening_epsilon: float = key(5e-4, number(1e-8), "added to the variance that each whitening filter is normalized by")
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What sets some parameters apart. The last rule that matches and says something decides."""
+    """Settings for some parameters. For each setting, the last matching rule that has it wins."""
 
-    path: str = key(REQUIRED, PATTERN, 'which: the whole path must match, such as "conv2d_0/kernel"')
+    path: str = key(REQUIRED, PATTERN, 'pattern for the whole path of a parameter, such as "conv2d_0/kernel"')
     rate: float | None = key(None, POSITIVE, "learning rate, relative to the schedule's", factor=True)
-    frozen: bool | None = key(None, FLAG, "not trained: no gradient, no optimizer state, no L2")
-    l2: float | None = key(None, number(0), "weight of the squared parameter in the objective (coupled)", factor=True)
-    decay: bool | None = key(None, FLAG, "shrunk by optimizer.weight_decay; by default kernels are")
-    muon: bool | None = key(None, FLAG, "trained by Muon; by default convolution kernels are")
+    frozen: bool | None = key(None, FLAG, "do not train: no gradient, no optimizer state, no L2")
+    l2: float | None = key(None, number(0), "coupled L2: adds l2 * sum(w ** 2) to the objective", factor=True)
+    decay: bool | None = key(None, FLAG, "apply optimizer.weight_decay; by default, to kernels only")
+    muon: bool | None = key(None, FLAG, "train with Muon; by default, convolution kernels only")
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """From gradients to updates, one optax chain: optim/chain.py."""
+    """The optimizer: one optax chain, built in optim/chain.py."""
 
-    name: str = key("adam", one_of("adam", "adamw", "sgd", "muon"), "muon trains convolutions, and SGD with momentum the rest")
-    learning_rate: float = key(1e-3, POSITIVE, "the schedule's peak")
-    b1: float = key(0.9, FRACTION, "decay of Adam's mean of gradients", needs=_ADAM)
-    b2: float = key(0.999, FRACTION, "decay of Adam's mean of squared gradients", needs=_ADAM)
-    epsilon: float = key(1e-7, POSITIVE, "added to Adam's root, as Keras does", needs=_ADAM)
-    momentum: float = key(0.9, FRACTION, "of SGD", needs=_SGD)
-    nesterov: bool = key(False, FLAG, "of SGD", needs=_SGD)
-    muon_momentum: float = key(0.6, FRACTION, "of Muon", needs=Needs("name", ("muon",)))
-    l2: float = key(0.0, number(0), "coupled; applies to every trained parameter, on top of the L2 of rules", factor=True)
-    weight_decay: float = key(0.0, number(0), "decoupled, of kernels", needs=Needs("name", ("adamw",)), factor=True)
-    gradient_clip: float = key(0.0, number(0), "largest global norm of the gradient; 0: no limit")
-    ema_decay: float = key(0.0, FRACTION, "evaluate a moving average of the parameters; 0: off")
-    lookahead_every: int = key(0, whole(0), "steps between meetings with a slow copy; 0: off")
-    lookahead_decay: float = key(0.95, FRACTION, "of the slow copy, per step, at the end of the run", needs=Needs("lookahead_every"))
-    rules: tuple[Rule, ...] = key((), None, "what sets parameters apart, after the network's own rules", maker="base.rule(...)")
+    name: str = key("adam", one_of("adam", "adamw", "sgd", "muon"), "muon trains convolution kernels with Muon, and the rest with SGD")
+    learning_rate: float = key(1e-3, POSITIVE, "peak learning rate of the schedule")
+    b1: float = key(0.9, FRACTION, "decay of Adam's running mean of gradients", needs=_ADAM)
+    b2: float = key(0.999, FRACTION, "decay of Adam's running mean of squared gradients", needs=_ADAM)
+    epsilon: float = key(1e-7, POSITIVE, "added to the denominator of Adam's update, as in Keras", needs=_ADAM)
+    momentum: float = key(0.9, FRACTION, "momentum of SGD", needs=_SGD)
+    nesterov: bool = key(False, FLAG, "use Nesterov momentum in SGD", needs=_SGD)
+    muon_momentum: float = key(0.6, FRACTION, "momentum of Muon", needs=Needs("name", ("muon",)))
+    l2: float = key(0.0, number(0), "coupled L2 weight of every trained parameter, on top of the L2 of rules", factor=True)
+    weight_decay: float = key(0.0, number(0), "decoupled weight decay; by default, of kernels only", needs=Needs("name", ("adamw",)), factor=True)
+    gradient_clip: float = key(0.0, number(0), "maximum global norm of the gradient; 0: no clipping")
+    ema_decay: float = key(0.0, FRACTION, "decay of the parameter average that is evaluated; 0: evaluate the parameters themselves")
+    lookahead_every: int = key(0, whole(0), "steps between lookahead updates; 0: off")
+    lookahead_decay: float = key(0.95, FRACTION, "per-step decay of lookahead's slow copy at the end of the run; it rises from 0", needs=Needs("lookahead_every"))
+    rules: tuple[Rule, ...] = key((), None, "settings for parameters by path, applied after the network's own rules", maker="base.rule(...)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The learning rate over the run."""
+    """The learning-rate schedule."""
 
-    name: str = key("constant", one_of("constant", "linear", "cosine", "one_cycle", "piecewise"), "its shape after the warm-up")
-    warmup_epochs: float = key(0.0, number(0), "of a linear rise to the peak")
-    initial_fraction: float = key(0.0, number(0, 1), "where the rise begins, as a fraction of the peak", needs=Needs("name", ("constant", "linear", "cosine", "piecewise")))
-    boundaries: tuple[float, ...] = key((0.5, 0.75), all_of("a tuple of fractions of config.epochs", BETWEEN), "where the rate drops", needs=Needs("name", ("piecewise",)))
-    factor: float = key(0.1, POSITIVE, "that the rate is multiplied by at each boundary", needs=Needs("name", ("piecewise",)), factor=True)
-    final_fraction: float = key(0.0, number(0, 1), "where it ends, as a fraction of the peak", needs=Needs("name", ("linear", "cosine", "one_cycle")))
+    name: str = key("constant", one_of("constant", "linear", "cosine", "one_cycle", "piecewise"), "shape of the schedule after the warm-up")
+    warmup_epochs: float = key(0.0, number(0), "length of the linear warm-up in epochs; for one_cycle, 0 means 30 % of the run")
+    initial_fraction: float = key(0.0, number(0, 1), "learning rate at the start of the warm-up, as a fraction of the peak", needs=Needs("name", ("constant", "linear", "cosine", "piecewise")))
+    boundaries: tuple[float, ...] = key((0.5, 0.75), all_of("a tuple of fractions of config.epochs", BETWEEN), "points of the run at which the learning rate drops", needs=Needs("name", ("piecewise",)))
+    factor: float = key(0.1, POSITIVE, "what the learning rate is multiplied by at each boundary", needs=Needs("name", ("piecewise",)), factor=True)
+    final_fraction: float = key(0.0, number(0, 1), "learning rate at the end of the run, as a fraction of the peak", needs=Needs("name", ("linear", "cosine", "one_cycle")))
 
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-    """Lowers the learning rate when the validation loss stalls, on top of the schedule."""
+    """Reduces the learning rate when the validation loss stalls, on top of the schedule."""
 
-    enabled: bool = key(False, FLAG, "on or off")
-    factor: float = key(0.5, BETWEEN, "that the rate is multiplied by", needs=Needs("enabled"))
-    patience: int = key(3, whole(1), "epochs without improvement", needs=Needs("enabled"))
-    min_delta: float = key(1e-4, POSITIVE, "of the loss: less is no improvement", needs=Needs("enabled"))
-    cooldown: int = key(0, whole(0), "epochs after a reduction that do not count", needs=Needs("enabled"))
-    min_scale: float = key(0.0, number(0, 1), "the least product of all reductions", needs=Needs("enabled"))
+    enabled: bool = key(False, FLAG, "reduce the learning rate when the validation loss stalls")
+    factor: float = key(0.5, BETWEEN, "what the learning rate is multiplied by at each reduction", needs=Needs("enabled"))
+    patience: int = key(3, whole(1), "epochs without improvement before a reduction", needs=Needs("enabled"))
+    min_delta: float = key(1e-4, POSITIVE, "the loss must fall by more than this to count as improved", needs=Needs("enabled"))
+    cooldown: int = key(0, whole(0), "epochs to wait after a reduction before patience counts again", needs=Needs("enabled"))
+    min_scale: float = key(0.0, number(0, 1), "lower bound on the product of all reductions", needs=Needs("enabled"))
 
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-    """Ends the run when the validation stalls, and which epoch is tested."""
+    """When a run stops early, and which epoch is tested."""
 
-    enabled: bool = key(False, FLAG, "on or off")
-    metric: str = key("validation_loss", one_of("validation_loss", "validation_accuracy"), "what must improve", needs=Needs("enabled"))
-    patience: int = key(10, whole(1), "epochs without improvement", needs=Needs("enabled"))
-    min_delta: float = key(0.0, number(0), "of the metric: less is no improvement", needs=Needs("enabled"))
-    restore_best: bool = key(True, FLAG, "test the epoch of the best validation accuracy; False: the last one")
+    enabled: bool = key(False, FLAG, "stop when the metric no longer improves")
+    metric: str = key("validation_loss", one_of("validation_loss", "validation_accuracy"), "metric that must improve", needs=Needs("enabled"))
+    patience: int = key(10, whole(1), "epochs without improvement before the run stops", needs=Needs("enabled"))
+    min_delta: float = key(0.0, number(0), "the metric must improve by more than this to count as improved", needs=Needs("enabled"))
+    restore_best: bool = key(True, FLAG, "test the epoch with the best validation accuracy; False: the last epoch")
 
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
     """How a trained network is evaluated."""
 
-    tta: str = key("none", one_of("none", "flip", "multicrop"), "test-time augmentation, reported beside the plain accuracy")
-    batch_size: int = key(500, SIZE, "the last batch is padded; the padding does not count")
+    tta: str = key("none", one_of("none", "flip", "multicrop"), "test-time augmentation; the plain accuracy is reported as well")
+    batch_size: int = key(500, SIZE, "images per evaluation batch; the last one is padded, and padding is not scored")
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """When a run saves."""
+    """When a run saves checkpoints."""
 
-    every_steps: int = key(0, whole(0), "besides one checkpoint an epoch; 0: none")
+    every_steps: int = key(0, whole(0), "steps between extra checkpoints within an epoch; 0: only one per epoch")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """An experiment."""
 
-    seed: int = key(0, whole(0, 2**32 - 1), "decides split, initial values, batch order, augmentation, dropout")
-    seeds: int = key(1, SIZE, "more than 1: so many runs side by side, from `seed` on")
-    epochs: int = key(40, whole(1), "at most; early stopping may end a run before")
-    batch_size: int = key(128, whole(1), "over all devices; an epoch drops the last partial batch")
-    dtype: str = key("float32", one_of("float32", "bfloat16"), "of computations; parameters stay float32")
+    seed: int = key(0, whole(0, 2**32 - 1), "determines the split, initial values, batch order, augmentation and dropout")
+    seeds: int = key(1, SIZE, "number of runs to train side by side, with consecutive seeds from `seed`")
+    epochs: int = key(40, whole(1), "maximum number of epochs; early stopping may end the run sooner")
+    batch_size: int = key(128, whole(1), "images per step, over all devices; the last partial batch of an epoch is dropped")
+    dtype: str = key("float32", one_of("float32", "bfloat16"), "dtype of computations; parameters stay float32")
     label_smoothing: float = key(0.0, FRACTION, "weight of the uniform distribution in the targets")
-    steps_per_dispatch: int = key(0, whole(0), "train steps in one call; 0: 1 on CPU, 50 on GPU and TPU")
+    steps_per_dispatch: int = key(0, whole(0), "train steps per call to the device; 0: 1 on CPU, 50 on GPU and TPU")
     profile: bool = key(False, FLAG, "write a JAX profiler trace of a few steps into the workdir", machine=True)
     data: Data = key(Data, None, "")
     augment: Augment = key(Augment, None, "")

@@ -1,18 +1,18 @@
-"""Keys against each other, before anything is loaded or compiled; what to change after a NaN."""
+"""Finds keys that contradict each other, overrides without effect, and likely causes of a NaN."""
 
 from collections.abc import Iterator
 
 from cifar_jax.config import keys, schema
 from cifar_jax.errors import UserError
 
-_LARGE = 100.0  # factors of gradients, updates and logits are about 1 or less in use
+_LARGE = 100.0  # useful factors of gradients, updates and logits are about 1 or less
 
 
 def check(config: schema.Config) -> schema.Config:
-    """Returns a config whose keys do not contradict each other.
+    """Returns `config` if its keys do not contradict each other.
 
     Raises:
-      UserError: some do; the message has a line for each, with key and remedy.
+      UserError: some do; the message has a line for each, with the key and the remedy.
     """
     faults = [*_contradictions(config), *config.model.faults()]
     if faults:
@@ -31,13 +31,13 @@ def _contradictions(config: schema.Config) -> Iterator[str]:
         yield "config.optimizer.nesterov belongs to sgd and muon: set config.optimizer.name=sgd"
     if config.seed + config.seeds > 2**32:
         yield (
-            f"config.seeds={config.seeds} from config.seed={config.seed} on go beyond 4294967295: "
+            f"config.seeds={config.seeds} from config.seed={config.seed} goes beyond 4294967295: "
             f"set config.seed to at most {2**32 - config.seeds}"
         )
     if config.seeds > 1 and config.profile:
         yield "config.profile traces one run: leave it out, or set config.seeds=1"
     if config.augment.alternate_flips and not config.augment.flip:
-        yield "config.augment.alternate_flips says which way to flip: set config.augment.flip=True"
+        yield "config.augment.alternate_flips needs flips: set config.augment.flip=True"
     if not config.data.validation_fraction:
         for name in ("early_stopping", "plateau"):
             if getattr(config, name).enabled:
@@ -47,7 +47,7 @@ def _contradictions(config: schema.Config) -> Iterator[str]:
                 )
     if schedule.initial_fraction and schedule.name == "one_cycle":
         yield (
-            "config.schedule.initial_fraction does not apply to one_cycle, which begins at 1/25 of "
+            "config.schedule.initial_fraction does not apply to one_cycle, which starts at 1/25 of "
             "its peak: set config.schedule.name=linear"
         )
     if schedule.warmup_epochs >= config.epochs:
@@ -60,11 +60,15 @@ def _contradictions(config: schema.Config) -> Iterator[str]:
     ):
         yield "config.schedule.boundaries must come after config.schedule.warmup_epochs"
     if list(schedule.boundaries) != sorted(set(schedule.boundaries)):
-        yield "config.schedule.boundaries must rise: sort them and drop repeated ones"
+        yield "config.schedule.boundaries must increase: sort them and drop duplicates"
 
 
 def without_effect(config: schema.Config, names: set[str]) -> str | None:
-    """A line on the first of these keys that changes nothing in this config; None: all do."""
+    """Names the first of these keys that has no effect in this config; None if all have one.
+
+    Args:
+      names: keys such as "plateau.factor".
+    """
     for leaf in keys.leaves(config):
         need = leaf.key.needs
         if leaf.name in names and need and not need.met(leaf.section):
@@ -78,7 +82,7 @@ def without_effect(config: schema.Config, names: set[str]) -> str | None:
 
 
 def blame(config: schema.Config, step: int) -> str:
-    """What to change where loss or gradient of a step, counted from 1, are not finite."""
+    """What to change if the loss or the gradient of a step, counted from 1, is not finite."""
     large = [
         f"config.{leaf.name} ({leaf.value:g})"
         for leaf in keys.leaves(config)
@@ -87,5 +91,5 @@ def blame(config: schema.Config, step: int) -> str:
     if large:
         return f"lower {', '.join(large)} or config.optimizer.learning_rate"
     if step == 1:
-        return "no update had been made, so change config.model, config.augment or config.dtype"
+        return "no update has been made yet, so change config.model, config.augment or config.dtype"
     return "lower config.optimizer.learning_rate or set config.optimizer.gradient_clip"

@@ -1,4 +1,4 @@
-"""The one CNN family: the report's four models are values of its fields."""
+"""A family of plain CNNs, which includes the four models of the report."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from cifar_jax.models.initializers import dirac
 from cifar_jax.models.layers import Flatten, MaxPool, stem, stem_rules
 from cifar_jax.models.network import Network
 
-# The report used Keras, so its defaults hold here: Glorot uniform kernels, zero biases (Flax's
-# default as well), and below batch norm with momentum 0.99 and epsilon 1e-3.
+# The report used Keras, so Keras' defaults apply: Glorot uniform kernels, zero biases (as in Flax),
+# and, below, batch norm with momentum 0.99 and epsilon 1e-3.
 _GLOROT = nn.initializers.glorot_uniform()
 
 
@@ -25,17 +25,17 @@ _GLOROT = nn.initializers.glorot_uniform()
 class ConvBlock:
     """Convolution, ReLU, [batch norm], [max-pool], [dropout], in this order.
 
-    The report's tables fix the order of the layers but for the activation, which Keras folds into
-    the convolution (`Conv2D(..., activation="relu")`): so it stands before batch norm.
+    The order is that of the report's tables. They do not show the ReLU, since Keras includes it in
+    the convolution (`Conv2D(..., activation="relu")`); so it comes before batch norm.
     """
 
-    filters: int = key(REQUIRED, SIZE, "of the convolution")
-    kernel: int = key(3, SIZE, "side of the convolution's window")
-    padding: str = key("SAME", one_of("SAME", "VALID"), "of the convolution")
-    batch_norm: bool = key(False, FLAG, "on or off")
-    pool: int = key(2, SIZE, "window and stride of the max-pooling; 1: none")
-    dropout: float = key(0.0, FRACTION, "rate of the dropout")
-    l2: float = key(0.0, number(0), "weight of the squared kernel in the objective", factor=True)
+    filters: int = key(REQUIRED, SIZE, "number of filters of the convolution")
+    kernel: int = key(3, SIZE, "side of the convolution kernel, in pixels")
+    padding: str = key("SAME", one_of("SAME", "VALID"), "padding of the convolution")
+    batch_norm: bool = key(False, FLAG, "add batch norm")
+    pool: int = key(2, SIZE, "window and stride of the max-pooling; 1: no pooling")
+    dropout: float = key(0.0, FRACTION, "dropout rate; 0: no dropout")
+    l2: float = key(0.0, number(0), "coupled L2 weight of the kernel", factor=True)
 
 
 _BLOCKS = (ConvBlock(32), ConvBlock(64))
@@ -50,30 +50,32 @@ class Config(Model):
     dense: tuple[int, ...] = key(
         (64,),
         all_of("a tuple of widths", SIZE),
-        "of the hidden layers, each with ReLU",
+        "widths of the hidden dense layers, each with ReLU",
     )
-    dense_dropout: float = key(0.0, FRACTION, "after each hidden dense layer", needs=Needs("dense"))
+    dense_dropout: float = key(
+        0.0, FRACTION, "dropout after each hidden layer", needs=Needs("dense")
+    )
     dense_l2: float = key(
         0.0,
         number(0),
-        "weight of the hidden dense layers' squared kernels in the objective",
+        "coupled L2 weight of the kernels of the hidden dense layers",
         needs=Needs("dense"),
         factor=True,
     )
-    dirac: bool = key(False, FLAG, "convolutions begin by passing their input channels on")
-    whitening: bool = key(False, FLAG, "a 2x2 convolution in front whose kernel whitens the images")
+    dirac: bool = key(False, FLAG, "initialize convolutions to pass their input channels on")
+    whitening: bool = key(False, FLAG, "start with a 2x2 convolution that whitens the images")
 
     def faults(self) -> Iterator[str]:
         even = [i for i, block in enumerate(self.blocks) if block.kernel % 2 == 0]
         if self.dirac and even:
             yield (
-                "config.model.dirac passes channels on through the middle of a kernel: set "
+                "config.model.dirac passes channels on through the center of a kernel: set "
                 f"config.model.blocks[{even[0]}].kernel to an odd number"
             )
 
 
 class CNN(Network):
-    """[Stem], conv blocks, hidden dense layers, a linear head: images -> logits."""
+    """[Stem], convolution blocks, hidden dense layers, linear head: images -> logits."""
 
     config: Config
     num_classes: int
@@ -134,10 +136,10 @@ class CNN(Network):
 def build(
     config: Config, image_shape: tuple[int, int, int], num_classes: int, dtype: jnp.dtype
 ) -> CNN:
-    """The CNN of a config for images `[H, W, C]`.
+    """Builds the CNN of a config for images of shape `[H, W, C]`.
 
     Raises:
-      UserError: a block has no pixel left to work on.
+      UserError: the images are too small for the blocks.
     """
     height, width, _ = image_shape
     if config.whitening:

@@ -1,8 +1,8 @@
-"""The networks of fast published CIFAR-10 trainings (airbench94 and 96, Jordan 2024).
+"""The networks of airbench94 and airbench96, two CIFAR-10 speed records (Jordan 2024).
 
-A 2x2 stem, three groups of two 3x3 convolutions, a linear head on what is left of the picture.
-`config.model.widths` are the groups' filters; with `config.model.residual` a group has a third
-convolution, to which the first one's activation is added.
+A 2x2 stem, three groups of two 3x3 convolutions and a linear head. `config.model.widths` sets the
+number of filters of each group. With `config.model.residual` each group has a third convolution and
+a shortcut to its output from the activation of the first.
 """
 
 import dataclasses
@@ -25,23 +25,23 @@ _LAST_POOL = 3
 
 @dataclasses.dataclass(frozen=True)
 class Config(Model):
-    """Groups of two 3x3 convolutions behind a stem."""
+    """A stem, then groups of two 3x3 convolutions."""
 
     name: str = family("speedrun")
     widths: tuple[int, ...] = key(
-        (64, 256, 256), all_of("a tuple of filters", SIZE), "filters of the groups"
+        (64, 256, 256), all_of("a tuple of filters", SIZE), "number of filters of each group"
     )
-    residual: bool = key(False, FLAG, "each group has a third convolution and a shortcut")
-    norm_momentum: float = key(0.6, FRACTION, "of batch norm's running statistics")
-    logit_scale: float = key(1 / 9, POSITIVE, "that the logits are multiplied by", factor=True)
+    residual: bool = key(False, FLAG, "give each group a third convolution and a shortcut")
+    norm_momentum: float = key(0.6, FRACTION, "momentum of batch norm's running statistics")
+    logit_scale: float = key(1 / 9, POSITIVE, "factor applied to the logits", factor=True)
     head_std: float = key(
         0.0,
         number(0),
-        "of the head's initial kernel; 0: U(+-1 / sqrt(fan_in))",
+        "standard deviation of the head's initial kernel; 0: U(+-1 / sqrt(fan_in))",
         factor=True,
     )
-    dirac: bool = key(False, FLAG, "convolutions begin by passing their input channels on")
-    whitening: bool = key(False, FLAG, "the stem's kernel whitens the images and is not trained")
+    dirac: bool = key(False, FLAG, "initialize convolutions to pass their input channels on")
+    whitening: bool = key(False, FLAG, "make the stem whiten the images, and freeze its kernel")
 
 
 class Speedrun(Network):
@@ -61,7 +61,7 @@ class Speedrun(Network):
                 momentum=self.config.norm_momentum,
                 epsilon=1e-12,
                 use_scale=False,
-                use_fast_variance=False,  # at this epsilon the one-pass variance may be negative
+                use_fast_variance=False,  # one-pass variance + this epsilon may be negative
                 dtype=self.dtype,
                 name=f"batch_normalization_{name}",
             )(x)
@@ -100,7 +100,7 @@ class Speedrun(Network):
         return head(x).astype(jnp.float32) * self.config.logit_scale
 
     def rules(self) -> tuple[Rule, ...]:
-        # The stem is no place for Muon, whose steps would take its kernel to a norm of their own.
+        # Muon would rescale the stem's kernel to a fixed norm.
         return (Rule("stem/kernel", muon=False), *stem_rules(self.config.whitening))
 
     def whitened(self) -> tuple[str, ...]:
@@ -110,15 +110,15 @@ class Speedrun(Network):
 def build(
     config: Config, image_shape: tuple[int, int, int], num_classes: int, dtype: jnp.dtype
 ) -> Speedrun:
-    """The network of a config for images `[H, W, C]`.
+    """Builds the network of a config for images of shape `[H, W, C]`.
 
     Raises:
-      UserError: the images are too small for so many groups.
+      UserError: the images are too small for this many groups.
     """
     smallest = _LAST_POOL * 2 ** len(config.widths) + 1
     if min(image_shape[:2]) < smallest:
         raise UserError(
             f"config.model.widths has {len(config.widths)} groups, which need images of at least "
-            f"{smallest} pixels, not {min(image_shape[:2])}: drop a group"
+            f"{smallest} pixels, not {min(image_shape[:2])}: use fewer groups"
         )
     return Speedrun(config, num_classes, dtype)

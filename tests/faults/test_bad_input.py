@@ -53,13 +53,13 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--notune_memory=1", "--notune_memory=1 does not take an argument"),
     ("--flagfile=nowhere", "Unable to open flagfile"),
     # Keys.
-    ("--config.typo=1", "config.typo is no key"),
+    ("--config.typo=1", "config.typo is not a key"),
     ("--config.learning_rate=1", "did you mean config.optimizer.learning_rate?"),
     ("--config.model.blocks[0].filter=1", "did you mean config.model.blocks[0].filters?"),
-    ("--config.model.blocks[7].filters=1", "blocks[7].filters is no key"),
+    ("--config.model.blocks[7].filters=1", "blocks[7].filters is not a key"),
     ("--config.model.blocks[a].filters=1", "did you mean config.model.blocks[0].filters?"),
-    ("--config.=1", "config. is no key"),
-    ("--config.items=1", "config.items is no key"),
+    ("--config.=1", "config. is not a key"),
+    ("--config.items=1", "config.items is not a key"),
     ("--config.data.name.upper=1", "did you mean config.data.name?"),
     ("--config.model.dense[0]=3", "is an item of a tuple: set all of config.model.dense"),
     ("--config.epochs", "Missing value for flag --config.epochs"),
@@ -111,9 +111,9 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--config.model.blocks[0].pool=64", "config.model.blocks[0] leaves no pixel of a 32x32"),
     ("--config.model.blocks[1].kernel=9", "config.model.blocks[1] leaves no pixel of a 32x32"),
     # Networks.
-    ("--config.model.name=speedrun", "config.model.blocks is no key of the network 'speedrun'"),
-    ("--config.model.widths=(1,1,1,1)", "config.model.widths is no key of the config"),
-    ("--config.model.whitening.enabled=True", "config.model.whitening.enabled is no key of the"),
+    ("--config.model.name=speedrun", "config.model.blocks is not a key of the network 'speedrun'"),
+    ("--config.model.widths=(1,1,1,1)", "config.model.widths is not a key of the config"),
+    ("--config.model.whitening.enabled=True", "config.model.whitening.enabled is not a key of the"),
     ("--config.init.workdir=nowhere", "no run in nowhere"),
     ("--config.init.workdir=foo://x/y", "config.init.workdir=foo://x/y is neither on this machine"),
     # Without effect.
@@ -134,7 +134,7 @@ COMMAND_LINES: list[tuple[str, str]] = [
         "config.early_stopping.enabled needs validation images",
     ),
     ("--config.schedule.warmup_epochs=3", "must be below config.epochs (3)"),
-    ("--config.schedule.boundaries=(0.9,0.1)", "config.schedule.boundaries must rise"),
+    ("--config.schedule.boundaries=(0.9,0.1)", "config.schedule.boundaries must increase"),
     (
         "--config.schedule.name=piecewise --config.schedule.boundaries=(0.1,)"
         " --config.schedule.warmup_epochs=2",
@@ -212,15 +212,15 @@ CONFIG_FILES: list[tuple[str, str]] = [
     ("return get_config()", "RecursionError"),
     ("pass", "get_config() must return a config: it returns None"),
     ("return 3", "get_config() must return a config: it returns 3"),
-    ("config.unlock()\n    config.epohcs = 3\n    return config", "config.epohcs is no key"),
-    ("config.unlock()\n    del config['model']\n    return config", "begin with base.get_config()"),
+    ("config.unlock()\n    config.epohcs = 3\n    return config", "config.epohcs is not a key"),
+    ("config.unlock()\n    del config['model']\n    return config", "start from base.get_config()"),
     ("def get_config(:", "SyntaxError"),
     ("def get_config(name): ...", "missing 1 required positional argument: 'name': name it behind"),
     ("return int(None)", "line 4: TypeError"),
     ("raise SystemExit(0)", "line 4: SystemExit: 0"),
     ("return 'long' * 100", "it returns 'long"),
     ("import no_such_module", "line 1: ModuleNotFoundError"),
-    ("epochs = 3", "has no get_config(): configs/base.py shows one"),
+    ("epochs = 3", "has no get_config(): see configs/base.py"),
 ]
 NO_CONFIG_FILES = ["nowhere.py", "empty", "", "n" * 300]
 
@@ -279,7 +279,7 @@ def test_overrides_do_not_hide_the_fault_of_a_config_file(warm, place):
 @pytest.mark.parametrize("path", NO_CONFIG_FILES)
 def test_a_path_without_a_config_file_is_named(warm, place, path):
     line = refusal(warm, place, f"--config={path}")
-    assert line == f"error: --config={path} is no file: configs/ has the experiments"
+    assert line == f"error: --config={path} is not a file: choose one from configs/"
 
 
 SWEEP = """from configs import base
@@ -294,12 +294,12 @@ def get_config(size):
     ("config", "expected"),
     [
         ("mine.py:wide", "config.augment.cutout=33 exceeds"),
-        ("mine.py", "missing 1 required positional argument: 'size': name it behind a colon"),
+        ("mine.py", "missing 1 required positional argument: 'size': give it after a colon"),
         ("mine.py:", "--config=mine.py line 4: KeyError: ''"),
         ("mine.py:narrow", "--config=mine.py line 4: KeyError: 'narrow'"),
         ("mine.py:a:b", "--config=mine.py line 4: KeyError: 'a:b'"),
-        ("nowhere.py:wide", "--config=nowhere.py is no file"),
-        ("empty:wide", "--config=empty is no file"),
+        ("nowhere.py:wide", "--config=nowhere.py is not a file"),
+        ("empty:wide", "--config=empty is not a file"),
         (f"{ROOT}/configs/final.py:wide", "but 1 was given: leave out what follows the colon"),
     ],
 )
