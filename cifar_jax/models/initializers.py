@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, UInt8
 
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1 / sqrt(fan_in)
@@ -31,7 +32,7 @@ def stem_filters(channels: int) -> int:
     return 2 * STEM_SIDE**2 * channels
 
 
-def dirac(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+def dirac(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """U(+-1 / sqrt(fan_in)), but the first C_in filters hand their channel on.
 
     Args:

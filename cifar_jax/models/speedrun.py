@@ -8,6 +8,7 @@ a shortcut to its output from the activation of the first.
 import dataclasses
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
@@ -55,7 +56,7 @@ class Speedrun(Network):
     def __call__(
         self, images: Float32[Array, "b h w c"], train: bool
     ) -> Float32[Array, "b {self.num_classes}"]:
-        def norm(x, name):
+        def norm(x: jax.Array, name: str) -> jax.Array:
             return nn.BatchNorm(
                 use_running_average=not train,
                 momentum=self.config.norm_momentum,
@@ -66,10 +67,10 @@ class Speedrun(Network):
                 name=f"batch_normalization_{name}",
             )(x)
 
-        def norm_gelu(x, name):
+        def norm_gelu(x: jax.Array, name: str) -> jax.Array:
             return nn.gelu(norm(x, name), approximate=False)
 
-        def conv(x, filters, name):
+        def conv(x: jax.Array, filters: int, name: str) -> jax.Array:
             return nn.Conv(
                 filters,
                 (3, 3),

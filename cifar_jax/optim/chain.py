@@ -89,12 +89,14 @@ def scale_by_keras_adam(b1: float, b2: float, epsilon: float) -> optax.GradientT
     larger. Small gradients feel it.
     """
 
-    def init(params):
+    def init(params: Any) -> KerasAdamState:
         return KerasAdamState(
             jnp.zeros([], jnp.int32), optax.tree.zeros_like(params), optax.tree.zeros_like(params)
         )
 
-    def update(updates, state, params=None):
+    def update(
+        updates: Any, state: KerasAdamState, params: Any = None
+    ) -> tuple[Any, KerasAdamState]:
         del params
         step = optax.safe_increment(state.step)
         mu = optax.tree.update_moment(updates, state.mu, b1, 1)
