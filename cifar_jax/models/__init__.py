@@ -1,4 +1,4 @@
-"""The networks. A family is a file here with a `Config` and a `build`; nothing else lists it."""
+"""The networks: each file here with a `Config` and a `build` is a family that configs can name."""
 
 import importlib
 import importlib.util
@@ -12,14 +12,14 @@ from cifar_jax.models.network import Network
 
 
 def names() -> list[str]:
-    """The families: the values that `config.model.name` may have."""
+    """The names of all families, sorted: the allowed values of `config.model.name`."""
     return sorted(
         module.name for module in pkgutil.iter_modules(__path__) if config_class(module.name)
     )
 
 
 def config_class(name: str) -> type[schema.Model] | None:
-    """The dataclass of a family's keys; None: there is no such family."""
+    """The config class of a family; None if there is no such family."""
     if not name.isidentifier() or importlib.util.find_spec(f"{__name__}.{name}") is None:
         return None
     found = getattr(importlib.import_module(f"{__name__}.{name}"), "Config", None)
@@ -32,10 +32,10 @@ def build(
     num_classes: int,
     dtype: str = "float32",
 ) -> Network:
-    """The network of a config for images `[H, W, C]`.
+    """Builds the network of a config for images of shape `[H, W, C]`.
 
     Args:
-      dtype: of its computations, "float32" or "bfloat16".
+      dtype: dtype of its computations, "float32" or "bfloat16".
 
     Raises:
       UserError: the network does not fit the images.

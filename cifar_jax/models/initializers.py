@@ -1,4 +1,4 @@
-"""Initial weights that know something: kernels that hand channels on, or whiten the pictures.
+"""Initial kernels that pass channels on (Dirac), or whiten the images.
 
 Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", sections 3.2 and 3.3.
 """
@@ -14,11 +14,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, UInt8
 
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1 / sqrt(fan_in)
-STEM_SIDE = 2  # of the stem's kernel
+STEM_SIDE = 2  # side of the stem's kernel, in pixels
 
 
 def uniform(std: float) -> Callable[..., jax.Array]:
-    """An initializer: the uniform distribution around 0 of this deviation; 0: `UNIFORM`."""
+    """An initializer: uniform around 0 with this standard deviation, or `UNIFORM` if it is 0."""
     if not std:
         return UNIFORM
     limit = std * math.sqrt(3)
@@ -28,12 +28,12 @@ def uniform(std: float) -> Callable[..., jax.Array]:
 
 
 def stem_filters(channels: int) -> int:
-    """As many as a whitening stem has: each eigenvector of the patches, with either sign."""
+    """Number of filters of a whitening stem: the eigenvectors of 2x2 patches, with both signs."""
     return 2 * STEM_SIDE**2 * channels
 
 
 def dirac(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """U(+-1 / sqrt(fan_in)), but the first C_in filters hand their channel on.
+    """U(+-1 / sqrt(fan_in)), except that each of the first C_in filters passes one channel on.
 
     Args:
       shape: `[rows, columns, C_in, C_out]` with odd rows and columns.
@@ -52,14 +52,15 @@ def whitening(
     std: Float[Array | np.ndarray, " c"] | None,
     epsilon: float,
 ) -> Float32[np.ndarray, "2 2 c k"]:
-    """The stem's kernel whose outputs on the images' patches are uncorrelated, of variance 1.
+    """A stem kernel whose outputs are uncorrelated and have variance 1 on these images.
 
-    Filters are the eigenvectors of `E[p p']` over all 2x2 patches p (not centred), each divided by
-    `sqrt(eigenvalue + epsilon)`, the largest first; then all of them once more, negated, so that
-    nothing is lost in the activation.
+    The filters are the eigenvectors of `E[p p']` over all 2x2 patches p (not centered), each
+    divided by `sqrt(eigenvalue + epsilon)`, with the largest eigenvalue first. Their negatives
+    follow, so that the activation loses nothing.
 
     Args:
-      mean, std: by which the network's images are standardised; None: they are in [0, 1].
+      mean, std: statistics that the network's images are standardized by; None if the network takes
+        pixels in [0, 1].
     """
     pixels = images.astype(np.float64) / 255
     if mean is not None and std is not None:
@@ -68,7 +69,7 @@ def whitening(
     channels = images.shape[-1]
     patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, STEM_SIDE**2 * channels)
     values, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
-    # No eigenvalue is below 0 but by rounding.
+    # Rounding can make an eigenvalue slightly negative.
     filters = (vectors / np.sqrt(np.maximum(values, 0) + epsilon))[:, ::-1]
     kernel = np.concatenate([filters, -filters], axis=1)
     return kernel.reshape(STEM_SIDE, STEM_SIDE, channels, -1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Layers as modules of their own, so that a summary sees them as rows of its table."""
+"""Layers as modules, so that the summary has a row for each."""
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -10,7 +10,7 @@ from cifar_jax.models import initializers
 
 
 class MaxPool(nn.Module):
-    """`max_pool` as a layer."""
+    """`max_pool` as a layer, with window and stride `window`."""
 
     window: int
 
@@ -20,7 +20,7 @@ class MaxPool(nn.Module):
 
 
 def stem(x: Float[Array, "b h w c"]) -> Float[Array, "b {x.shape[1]-1} {x.shape[2]-1} _"]:
-    """A 2x2 convolution in front of a network, as its layer "stem": what whitens, if anything."""
+    """The layer "stem": an unpadded 2x2 convolution, whose kernel may whiten the images."""
     filters, side = initializers.stem_filters(x.shape[-1]), initializers.STEM_SIDE
     return nn.Conv(
         filters,
@@ -34,7 +34,7 @@ def stem(x: Float[Array, "b h w c"]) -> Float[Array, "b {x.shape[1]-1} {x.shape[
 
 
 def stem_rules(whitening: bool) -> tuple[Rule, ...]:
-    """A kernel that whitens stays as it is."""
+    """Freezes the stem's kernel if it whitens the images."""
     return (Rule("stem/kernel", frozen=True),) if whitening else ()
 
 

@@ -1,4 +1,4 @@
-"""What a network tells the rest of the code, besides its logits."""
+"""The interface of a network."""
 
 import flax.linen as nn
 
@@ -6,15 +6,15 @@ from cifar_jax.config.schema import Rule
 
 
 class Network(nn.Module):
-    """Images `[B, H, W, C]` -> logits `[B, num_classes]` float32, by `__call__(images, train)`.
+    """`__call__(images, train)` maps float32 `[B, H, W, C]` to float32 logits `[B, num_classes]`.
 
     With `train=True` it may use the rng stream "dropout" and update the collection "batch_stats".
     """
 
     def rules(self) -> tuple[Rule, ...]:
-        """What sets some of its parameters apart; rules of the config come after these."""
+        """Settings for some of its parameters. The rules of the config come after these."""
         return ()
 
     def whitened(self) -> tuple[str, ...]:
-        """The paths of the 2x2 kernels whose initial values are to whiten the training images."""
+        """The paths of the 2x2 kernels to initialize so that they whiten the training images."""
         return ()

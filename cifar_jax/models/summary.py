@@ -1,4 +1,4 @@
-"""The table that a run prints first: layers, shapes, parameters, multiply-adds."""
+"""The table that a run prints first: layers with their shapes, parameters and multiply-adds."""
 
 import dataclasses
 import math
@@ -14,13 +14,13 @@ from flax import traverse_util
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A row: a module that has parameters of its own, or calls no other module."""
+    """A row: a module with parameters of its own, or one that calls no other module."""
 
     name: str  # its path, "stage_0/block_1/conv_0"
     kind: str  # its class
-    shape: tuple[int, ...]  # of the output, without the batch axis
-    parameters: int  # batch statistics included, as Keras counts
-    multiply_adds: int  # of the forward pass of one image: those of kernels
+    shape: tuple[int, ...]  # shape of the output, without the batch axis
+    parameters: int  # including batch statistics, as Keras counts
+    multiply_adds: int  # by kernels, in the forward pass of one image
 
 
 def count(tree: Any) -> int:
@@ -29,10 +29,10 @@ def count(tree: Any) -> int:
 
 
 def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
-    """The layers of `model` in the order of their calls, for one image `[H, W, C]`.
+    """The layers of `model` in call order, for one image of shape `[H, W, C]`.
 
-    Nothing is computed: the shapes come from tracing. A layer that is called twice has two rows,
-    and its parameters count in the first.
+    Nothing is computed: the shapes come from tracing. A layer that is called twice has two rows;
+    only the first counts its parameters.
     """
     calls: list[tuple[nn.Module, tuple[int, ...]]] = []
 
@@ -73,7 +73,7 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
 
 
 def _multiply_adds(module: nn.Module, kernel: tuple[int, ...], output: tuple[int, ...]) -> int:
-    """Each entry of a kernel is used once for each position of the output; features are none."""
+    """Uses of a kernel: each entry once at every position of the output, channels not counted."""
     features = getattr(module, "features", kernel[-1])
     positions = math.prod(output) // math.prod(np.atleast_1d(features).tolist())
     return math.prod(kernel) * positions
@@ -87,15 +87,18 @@ def table(
     augmentations: list[str],
     image_shape: tuple[int, int, int],
 ) -> str:
-    """The summary as text.
+    """Formats the summary as text.
 
     Args:
-      trained: the parameters that are trained.
-      fixed: name -> what is not trained: frozen parameters, batch statistics.
+      trained: the tree of trained parameters.
+      fixed: name -> tree of arrays that are not trained: frozen parameters, batch statistics.
+      opt_state: the optimizer's state; its scalars are counted.
+      augmentations: names of the augmentations that are on.
+      image_shape: `[H, W, C]`.
 
-    Keras shows an augmentation as a layer; here it belongs to the train step, so its rows come
-    first and have no parameters. Keras' "total params" of a compiled model also counts the
-    optimizer's state: the last line is that figure.
+    Keras shows augmentations as layers. Here they belong to the train step, so their rows come
+    first and have no parameters. For a compiled model, Keras' "total params" include the state of
+    the optimizer; the last line gives that figure.
     """
     trainable, optimizer = count(trained), count(opt_state)
     names = [name for name, tree in fixed.items() if count(tree)] or list(fixed)[-1:]

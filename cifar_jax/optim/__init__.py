@@ -1,1 +1,1 @@
-"""From gradients to updates: rules by path, the optax chain, schedules, Muon, lookahead."""
+"""Optimization: rules by path, the optax chain, schedules, Muon, lookahead, early stopping."""

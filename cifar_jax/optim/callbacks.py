@@ -1,4 +1,4 @@
-"""Early stopping and reduce-on-plateau as pure functions of state that a checkpoint holds."""
+"""Early stopping and reduce-on-plateau, as pure functions of a state kept in checkpoints."""
 
 from typing import Any
 
@@ -9,22 +9,22 @@ import optax
 
 from cifar_jax.config.schema import EarlyStopping, Plateau
 
-Leaf = Any  # of a state: an array, or what stands for one in an abstract or sharding tree
+Leaf = Any  # an array, or its shape or sharding in a tree of those
 
 
 class Callbacks(flax.struct.PyTreeNode):
-    """What the loop remembers from epoch to epoch; scalars, stepped once an epoch."""
+    """What the loop remembers from epoch to epoch: scalars, updated once per epoch."""
 
-    best_epoch: Leaf  # int32, from 1: the first with the best validation accuracy; 0: none
-    best_accuracy: Leaf  # float32
-    best_value: Leaf  # float32, of the monitored metric, sign turned so that less is better
-    waited: Leaf  # int32, epochs without improvement of the monitored metric
+    best_epoch: Leaf  # int32, from 1: the first epoch with the best validation accuracy; 0: none
+    best_accuracy: Leaf  # float32, the best validation accuracy
+    best_value: Leaf  # float32: the best monitored metric, negated if it is an accuracy
+    waited: Leaf  # int32: epochs since the monitored metric improved
     should_stop: Leaf  # bool
-    plateau: Any  # optax' own state
+    plateau: Any  # the state of `optax.contrib.reduce_on_plateau`
 
     @property
     def learning_rate_scale(self) -> jax.Array:
-        """float32 in (0, 1]: the product of the plateau's reductions."""
+        """The product of all reductions so far: a float32 scalar in [0, 1]."""
         return self.plateau.scale
 
 
@@ -61,13 +61,13 @@ def update(
 ) -> Callbacks:
     """The state after an epoch.
 
-    Patience counts as Keras' `EarlyStopping` and `ReduceLROnPlateau` do: the n-th epoch in a row
-    without improvement acts.
+    Patience works as in Keras' `EarlyStopping` and `ReduceLROnPlateau`: the run stops, or the rate
+    is reduced, at the `patience`-th epoch in a row without improvement.
 
     Args:
-      epoch: int32 scalar, from 1.
-      loss: float32 scalar, of the validation split.
-      accuracy: float32 scalar in [0, 1], of the validation split.
+      epoch: int32 scalar, counted from 1.
+      loss: float32 scalar, the validation loss.
+      accuracy: float32 scalar in [0, 1], the validation accuracy.
     """
     new_best = accuracy > state.best_accuracy
     value = loss if stopping.metric == "validation_loss" else -accuracy

@@ -15,14 +15,15 @@ from cifar_jax.optim.rules import Table
 def make_optimizer(
     optimizer: Optimizer, schedule: optax.Schedule, table: Table
 ) -> optax.GradientTransformationExtraArgs:
-    """The chain for the trained parameters of a table.
+    """Builds the chain for the trained parameters of a table.
 
-    `update(gradients, state, params, plateau_scale=...)` takes the factor that the plateau has come
-    to. An L2 weight `l2 * sum(w ** 2)` has the gradient `2 * l2 * w` (Keras' `kernel_regularizer`),
-    which joins that of the loss before clipping and Adam: coupled, unlike `weight_decay`.
+    `update(gradients, state, params, plateau_scale=...)` takes the current scale of the plateau as
+    well. The L2 term `l2 * sum(w ** 2)` has the gradient `2 * l2 * w` (Keras'
+    `kernel_regularizer`), which is added to that of the loss before clipping and Adam: coupled,
+    unlike `weight_decay`.
 
     Args:
-      schedule: step -> learning rate.
+      schedule: step, from 0 -> learning rate.
     """
     weights = table.tree(lambda setting: setting.l2)
     chain: list[optax.GradientTransformation] = []
@@ -76,17 +77,17 @@ def _scale_by_rate_and_plateau(schedule: optax.Schedule) -> optax.GradientTransf
 
 
 class KerasAdamState(NamedTuple):
-    step: jax.Array  # int32
-    mu: Any
-    nu: Any
+    step: jax.Array  # int32, updates so far
+    mu: Any  # running mean of gradients
+    nu: Any  # running mean of squared gradients
 
 
 def scale_by_keras_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTransformation:
     """Adam as Keras computes it, with "epsilon hat" (Kingma & Ba 2015, end of section 2).
 
-    `optax.scale_by_adam` adds epsilon to the bias-corrected root; Keras adds it to the
-    uncorrected one, which in early steps is as if its epsilon were up to 1 / sqrt(1 - b2) times
-    larger. Small gradients feel it.
+    `optax.scale_by_adam` adds epsilon to the bias-corrected root, Keras to the uncorrected one. In
+    early steps this acts like an epsilon up to 1 / sqrt(1 - b2) times larger, which matters for
+    small gradients.
     """
 
     def init(params: Any) -> KerasAdamState:

@@ -1,8 +1,8 @@
 """Lookahead (Zhang et al. 2019) with a scheduled decay, over parameters and batch statistics.
 
-Every few steps a slow copy moves towards the fast one, which then starts anew from the slow. As in
-Jordan 2024, section 3.4, the slow copy's weight rises with the run, and the run ends on it.
-`optax.lookahead` has a fixed weight and does not see the statistics.
+Every few steps the slow copy moves toward the fast one, which then restarts from the slow copy. As
+in Jordan 2024, section 3.4, the slow copy's weight rises over the run, and the run ends with the
+slow copy. `optax.lookahead` has a fixed weight and leaves out the statistics.
 """
 
 from typing import Any
@@ -14,13 +14,14 @@ import jax.numpy as jnp
 def update(
     every: int, decay: float, step: jax.Array, steps: int, slow: Any, fast: Any
 ) -> tuple[Any, Any]:
-    """Both copies after a step: `(slow, fast)`.
+    """Updates both copies after a step and returns `(slow, fast)`.
 
     Args:
-      every: steps between meetings.
-      decay: of the slow copy, per step, at the end of the run.
-      step: int32 scalar, steps done.
-      steps: of the whole run.
+      every: steps between updates of the slow copy.
+      decay: per-step decay of the slow copy at the end of the run, in [0, 1).
+      step: int32 scalar, steps done, this one included.
+      steps: steps of the whole run.
+      slow, fast: trees of the same structure, arrays of any shape.
     """
     due, last = step % every == 0, step == steps
     weight = jnp.where(due, 1 - decay**every * (step / steps) ** 3, 0.0)

@@ -1,8 +1,8 @@
-"""Muon for convolutions (Jordan et al. 2024): steps that are orthogonal matrices.
+"""Muon for convolutions (Jordan et al. 2024): each step is an orthogonal matrix.
 
-A kernel `[rows, columns, C_in, C_out]` is taken as a matrix of `rows * columns * C_in` by `C_out`.
-Its steps have a fixed size, so that of the kernel is fixed, too, as in airbench94_muon: before
-each step it is scaled to the Frobenius norm `sqrt(C_out)`, a row's mean norm of 1.
+A kernel `[rows, columns, C_in, C_out]` is treated as a `rows * columns * C_in` by `C_out` matrix.
+Muon's steps have a fixed norm, so the norm of the kernel is fixed, too, as in airbench94_muon:
+before each step it is scaled to the Frobenius norm `sqrt(C_out)`, an average of 1 per filter.
 """
 
 import jax
@@ -12,11 +12,11 @@ import optax
 from cifar_jax.optim.rules import Table
 
 _MATRIX = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
-_STEPS = 3  # of Newton and Schulz' iteration, the recipe's; optax' default is 5
+_STEPS = 3  # Newton-Schulz iterations, as in the recipe; optax' default is 5
 
 
 def scale_by_muon(momentum: float) -> optax.GradientTransformation:
-    """Muon on trees of convolution kernels alone."""
+    """Muon for trees that contain only convolution kernels, `[rows, columns, C_in, C_out]`."""
     return optax.contrib.scale_by_muon(
         beta=momentum,
         ns_steps=_STEPS,
@@ -26,7 +26,7 @@ def scale_by_muon(momentum: float) -> optax.GradientTransformation:
 
 
 def keep_norms(table: Table) -> optax.GradientTransformation:
-    """Adds to each step of Muon's what brings its kernel to the norm `sqrt(C_out)` before."""
+    """Adds the rescaling of each kernel to the norm `sqrt(C_out)` to the kernel's Muon step."""
     of_muon = table.tree(lambda setting: setting.muon)
 
     def add(is_muon: bool, step: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
-"""What sets parameters apart, by their path: learning rate, frozen, L2, decay, Muon.
+"""Settings for parameters by path: learning rate, frozen, L2, decay, Muon.
 
-The network brings rules of its own, and the config adds to them (`optimizer.rules`); for each
-parameter the last rule that matches and says something decides. A path is the names of the modules
-and of the parameter, "stage_0/conv_1/kernel".
+The network has rules of its own, and the config adds more (`optimizer.rules`). For each parameter
+and setting, the last matching rule that has the setting wins. A path joins the names of the modules
+and of the parameter: "stage_0/conv_1/kernel".
 """
 
 import dataclasses
@@ -24,19 +24,19 @@ class Setting:
 
     rate: float = 1.0  # learning rate, relative to the schedule's
     frozen: bool = False
-    l2: float = 0.0  # weight of its square in the objective
-    decay: bool = False  # whether the decoupled weight decay shrinks it
-    muon: bool = False  # whether Muon trains it, where the optimizer is Muon
+    l2: float = 0.0  # the objective includes l2 * sum(w ** 2)
+    decay: bool = False  # whether decoupled weight decay applies
+    muon: bool = False  # whether Muon trains it, if the optimizer is Muon
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The settings of a network's parameters, by path."""
+    """The settings of all parameters of a network, by path."""
 
     settings: Mapping[str, Setting]
 
     def split(self, params: Any) -> tuple[Any, Any]:
-        """The trained and the frozen parameters of a tree, as trees."""
+        """Splits a tree of parameters into a tree of trained and a tree of frozen ones."""
         flat = flatten(params)
         frozen = {path for path, setting in self.settings.items() if setting.frozen}
         return (
@@ -45,15 +45,18 @@ class Table:
         )
 
     def merge(self, trained: Any, frozen: Any) -> Any:
-        """The tree that `split` took apart."""
+        """Undoes `split`."""
         return unflatten({**flatten(trained), **flatten(frozen)})
 
     def tree(self, of: Callable[[Setting], Any]) -> Any:
-        """A tree like the trained parameters, of a value for each."""
+        """A tree with the structure of the trained parameters and the values `of(setting)`."""
         return unflatten({p: of(s) for p, s in self.settings.items() if not s.frozen})
 
     def penalty(self, params: Any) -> jax.Array:
-        """`sum over parameters of l2 * sum(w ** 2)`, float32: what Keras adds to the loss."""
+        """The sum over trained parameters of `l2 * sum(w ** 2)`, which Keras adds to the loss.
+
+        A float32 scalar.
+        """
         weights = self.tree(lambda setting: setting.l2)
         leaves = zip(jax.tree.leaves(self.split(params)[0]), jax.tree.leaves(weights), strict=True)
         terms = [weight * jnp.sum(jnp.square(leaf)) for leaf, weight in leaves if weight]
@@ -61,14 +64,14 @@ class Table:
 
 
 def table(params: Any, own: Iterable[Rule], optimizer: Optimizer) -> Table:
-    """The settings of all parameters.
+    """Applies the rules to all parameters of a network.
 
     Args:
-      params: arrays, or their shapes.
+      params: a tree of arrays or shapes.
       own: the network's rules.
-      optimizer: has the config's rules, and `l2`, which comes on top for all that is trained. That
-        one is divided by the relative rate, so that all shrink at one pace, and spares what Muon
-        trains, whose norm is fixed.
+      optimizer: has the config's rules and `l2`, which adds to the L2 of every trained parameter.
+        It is divided by the relative rate, so that all parameters shrink at the same pace. It does
+        not apply where Muon trains, since Muon fixes the norm.
 
     Raises:
       UserError: a rule matches no parameter, or all parameters are frozen.
@@ -82,16 +85,16 @@ def table(params: Any, own: Iterable[Rule], optimizer: Optimizer) -> Table:
         matched = [path for path in settings if re.fullmatch(rule.path, path)]
         if not matched:
             raise UserError(
-                f"the rule for {rule.path!r} in config.optimizer.rules matches no parameter: the "
-                f"whole path must match, and there are {', '.join(settings)}"
+                f"the rule for {rule.path!r} in config.optimizer.rules matches no parameter: "
+                f"it must match a whole path, one of {', '.join(settings)}"
             )
-        said = {
+        given = {
             field.name: value
             for field in dataclasses.fields(rule)
             if field.name != "path" and (value := getattr(rule, field.name)) is not None
         }
         for path in matched:
-            settings[path] = dataclasses.replace(settings[path], **said)
+            settings[path] = dataclasses.replace(settings[path], **given)
     if all(setting.frozen for setting in settings.values()):
         raise UserError("config.optimizer.rules freeze every parameter: nothing is left to train")
     return Table({path: _with_l2(setting, optimizer) for path, setting in settings.items()})
@@ -104,14 +107,15 @@ def _with_l2(setting: Setting, optimizer: Optimizer) -> Setting:
 
 
 def is_kernel(path: str) -> bool:
+    """Whether a path such as "conv2d_0/kernel" ends with the name "kernel"."""
     return path.rpartition("/")[2] == "kernel"
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """`{"conv2d_0/kernel": leaf, ...}` of a nested dict."""
+    """Flattens a nested dict to `{"conv2d_0/kernel": leaf, ...}`."""
     return {str(path): leaf for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
 
 
 def unflatten(flat: Mapping[str, Any]) -> Any:
-    """The nested dict that `flatten` made flat."""
+    """Undoes `flatten`."""
     return traverse_util.unflatten_dict(dict(flat), sep="/")

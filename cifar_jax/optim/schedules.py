@@ -8,12 +8,19 @@ from cifar_jax.config.schema import Schedule
 def make_schedule(
     schedule: Schedule, peak: float, epochs: int, steps_per_epoch: int
 ) -> optax.Schedule:
-    """Step (from 0) -> learning rate, the plateau's factor aside."""
+    """Returns a function from the step, counted from 0, to the learning rate.
+
+    The reductions of the plateau come on top, in the chain.
+
+    Args:
+      peak: the learning rate at the end of the warm-up.
+      epochs: of the whole run.
+    """
     total = epochs * steps_per_epoch
     warmup = min(round(schedule.warmup_epochs * steps_per_epoch), total - 1)
     last = schedule.final_fraction
     if schedule.name == "one_cycle":
-        # Linear up, linear down; by default 30 % of the run rises, as Smith & Topin 2018 do.
+        # Linear up, linear down; by default up for 30 % of the run. Smith & Topin 2018.
         rise = max(warmup, 1) if schedule.warmup_epochs else max(round(0.3 * total), 1)
         return optax.join_schedules(
             [
@@ -27,7 +34,7 @@ def make_schedule(
     elif schedule.name == "cosine":
         main = optax.cosine_decay_schedule(peak, total - warmup, alpha=last)
     elif schedule.name == "piecewise":
-        # join_schedules counts from the end of the warm-up; the boundaries are of the whole run.
+        # join_schedules counts from the end of the warm-up, the boundaries from the start.
         drops: dict[int, float] = {}
         for at in schedule.boundaries:
             step = round(at * total) - warmup
