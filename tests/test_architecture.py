@@ -85,3 +85,28 @@ def test_one_package_imports_orbax_and_none_tensorflow(library, only):
 def test_files_are_short():
     lengths = {path: len(path.read_text().splitlines()) for path in SOURCES}
     assert {path: n for path, n in lengths.items() if n > 260} == {}
+
+
+# The story of a run, what it is built into, and where its config is kept.
+HOLD_THE_CONFIG = {f"training/{name}.py" for name in ("run", "experiment", "seeds", "claim")}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_function_takes_the_section_that_it_needs_and_not_the_whole_config(path: pathlib.Path):
+    place = path.relative_to(ROOT / "cifar_jax") if "cifar_jax" in path.parts else path
+    if place.parts[0] == "config" or str(place) in HOLD_THE_CONFIG:
+        return
+    names = imported(path)
+    assert not any(name.startswith("ml_collections.ConfigDict") for name in names)
+    if "cifar_jax.config.schema.Config" not in names and "cifar_jax.config.schema" not in names:
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            annotations = [ast.unparse(arg.annotation) for arg in every if arg.annotation]
+            assert not {"Config", "schema.Config"} & set(annotations) - own_classes(path), node.name
+
+
+def own_classes(path: pathlib.Path) -> set[str]:
+    """Classes that a file defines: a network's own Config is one of its own."""
+    return {n.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ClassDef)}
