@@ -1,7 +1,7 @@
-"""Every random stream of a run, by name. All that is drawn comes from the seed and the step.
+"""The random streams of a run, by name. All random numbers depend only on the seed and the step.
 
-Streams do not share keys, so that drawing more from one changes no other. Their numbers are part of
-what a run is: a run is made again only with the same ones.
+Streams do not share keys, so drawing more from one does not change another. Do not renumber them:
+runs would no longer be reproducible.
 """
 
 import enum
@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 
 class Stream(enum.IntEnum):
-    """What is drawn."""
+    """What the random numbers are for, and what they depend on besides the seed."""
 
     INITIAL_VALUES = 0
     BATCH_ORDER = 1  # by epoch
@@ -22,6 +22,8 @@ class Stream(enum.IntEnum):
 
 
 class StepKeys(NamedTuple):
+    """The random keys of a train step."""
+
     augment: PRNGKeyArray
     dropout: PRNGKeyArray
 
@@ -30,7 +32,7 @@ def key(seed: ArrayLike, stream: Stream) -> PRNGKeyArray:
     """The key of a stream.
 
     Args:
-      seed: uint32 scalar, from 0.
+      seed: integer scalar in [0, 2**32).
     """
     return jax.random.fold_in(jax.random.key(seed), stream)
 

@@ -58,11 +58,11 @@ def test_skipped_paths_keep_fresh_values(source: pathlib.Path):
 @pytest.mark.parametrize(
     ("skip", "dense", "fault"),
     [
-        ((), (9,), r"is another one: params/dense_0/bias \(\[8\] there, \[9\] here\) and 2 others"),
-        ((), (8, 8), r"params/dense_1/bias \(absent there, \[8\] here\) and 1 others"),
+        ((), (9,), r"differs: params/dense_0/bias \(\[8\] there, \[9\] here\), and 2 more"),
+        ((), (8, 8), r"params/dense_1/bias \(absent there, \[8\] here\), and 1 more"),
         ((), (), r"params/dense_0/bias \(\[8\] there, absent here\)"),
         (("dense_0/.*",), (9,), r"params/head/kernel \(\[8, 10\] there, \[9, 10\] here\);"),
-        (("haed/.*",), (8,), r"config.init.skip: 'haed/\.\*' matches no path"),
+        (("haed/.*",), (8,), r"config.init.skip: 'haed/\.\*' matches no parameter"),
     ],
 )
 def test_what_does_not_fit_and_is_not_skipped_is_refused_by_path(

@@ -87,7 +87,7 @@ def test_missing_data_are_reported_and_found_elsewhere(
     source, target = ("xdg", "xdg") if where == "cache" else ("data", "tfds")
     shutil.copytree(original / source, tmp_path / target)
     evaluate.run(workdir)
-    assert f"; going on with the same data from {where[:4]}" in caplog.text.replace("\n", "")
+    assert f"; using the same data from {where[:4]}" in caplog.text.replace("\n", "")
     assert (workdir / "data.json").read_text() == (original / "run" / "data.json").read_text()
 
 
@@ -119,20 +119,20 @@ def test_every_mode_finds_moved_data(original, workdir, tmp_path, caplog, monkey
         monkeypatch.setattr(onnx_int8_format, "_AGREEMENT", 0)
     shutil.copytree(original / "xdg", tmp_path / "xdg", dirs_exist_ok=True)
     found = MODES[mode](workdir)
-    assert "gone does not exist; going on with the same data from cache" in caplog.text
+    assert "gone does not exist; using the same data from cache" in caplog.text
     assert found and "left out" not in caplog.text
 
 
 def test_a_new_data_directory_can_be_given(original, workdir, tmp_path, caplog):
     moved = shutil.copytree(original / "data", tmp_path / "moved")
     evaluate.run(workdir, str(moved))
-    assert "going on" not in caplog.text
+    assert "instead" not in caplog.text
     shutil.rmtree(tmp_path / "xdg")
     (workdir / "result.json").unlink()
     train.run(config(dir=str(moved)), workdir)  # not a different config; the new directory is saved
     assert json.loads((workdir / "config.json").read_text())["data"]["dir"] == str(moved)
     evaluate.run(workdir)
-    assert "going on" not in caplog.text
+    assert "instead" not in caplog.text
 
 
 def test_data_found_elsewhere_must_be_the_same(workdir, tmp_path):
@@ -189,7 +189,7 @@ def test_a_moved_archive_is_found(tmp_path, official, caplog):  # noqa: F811
     shutil.rmtree(tmp_path / "xdg")
     prepare_cifar10(tmp_path / "tfds", official)
     evaluate.run(workdir)
-    assert "does not exist; going on with the same data from TFDS" in caplog.text
+    assert "does not exist; using the same data from TFDS" in caplog.text
 
 
 def test_published_data_sets_are_looked_for_on_this_machine(workdir, tmp_path):

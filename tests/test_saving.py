@@ -240,7 +240,7 @@ def test_a_flipped_bit_in_the_best_checkpoint_costs_no_run(config, tmp_path, mon
     assert trained.load(workdir).epoch != wanted  # before the run ends
     result = train.run(config, workdir)
     assert result["lost_epoch"] == wanted and result["best_epoch"] in (2, 3, 4)
-    assert f"the checkpoint of epoch {wanted}, the best, is damaged or not there" in said.text
+    assert f"the checkpoint of the best epoch, {wanted}, is damaged or missing" in said.text
     assert (tmp_path / "checkpoints-damaged" / str(38 * wanted)).is_dir()
     assert evaluate.run(workdir) == result
     assert trained.load(workdir).epoch == result["best_epoch"]
@@ -259,7 +259,7 @@ def test_a_best_row_whose_checkpoint_is_still_being_saved_is_skipped(config, tmp
     (tmp_path / "metrics.jsonl").write_text(f"{rows}{better}\n")
     (tmp_path / "checkpoints" / "114.orbax-checkpoint-tmp").mkdir()
     assert trained.load(workdir).epoch in (1, 2)
-    assert "epoch 3, the best, is damaged or not there" in said.text
+    assert "the best epoch, 3, is damaged or missing" in said.text
     for path in (tmp_path / "checkpoints").iterdir():
         path.rename(tmp_path / path.name)
     with pytest.raises(UserError, match="no epoch of the run .* wait for it, or go on") as caught:

@@ -285,7 +285,7 @@ def test_a_workdir_that_goes_is_told_and_stays_whole(config, tmp_path, monkeypat
         return result
 
     monkeypatch.setattr(module, name, go)
-    with pytest.raises(UserError, match=r"run is gone, renamed or deleted .* --workdir=PLACE"):
+    with pytest.raises(UserError, match=r"run was renamed or deleted .* --workdir=PLACE"):
         tiny.train(config, workdir)
     assert not (workdir / "metrics.jsonl").exists()
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Which epoch of a run is tested and used: the best one whose checkpoint can be read."""
+"""Finds the epoch of a run to test and use: the best one with a readable checkpoint."""
 
 import logging
 from typing import Any, NamedTuple
@@ -11,23 +11,25 @@ from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.checkpoint import Reader, layout, place
 
 _log = logging.getLogger(__name__)
-# How often the workdir is looked through: a run at work deletes what a glance has found, but then
-# it has saved another.
-_GLANCES = 3
-ENTRIES = ("params", "batch_stats", "ema_params")  # of a checkpoint, that evaluation needs
+# How often to look for a checkpoint: a run in progress may delete the one just found, but only
+# after it has saved another.
+_ATTEMPTS = 3
+ENTRIES = ("params", "batch_stats", "ema_params")  # the parts of a checkpoint that evaluation needs
 
 
 class Best(NamedTuple):
+    """The epoch to use."""
+
     epoch: int  # from 1
-    variables: dict[str, Any]  # "params", averaged ones where there are any, and "batch_stats"
-    lost_epoch: int | None  # the best one, where its checkpoint cannot be read
+    variables: dict[str, Any]  # "params", averaged if the run averages them, and "batch_stats"
+    lost_epoch: int | None  # a better epoch whose checkpoint cannot be read
 
 
 def in_order(rows: list[dict[str, Any]], restore_best: bool) -> list[dict[str, Any]]:
-    """Rows of `metrics.jsonl`, that of the epoch to test first.
+    """Sorts rows of `metrics.jsonl`, the best epoch first.
 
-    Validation accuracy falls along them, and ties go to the earliest epoch. Without validation
-    images, or with `restore_best` False, the newest comes first.
+    The best epoch has the highest validation accuracy; ties go to the earliest. Without validation
+    images, or if `restore_best` is False, the newest epoch comes first.
     """
     validates = all(row["validation_accuracy"] is not None for row in rows)
     if restore_best and validates:
@@ -36,7 +38,7 @@ def in_order(rows: list[dict[str, Any]], restore_best: bool) -> list[dict[str, A
 
 
 def averaged(saved: dict[str, Any]) -> dict[str, Any]:
-    """What evaluation uses of a checkpoint's entries, as `TrainState.variables` has it."""
+    """The variables to evaluate, from the entries of a checkpoint; see `TrainState.variables`."""
     params = saved["params"] if saved["ema_params"] is None else saved["ema_params"]
     return {"params": params, "batch_stats": saved["batch_stats"]}
 
@@ -44,17 +46,18 @@ def averaged(saved: dict[str, Any]) -> dict[str, Any]:
 def restore(
     checkpoints: Reader, like: dict[str, Any], workdir: epath.Path, restore_best: bool
 ) -> Best:
-    """The best epoch of the run in `workdir`, which may be at work: a line says if it is not it.
+    """Restores the best epoch of the run in `workdir`, which may be in progress.
 
-    Only the variables are read, so that a run of an older version will do.
+    Logs a warning if it has to take another epoch. Reads only the variables, so runs of older
+    versions work.
 
     Args:
       like: shapes, dtypes and shardings of "params" and "batch_stats".
 
     Raises:
-      UserError: there is no whole checkpoint of an epoch, or those are of another network.
+      UserError: no epoch has an intact checkpoint, or the checkpoints belong to another network.
     """
-    for _ in range(_GLANCES):
+    for _ in range(_ATTEMPTS):
         rows = in_order(metrics_writer.read_rows(workdir), restore_best)
         steps = [row["step"] for row in rows]
         found = checkpoints.entries_of_first(ENTRIES, steps)
@@ -63,23 +66,22 @@ def restore(
             variables = averaged(saved)
             if layout(variables) != layout(like):
                 raise UserError(
-                    f"the checkpoints in {checkpoints.directory} are of another network than that "
-                    f"of {files.CONFIG}: restore the one they belong to"
+                    f"the checkpoints in {checkpoints.directory} do not fit the network of "
+                    f"{files.CONFIG}: restore the {files.CONFIG} that they belong to"
                 )
             best = rows[0]["epoch"]
             epoch = next(row["epoch"] for row in rows if row["step"] == step)
             if epoch != best:
                 _log.warning(
-                    "the checkpoint of epoch %d, the best, is damaged or not there: taking that of "
-                    "epoch %d",
+                    "the checkpoint of the best epoch, %d, is damaged or missing: using epoch %d",
                     best,
                     epoch,
                 )
             return Best(epoch, place(variables, like), None if epoch == best else best)
     if not (workdir / files.RESULT).exists():
         raise UserError(
-            f"no epoch of the run in {workdir} has a whole checkpoint yet: wait for it, or go on "
-            "with --mode=train"
+            f"no epoch of the run in {workdir} has an intact checkpoint yet: wait for one, or "
+            "resume with --mode=train"
         )
     raise UserError(
         f"every checkpoint of an epoch in {checkpoints.directory} is missing or damaged: restore "

@@ -1,4 +1,4 @@
-"""A workdir as the home of one run: the config that it keeps, and who may train there."""
+"""A workdir belongs to one run: its saved config, and the lock for the process that trains."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ from cifar_jax.runtime import workdir as files
 
 
 def load_config(workdir: epath.Path) -> Config:
-    """The config of the run in `workdir`, which may be of an older version of this code.
+    """Reads the config of the run in `workdir`, which an older version may have written.
 
     Raises:
-      UserError: there is none, or there are several.
+      UserError: there is no run or its config is damaged, or `workdir` holds several runs.
     """
     config = _saved_config(workdir)
     if config.seeds > 1:
         raise UserError(
-            f"{workdir} holds runs of {config.seeds} seeds, each in a directory of its own: use "
+            f"{workdir} holds runs of {config.seeds} seeds, each in its own directory: use "
             f"{workdir / f'seed-{config.seed}'}"
         )
     return config
@@ -32,7 +32,7 @@ def _saved_config(workdir: epath.Path) -> Config:
     path = workdir / files.CONFIG
     if not path.exists():
         raise UserError(f"no run in {workdir} ({files.CONFIG} is missing): train one there first")
-    with checked.reading(path, "restore it, or copy that of a new run of the same config"):
+    with checked.reading(path, "restore it, or copy it from a new run of the same config"):
         return migration.from_json(forms.parse(path.read_bytes()), models)
 
 
@@ -48,18 +48,18 @@ def check_config(workdir: epath.Path, config: Config) -> None:
         changed = keys.differences(_saved_config(workdir), config)
         if changed:
             raise UserError(
-                f"{workdir} holds a run of another config: choose another --workdir, or take back "
+                f"{workdir} holds a run of another config: choose another --workdir, or undo "
                 + "; ".join(changed)
             )
 
 
 @contextlib.contextmanager
 def claimed(workdir: epath.Path, config: Config) -> Iterator[None]:
-    """Makes `workdir` the home of a run of `config`, and keeps other processes from training there.
+    """Locks `workdir` for a run of `config`, so that no other process trains there.
 
     Raises:
-      UserError: it cannot be written, another process trains there, it holds a run of another
-        config by now, or it is renamed or deleted in between.
+      UserError: it cannot be written, another process is training there, it now holds a run of
+        another config, or it was renamed or deleted in the meantime.
     """
     with files.locked(workdir):
         check_config(workdir, config)
@@ -68,14 +68,14 @@ def claimed(workdir: epath.Path, config: Config) -> Iterator[None]:
         try:
             yield
         except UserError:
-            check_there(workdir)  # or a write that failed would ask for room on the disk
+            check_there(workdir)  # a write failed: first rule out that the workdir is gone
             raise
 
 
 def check_there(workdir: epath.Path) -> None:
-    """Raises UserError where a run's workdir has been renamed or deleted under it."""
+    """Raises UserError if the workdir of a run has been renamed or deleted during training."""
     if not (workdir / files.CONFIG).exists():
         raise UserError(
-            f"{workdir} is gone, renamed or deleted while it was trained in: the run goes on from "
-            "its last checkpoint with --workdir=PLACE, where it is now"
+            f"{workdir} was renamed or deleted during training: to resume from its last "
+            "checkpoint, name its new place with --workdir=PLACE"
         )

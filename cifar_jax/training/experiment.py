@@ -1,4 +1,4 @@
-"""A config made concrete: data, split, mesh, network, rules, optimizer, initial state."""
+"""Builds what a config describes: data, split, mesh, network, rules, optimizer, initial state."""
 
 import dataclasses
 import functools
@@ -25,8 +25,11 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A config made concrete. Images are uint8 `[N, H, W, C]` and labels int32 `[N]`, on the host:
-    `put` brings what is needed to the devices."""
+    """Everything a run needs, built from its config.
+
+    Images are uint8 `[N, H, W, C]` and labels int32 `[N]`, both on the host; `put` copies them to
+    the devices.
+    """
 
     config: Config
     dataset: sources.Dataset
@@ -34,7 +37,7 @@ class Experiment:
     validation: tuple[np.ndarray, np.ndarray]
     mesh: Mesh
     model: Network
-    table: rules.Table  # what sets parameters apart
+    table: rules.Table  # the settings of each parameter
     schedule: optax.Schedule
     chain: optax.GradientTransformationExtraArgs
     statistics: steps.Statistics
@@ -42,19 +45,21 @@ class Experiment:
 
     @property
     def test(self) -> tuple[np.ndarray, np.ndarray]:
+        """Test images and labels."""
         return self.dataset.test_images, self.dataset.test_labels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """Height and width in pixels, and number of channels."""
         _, height, width, channels = self.dataset.train_images.shape
         return height, width, channels
 
     def put(self, tree: Any) -> Any:
-        """The tree's arrays, whole on every device."""
+        """Copies the arrays of a tree to the devices, whole to each."""
         return jax.device_put(tree, sharding.replicated(self.mesh))
 
     def train_step(self) -> steps.TrainStep:
-        """One step, as a pure function of state, data, batch order, seed and statistics."""
+        """The train step: a pure function of state, data, batch order, seed and statistics."""
         config = self.config
         return steps.TrainStep(
             model=self.model,
@@ -71,24 +76,24 @@ class Experiment:
         """The train state before the first step, on the devices.
 
         Raises:
-          UserError: the run that `config.init` names will not do.
+          UserError: the run that `config.init` names cannot be used.
         """
         create = compilation.jit(self._create, out_shardings=sharding.replicated(self.mesh))
         return create(self.given_values)
 
     @functools.cached_property
     def given_values(self) -> dict[str, np.ndarray]:
-        """Path -> initial value, of the variables that do not get theirs from the seed.
+        """Path -> initial value, for the variables that are not initialized at random.
 
         Raises:
-          UserError: the run that `config.init` names will not do.
+          UserError: the run that `config.init` names cannot be used.
         """
         init, like = self.config.init, jax.eval_shape(self._create, {}).variables()
         given = initial.from_data(init, self.model, self.train[0], self.statistics)
         return given | initial.from_run(init, like)
 
     def abstract_state(self) -> state.TrainState:
-        """Shapes, dtypes and shardings of the train state, for restoring it."""
+        """Shapes, dtypes and shardings of the train state, to restore it with."""
         everywhere = sharding.replicated(self.mesh)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
@@ -109,7 +114,10 @@ class Experiment:
         )
 
     def epoch_order(self, epoch: int) -> jax.Array:
-        """`[steps_per_epoch, batch_size]` int32: the batches of an epoch (from 0), on devices."""
+        """The batches of an epoch, counted from 0.
+
+        Indices into the training images, int32 `[steps_per_epoch, batch_size]`, on the devices.
+        """
         return self._epoch_order(epoch)
 
     @functools.cached_property
@@ -122,11 +130,11 @@ class Experiment:
         )
 
     def is_finished(self, step: int, should_stop: bool) -> bool:
-        """True after the last epoch, be it the config's or early stopping's."""
+        """Whether the run has ended, at its last epoch or by early stopping."""
         return should_stop or step >= self.config.epochs * self.steps_per_epoch
 
     def describe(self, train_state: state.TrainState) -> str:
-        """What is trained on what, and from where on, in some lines for a person."""
+        """Describes network, data and devices, and where a run resumes, in a few lines of text."""
         rows = summary.layers(self.model, self.image_shape)
         added, shape = augment.names(self.config.augment), self.image_shape
         trained, frozen = self.table.split(train_state.params)
@@ -136,14 +144,14 @@ class Experiment:
             each = ", ".join(f"{terminal.label(name)} {n:,}" for name, n in counts.items())
             lines.append(f"{part}: {sum(counts.values()):,} images ({each})")
         kind = self.mesh.devices.flat[0].device_kind
-        lines.append(f"{self.mesh.size} x {kind}, {self.steps_per_epoch} steps an epoch")
+        lines.append(f"{self.mesh.size} x {kind}, {self.steps_per_epoch} steps per epoch")
         step = int(train_state.step)
         if step:
             lines.append(f"resumed at step {step}, epoch {step // self.steps_per_epoch + 1}")
         return "\n".join(lines)
 
     def describe_data(self) -> dict[str, Any]:
-        """What a network needs to know of its data, JSON-ready: the content of `data.json`."""
+        """The content of `data.json`: what is needed to know the data and to prepare images."""
         mean, std = (None if s is None else s.tolist() for s in self.statistics)
         return {
             "name": self.dataset.name,
@@ -153,7 +161,7 @@ class Experiment:
         }
 
     def class_counts(self) -> dict[str, dict[str, int]]:
-        """Split -> class name -> number of images."""
+        """Images in each split and class: `{"train": {"airplane": 4250, ...}, ...}`."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         classes = self.dataset.class_names
         return {part: splits.class_counts(labels, classes) for part, (_, labels) in parts.items()}
@@ -163,10 +171,10 @@ def build(config: Config, dataset: sources.Dataset | None = None) -> Experiment:
     """Loads the data and builds everything a run needs.
 
     Args:
-      dataset: that of the config, where it is loaded already.
+      dataset: the data set of the config, if it has been loaded already.
 
     Raises:
-      UserError: the data cannot be had, or does not fit the config.
+      UserError: the data cannot be loaded, or does not fit the config.
     """
     mesh = sharding.make_mesh()
     dataset = dataset or sources.load(config.data)
@@ -190,7 +198,7 @@ def build(config: Config, dataset: sources.Dataset | None = None) -> Experiment:
     steps_per_epoch = len(train) // config.batch_size
     if config.epochs * steps_per_epoch >= 2**31:
         raise UserError(
-            f"config.epochs={config.epochs} of {steps_per_epoch} steps are more than int32 counts: "
+            f"config.epochs={config.epochs} of {steps_per_epoch} steps exceed the range of int32: "
             f"use at most {(2**31 - 1) // steps_per_epoch}"
         )
     schedule = schedules.make_schedule(

@@ -1,7 +1,6 @@
-"""Initial values of parameters that do not come from the seed: from the data, or from another run.
+"""Initial values that are not random: computed from the data, or loaded from another run.
 
-The network says what it needs of the data (`Network.whitened`), the config what it starts from
-(`config.init`).
+`Network.whitened` says which kernels are computed from the data, `config.init` which run to load.
 """
 
 import re
@@ -27,10 +26,11 @@ from cifar_jax.training.steps import Statistics
 def from_data(
     init: Init, model: Network, images: UInt8[np.ndarray, "n h w c"], statistics: Statistics
 ) -> dict[str, Float32[np.ndarray, "..."]]:
-    """Path -> kernel, of those that are to whiten the training images.
+    """Path -> kernel, for the kernels that whiten the training images.
 
     Args:
-      images: the training images, of which as many as `init` says are looked at.
+      images: the training images; `init.whitening_images` of them are used, evenly spaced.
+      statistics: what the network's images are standardized by.
     """
     if not model.whitened():
         return {}
@@ -41,10 +41,10 @@ def from_data(
 
 
 def check_source(init: Init) -> None:
-    """Checks that there is a run to start from, before anything is loaded or written.
+    """Checks `init.workdir`, before anything is loaded or written.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no run.
     """
     if init.workdir:
         claim.load_config(_source(init))
@@ -55,14 +55,14 @@ def _source(init: Init) -> epath.Path:
 
 
 def from_run(init: Init, like: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Path -> array, of the variables that start from the best epoch of another run.
+    """Path -> array, for the variables loaded from the best epoch of another run.
 
     Args:
       like: shapes and dtypes of "params" and "batch_stats".
 
     Raises:
-      UserError: there is no such run; or it lacks a variable, has one too many or one of another
-        shape, which `init.skip` does not name.
+      UserError: there is no such run, or its variables differ in name or shape and `init.skip` does
+        not match those that do.
     """
     if not init.workdir:
         return {}
@@ -70,7 +70,7 @@ def from_run(init: Init, like: dict[str, Any]) -> dict[str, np.ndarray]:
     every_path = {path.partition("/")[2] for path in (*found, *wanted)}
     for pattern in init.skip:
         if not any(re.fullmatch(pattern, path) for path in every_path):
-            raise UserError(f"config.init.skip: {pattern!r} matches no path of a parameter")
+            raise UserError(f"config.init.skip: {pattern!r} matches no parameter")
     skipped = {
         path
         for path in (*found, *wanted)
@@ -82,16 +82,16 @@ def from_run(init: Init, like: dict[str, Any]) -> dict[str, np.ndarray]:
         if _shape(found.get(path)) != _shape(wanted.get(path))
     ]
     if wrong:
-        others = f" and {len(wrong) - 1} others" if wrong[1:] else ""
+        others = f", and {len(wrong) - 1} more" if wrong[1:] else ""
         raise UserError(
-            f"the network of config.init.workdir={init.workdir} is another one: {wrong[0]}{others}"
-            "; name by config.init.skip what is to keep fresh values"
+            f"the network of config.init.workdir={init.workdir} differs: {wrong[0]}{others}"
+            "; list in config.init.skip what not to load"
         )
     return {path: found[path] for path in wanted if path not in skipped}
 
 
 def replace(variables: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """`variables` with the given values at their paths."""
+    """A copy of `variables` with the given values at their paths."""
     flat = {**rules.flatten(variables), **given}
     return {name: {} for name in variables} | rules.unflatten(flat)
 
@@ -105,7 +105,7 @@ def _variables(source: epath.Path) -> dict[str, np.ndarray]:
     reader = Reader(source / files.CHECKPOINTS)
     found = reader.entries_of_first(best.ENTRIES, [row["step"] for row in rows])
     if found is None:
-        raise UserError(f"config.init.workdir={source} has no epoch with a whole checkpoint")
+        raise UserError(f"config.init.workdir={source} has no intact checkpoint of an epoch")
     return rules.flatten(best.averaged(found[1]))
 
 

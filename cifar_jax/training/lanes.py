@@ -1,7 +1,7 @@
-"""One run as a program, or several seeds of one config as one program of several lanes.
+"""One run, or several seeds of one config trained side by side in one program, a lane each.
 
-What a small network leaves idle of a large device, other seeds can use. Each lane is the run that
-its seed alone would make, but for the rounding of sums in another order.
+A small network leaves much of a large device idle; other seeds can use it. Each lane gives the same
+run as its seed alone, up to rounding: sums are taken in another order.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -18,22 +18,26 @@ from cifar_jax.training.state import TrainState
 
 @runtime_checkable
 class Lanes(Protocol):
-    """What the loop trains. Trees have a leading axis of lanes, where there are several."""
+    """What the loop trains. With several lanes, all arrays have a leading axis of lanes."""
 
     dispatch: steps.Dispatch
     arrays: Any  # the training images and labels
 
     def order(self, epoch: int) -> Any:
-        """The batches of an epoch."""
+        """The batches of an epoch, counted from 0: see `Experiment.epoch_order`."""
         ...
 
-    def join(self, states: list[TrainState]) -> TrainState: ...
+    def join(self, states: list[TrainState]) -> TrainState:
+        """Stacks one state per lane to the state of all lanes."""
+        ...
 
-    def split(self, tree: Any) -> list[Any]: ...
+    def split(self, tree: Any) -> list[Any]:
+        """Splits a tree of all lanes into one tree per lane."""
+        ...
 
 
 def make_lanes(experiments: list[Experiment]) -> Lanes:
-    """Lanes for experiments whose configs differ in the seed alone."""
+    """Makes lanes for experiments whose configs differ only in the seed."""
     return _Single(experiments[0]) if len(experiments) == 1 else _SideBySide(experiments)
 
 
@@ -62,7 +66,7 @@ class _SideBySide:
             lambda state, arrays, order: jax.vmap(step)(state, arrays, order, seeds, statistics),
             first.mesh,
         )
-        # Each has a training split of its own.
+        # Each lane has its own training split.
         self.arrays = first.put(_stacked([exp.train for exp in experiments]))
         self._stack = compilation.jit(
             lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees),

@@ -1,7 +1,7 @@
-"""The training loop: epochs of dispatches of steps, and what happens between them.
+"""The training loop: steps in dispatches, dispatches in epochs, and what happens in between.
 
-It trains one run, or several seeds of one config side by side: those are one program of several
-lanes, and each has a workdir of its own.
+It trains one run, or several seeds of one config side by side: these share one program, with a lane
+and a workdir for each.
 """
 
 import collections
@@ -18,17 +18,17 @@ from cifar_jax.training.lanes import make_lanes
 from cifar_jax.training.member import Member
 from cifar_jax.training.state import EpochSums, TrainState
 
-# Dispatches that may be under way before the loop reads the figures of the oldest: enough that the
-# device never waits for the host, few enough that a signal or a NaN is answered within steps.
+# Dispatches in flight before the loop reads the sums of the oldest: enough that the device never
+# waits for the host, few enough that the loop reacts to a signal or a NaN within a few steps.
 _AHEAD = 2
-_PROFILED = range(3, 8)  # dispatches of this process: after compilation
+_PROFILED = range(3, 8)  # dispatches of this process to trace, after compilation
 
 
 class Loop:
-    """Epochs of dispatches of steps, with what happens between them."""
+    """Trains runs until each has ended."""
 
     def __init__(self, members: list[Member], stop: StopRequest):
-        """Members have configs that differ in the seed alone; unfinished ones are at one step."""
+        """Takes runs whose configs differ only in the seed; unfinished ones are at one step."""
         self.members, self.stop = members, stop
         self.lanes = make_lanes([member.exp for member in members])
         config = members[0].exp.config
@@ -41,14 +41,15 @@ class Loop:
 
     @property
     def running(self) -> list[Member]:
+        """The members that have not finished."""
         return [member for member in self.members if not member.is_finished]
 
     def run(self) -> None:
-        """Trains all members to their ends.
+        """Trains all members to the end.
 
         Raises:
           UserError: the loss is not finite.
-          Interrupted: a signal came; the state is saved.
+          Interrupted: a signal arrived, and the state has been saved.
         """
         if not self.running:
             return
@@ -67,16 +68,16 @@ class Loop:
             progress.close()
 
     def _train_epoch(self, began: float, progress: Progress) -> float:
-        """Trains the rest of the epoch that the members are in; returns images per second."""
+        """Trains the rest of the current epoch; returns images per second."""
         running = self.running
         first = step = running[0].step
         end = (step // self.per_epoch + 1) * self.per_epoch
         order = self.lanes.order(step // self.per_epoch)
         state = self.lanes.join([member.state for member in self.members])
         under_way: collections.deque[tuple[int, EpochSums]] = collections.deque()
-        start = time.monotonic() - 1e-6  # never now, whatever the clock's grain
+        start = time.monotonic() - 1e-6  # never zero seconds, even with a coarse clock
         while step < end:
-            # Dispatches begin at multiples of their size, so that a resumed run makes the same.
+            # Dispatches start at multiples of their size, so that a resumed run has the same ones.
             position = step % self.per_epoch
             size = min(self.per_dispatch - position % self.per_dispatch, end - step)
             self._profile()
@@ -106,7 +107,7 @@ class Loop:
         return speed
 
     def _hand_out(self, running: list[Member], state: TrainState) -> None:
-        """Gives each running member its state; that of a finished one stays as it was."""
+        """Gives each running member its new state. A finished one keeps its own."""
         for member, own in zip(self.members, self.lanes.split(state), strict=True):
             if member in running:
                 member.state = own
@@ -119,7 +120,7 @@ class Loop:
         images_per_second: float,
         progress: Progress,
     ) -> None:
-        """Reads the figures of a dispatch that has most likely ended."""
+        """Reads and shows the sums of a dispatch that has most likely ended."""
         every = zip(self.members, self.lanes.split(jax.device_get(sums)), strict=True)
         known = [(member, own) for member, own in every if member in running]
         for member, own in known:
@@ -135,7 +136,7 @@ class Loop:
         raise Interrupted(f"interrupted: saved step {step} in {where}; run again to resume")
 
     def _profile(self) -> None:
-        """Called before each dispatch: traces a few of them."""
+        """Starts or stops the profiler; called before each dispatch."""
         self.dispatches += 1
         if self.profiles and self.dispatches == _PROFILED.start:
             jax.profiler.start_trace(str(self.members[0].workdir / files.PROFILE))
@@ -144,7 +145,7 @@ class Loop:
 
 
 def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A row whose figures are the means of those of `rows`."""
+    """A row with the means of the figures of all rows."""
     means = {
         key: None if rows[0][key] is None else statistics.fmean(row[key] for row in rows)
         for key in rows[0]

@@ -1,4 +1,4 @@
-"""A run that the loop trains: its state, and what happens to it at the end of an epoch."""
+"""A run in the loop: its state, and what happens at the end of an epoch."""
 
 import dataclasses
 import time
@@ -23,14 +23,14 @@ from cifar_jax.training.state import TrainState
 
 @dataclasses.dataclass
 class Member:
-    """A run that the loop trains."""
+    """A run in the loop."""
 
     exp: Experiment
     workdir: epath.Path
     checkpoints: Checkpoints
     writer: MetricsWriter
     state: TrainState
-    epoch_seconds: float  # spent before on the epoch that `state` is in
+    epoch_seconds: float  # spent on the current epoch before this process took over
 
     def __post_init__(self) -> None:
         exp, config = self.exp, self.exp.config
@@ -43,25 +43,28 @@ class Member:
 
     @property
     def step(self) -> int:
+        """Steps done."""
         return int(self.state.step)
 
     @property
     def is_finished(self) -> bool:
+        """Whether the run has ended, at its last epoch or by early stopping."""
         return self.exp.is_finished(self.step, bool(self.state.callbacks.should_stop))
 
     def check_finite(self) -> None:
-        """Waits for the state: none with a NaN in it is ever saved.
+        """Waits for the state and checks it, so that no state with a NaN is ever saved.
 
         Raises:
-          UserError: there is one.
+          UserError: the loss or the gradient of a step was not finite.
         """
         nonfinite_step = int(self.state.sums.nonfinite_step)
         if nonfinite_step >= 0:
             self.diverged(nonfinite_step)
 
     def diverged(self, step: int) -> None:
+        """Raises UserError, with a remedy: loss or gradient were not finite at `step`, from 1."""
         good = [s for s in self.checkpoints.steps if s < step]
-        last = f"the last good checkpoint is that of step {good[-1]}" if good else "no checkpoint"
+        last = f"the last good checkpoint is of step {good[-1]}" if good else "no checkpoint"
         raise UserError(
             f"loss or gradient is not finite at step {step}; {last} in "
             f"{self.workdir / files.CHECKPOINTS}: {validation.blame(self.exp.config, step)}, in a "
@@ -69,9 +72,9 @@ class Member:
         )
 
     def validate(self, epoch: int) -> tuple[dict[str, float | None], callbacks.Callbacks]:
-        """The figures of the validation images, and what early stopping and plateau make of them.
+        """Evaluates the validation images and updates early stopping and plateau.
 
-        Without validation images the newest epoch counts as the best.
+        Without validation images, the newest epoch counts as the best.
         """
         exp, labels = self.exp, self.exp.validation[1]
         names = ("validation_loss", "validation_accuracy", "validation_objective")
@@ -90,7 +93,7 @@ class Member:
         return dict(zip(names, (loss, share, objective), strict=True)), updated
 
     def close_epoch(self, began: float, images_per_second: float) -> dict[str, Any]:
-        """Validates, steps the callbacks, writes the epoch's row and saves; returns the row.
+        """Validates, updates the callbacks, writes the row of the epoch and saves; returns the row.
 
         Raises:
           UserError: the loss is not finite.
@@ -115,9 +118,9 @@ class Member:
             "seconds": time.monotonic() - began,
         }
         self.state = self.state.replace(callbacks=updated)
-        # The row first: a kill between the two costs a row that is cut and redone on resume; the
-        # other way round, the row would be lost.
-        claim.check_there(self.workdir)  # before its place is made anew, without its past
+        # The row comes first. If the process is killed in between, resuming cuts the row and trains
+        # the epoch again; the other way round, the row would be lost.
+        claim.check_there(self.workdir)  # or append would create a new, empty workdir
         self.writer.append(row)
         self.checkpoints.save(step, self.state, validation_accuracy=row["validation_accuracy"])
         return row

@@ -1,4 +1,4 @@
-"""The story of a run, from top to bottom: one experiment, or several seeds of one side by side."""
+"""A training run from start to end: one experiment, or several seeds of it side by side."""
 
 import contextlib
 import sys
@@ -23,7 +23,7 @@ from cifar_jax.training.experiment import Experiment
 from cifar_jax.training.loop import Loop
 from cifar_jax.training.member import Member
 
-# Takes the workdir and the experiment of a finished run; returns the page it wrote.
+# Takes the workdir and the experiment of a finished run; returns the path of the page it wrote.
 WriteReport = Callable[[epath.Path, Experiment], epath.Path]
 
 
@@ -34,25 +34,25 @@ def run(
     began: float | None = None,
     write_report: WriteReport | None = None,
 ) -> dict[str, Any]:
-    """`--mode=train`: trains a config in `workdir` to its end, from wherever it stands.
+    """`--mode=train`: trains `config` in `workdir` to the end, or resumes it.
 
     Args:
-      began: `time.monotonic()` of the process' start; None: now.
-      write_report: what makes a page of a finished run; None: there will be none.
+      began: `time.monotonic()` at the start of the process; None: now.
+      write_report: writes the report page of a finished run; None: no page.
 
     Returns:
-      The content of `result.json`; of several seeds, that of `seeds.json`.
+      The content of `result.json`, or of `seeds.json` for several seeds.
 
     Raises:
-      UserError: the data or the workdir will not do, or the loss is not finite.
-      Interrupted: a signal came; the state is saved.
+      UserError: the data or the workdir cannot be used, or the loss is not finite.
+      Interrupted: a signal arrived, and the state has been saved.
     """
     began = time.monotonic() if began is None else began
     checkpoint.check_path(workdir)
     claim.check_config(workdir, config)
     several, writes = config.seeds > 1, distributed.is_writer()
     if several and distributed.several():
-        raise UserError("config.seeds is for one process: start a run of its own for each seed")
+        raise UserError("config.seeds needs a single process: start a separate run for each seed")
     # ---------------------------------------------------------------- a finished run
     finished = _finished(config, workdir)
     if finished is not None:
@@ -75,7 +75,7 @@ def run(
             run_data.check(own.data, own.seed, home, dataset)
         experiments = [experiment.build(own, dataset) for own, _ in runs]
         for exp in experiments if is_new else ():
-            _ = exp.given_values  # a source that will not do is refused before anything is written
+            _ = exp.given_values  # refuses an unusable config.init before anything is written
         if several:
             resources.enter_context(claim.claimed(workdir, config))
 
@@ -120,7 +120,7 @@ def run(
 
 
 def _finished(config: Config, workdir: epath.Path) -> dict[str, Any] | None:
-    """The result of a run that has ended."""
+    """The result of a finished run; None if the run has not finished."""
     if config.seeds > 1:
         return read_or_set_aside(workdir / files.SEEDS, SEEDS) or None
     path = workdir / files.RESULT
@@ -129,7 +129,7 @@ def _finished(config: Config, workdir: epath.Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _home(exp: Experiment, workdir: epath.Path) -> Iterator[Checkpoints]:
-    """Claims the workdir of one run, and gives its checkpoints."""
+    """Claims the workdir of one run and opens its checkpoints."""
     with contextlib.ExitStack() as resources:
         if distributed.is_writer():
             resources.enter_context(claim.claimed(workdir, exp.config))
@@ -140,10 +140,13 @@ def _home(exp: Experiment, workdir: epath.Path) -> Iterator[Checkpoints]:
 def _restore(
     experiments: list[Experiment], workdirs: list[epath.Path], saved: list[Checkpoints]
 ) -> list[Restored | None]:
-    """The latest checkpoints, None for a new run; unfinished runs get those of one common step."""
+    """The latest checkpoint of each run, None for a new run.
+
+    Unfinished runs go on together, so all of them get the checkpoint of the latest common step.
+    """
     restored: list[Restored | None] = []
     for exp, workdir, checkpoints in zip(experiments, workdirs, saved, strict=True):
-        # An epoch whose row was damaged is made again: every step is a function of its number.
+        # Epochs without an intact row are trained again; the steps come out the same.
         below = (whole_epochs(workdir, exp.steps_per_epoch) + 1) * exp.steps_per_epoch
         restored.append(checkpoints.restore_latest(exp.abstract_state(), below))
     while True:
@@ -165,7 +168,7 @@ def _restore(
 def _member(
     exp: Experiment, workdir: epath.Path, checkpoints: Checkpoints, restored: Restored | None
 ) -> Iterator[Member]:
-    """A run in its home, ready to go on."""
+    """A run in its workdir, ready to train."""
     state = restored.state if restored else exp.initial_state()
     step = restored.step if restored else 0
     checkpoints.forget_after(step)
@@ -177,4 +180,4 @@ def _member(
 
 
 def _say_report(workdir: epath.Path, path: epath.Path) -> None:
-    say(f"everything is in {printable(workdir)}, for reading in {path.name}")
+    say(f"all results are in {printable(workdir)}; open {path.name} for the report")

@@ -1,7 +1,7 @@
-"""The data of a run: its `data.json` says which they are, and no others ever take their place.
+"""The data of a run: `data.json` identifies it, and a run never continues on other data.
 
-Where they lie is a matter of the machine: `data.dir`, `archive` and `cache_dir` of the config are
-where they were when the run began, and any other place that holds the same data will do.
+The place of the data may change: `data.dir`, `archive` and `cache_dir` of the config say where it
+was when the run started, but the same data from any other place works as well.
 """
 
 import dataclasses
@@ -28,19 +28,19 @@ _log = logging.getLogger(__name__)
 
 
 class OtherData(UserError):
-    """The data that were found are not those of the run."""
+    """The data that was found is not the data of the run."""
 
 
 def load(data: Data, seed: int, workdir: epath.Path) -> sources.Dataset:
-    """The data set of the run in `workdir`, be it new.
+    """Loads the data set of the run in `workdir`, new or not.
 
-    The data of a run that has begun are looked for elsewhere, too, where they cannot be had from
-    the place that the config names: in the cache, and where a config that names none has them.
+    If the place named by the config does not have the data of a run that has started, other places
+    are tried: the cache, and the default places.
 
     Raises:
-      UserError: it cannot be had.
-      OtherData: what was found is not what the run was trained on so far, and the line says what
-        differs; or the processes of the run have found different data.
+      UserError: the data cannot be loaded.
+      OtherData: it is not the data that the run was trained on so far, and the message says what
+        differs; or the processes of the run have different data.
     """
     known = _known(workdir)
     dataset = _find(data, known) if known else sources.load(data)
@@ -50,13 +50,17 @@ def load(data: Data, seed: int, workdir: epath.Path) -> sources.Dataset:
         if not distributed.all_same(hashlib.sha256(description).digest()):
             raise OtherData(
                 f"the processes of the run in {workdir} have different data, this one from "
-                f"{dataset.source}: bring the same to all of their machines"
+                f"{dataset.source}: copy the same data to all machines"
             )
     return dataset
 
 
 def placed(data: Data, data_dir: str) -> Data:
-    """`data` with another place: a TFDS directory, or CIFAR-10's archive; "": as it is."""
+    """`data` with another place of the data.
+
+    Args:
+      data_dir: a TFDS directory, or the CIFAR-10 archive; "": leave the place as it is.
+    """
     if not data_dir:
         return data
     is_archive = archive.is_archive(places.local(data_dir, "--data_dir"))
@@ -65,7 +69,7 @@ def placed(data: Data, data_dir: str) -> Data:
 
 
 def tfds_directory(data: Data, name: str) -> pathlib.Path:
-    """TFDS' directory that has the set `name`: the config's, or else that of the machine."""
+    """The TFDS directory of the config if it has the data set `name`, else the default one."""
     directory = sources.tfds_directory(data)
     has_it = (directory / name.partition("/")[0]).is_dir()
     return directory if has_it else sources.tfds_directory(dataclasses.replace(data, dir=""))
@@ -75,7 +79,7 @@ def _find(data: Data, known: dict[str, Any]) -> sources.Dataset:
     try:
         places.local(data.cache_dir, "config.data.cache_dir")
     except UserError as error:
-        _log.warning("%s; going on with the user's cache", error)
+        _log.warning("%s; using the user's cache instead", error)
         data = dataclasses.replace(data, cache_dir="")
     try:
         return sources.load(dataclasses.replace(data, download=False))
@@ -84,12 +88,12 @@ def _find(data: Data, known: dict[str, Any]) -> sources.Dataset:
         if dataset is None:
             raise
         if data.dir or data.archive:
-            _log.warning("%s; going on with the same data from %s", error, dataset.source)
+            _log.warning("%s; using the same data from %s instead", error, dataset.source)
     return dataset
 
 
 def _elsewhere(data: Data, known: dict[str, Any]) -> sources.Dataset | None:
-    """The data of a run from another place than the config names."""
+    """The data of a run from a place that the config does not name; None if not found."""
     is_official, is_placed = sources.is_official(data.name), bool(data.dir or data.archive)
     if "fingerprint" in known and not is_official:
         description = {key: known[key] for key in fingerprint.KEYS}
@@ -100,7 +104,7 @@ def _elsewhere(data: Data, known: dict[str, Any]) -> sources.Dataset | None:
     if not is_placed:
         return sources.load(data) if data.download else None
     if "fingerprint" not in known and not is_official:
-        return None  # nothing would tell whether it is the same
+        return None  # nothing to compare the data with
     try:
         dataset = sources.load(
             dataclasses.replace(data, dir="", archive="", cache_dir="", download=False)
@@ -111,10 +115,10 @@ def _elsewhere(data: Data, known: dict[str, Any]) -> sources.Dataset | None:
 
 
 def check(data: Data, seed: int, workdir: epath.Path, dataset: sources.Dataset) -> None:
-    """Raises OtherData unless `dataset` is that of the run in `workdir`, or the run is new.
+    """Raises OtherData if the run in `workdir` was trained on other data; a new run takes any.
 
-    A run from before there were fingerprints is compared by what it has: the shape of the images,
-    the names of the classes and, where it standardizes, the statistics.
+    An old run without a fingerprint is compared by what it has: the shape of the images, the names
+    of the classes and, if it standardizes, the statistics.
     """
     known = _known(workdir)
     if not known:
@@ -124,17 +128,17 @@ def check(data: Data, seed: int, workdir: epath.Path, dataset: sources.Dataset) 
         texts = _other_statistics(data, seed, known, dataset)
     if texts:
         raise OtherData(
-            f"the data of {dataset.source} are not those that the run in {workdir} was trained on:"
-            f" {'; '.join(texts)}; name the place of those by --data_dir, in training by"
+            f"{dataset.source} does not have the data that the run in {workdir} was trained on:"
+            f" {'; '.join(texts)}; say where the right data is with --data_dir, or in training with"
             " --config.data.dir, or train in another --workdir"
         )
 
 
 def record(exp: Experiment, workdir: epath.Path) -> None:
-    """Writes `data.json`, once.
+    """Writes `data.json` if it is missing.
 
     Raises:
-      OtherData: it is there, of other data than the experiment's.
+      OtherData: it exists and describes other data.
       UserError: it cannot be written.
     """
     check(exp.config.data, exp.config.seed, workdir, exp.dataset)
@@ -143,7 +147,7 @@ def record(exp: Experiment, workdir: epath.Path) -> None:
 
 
 def _known(workdir: epath.Path) -> dict[str, Any]:
-    """The content of `data.json`; {} where there is none yet."""
+    """The content of `data.json`; {} if there is none yet."""
     path = workdir / files.DATA
     return read_json(path, DATA) if path.exists() else {}
 
@@ -159,4 +163,4 @@ def _other_statistics(
     )
     found = splits.standardization(dataset.train_images[train])
     same = np.allclose(found, [known["mean"], known["std"]], rtol=1e-5)
-    return [] if same else ["other means and deviations of the training images' channels"]
+    return [] if same else ["channel means and standard deviations of the training images differ"]

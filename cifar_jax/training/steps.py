@@ -1,4 +1,4 @@
-"""The pure train and evaluation steps, and how they become programs for the mesh."""
+"""The train and evaluation steps as pure functions, and how they are compiled for the mesh."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,34 +22,35 @@ from cifar_jax.training.state import EpochSums, TrainState
 
 # Images and labels of a split, whole on every device.
 Arrays = tuple[UInt8[Array, "n h w c"], Int32[Array, " n"]]
-Order = Int32[Array, "steps_per_epoch batch"]  # the batches of an epoch, as indices
-# Mean and standard deviation [C] to standardize by.
+Order = Int32[Array, "steps_per_epoch batch"]  # indices of the images in each batch of an epoch
+# Mean and standard deviation to standardize by, float32 [C] each.
 Statistics = tuple[augment.Statistic, augment.Statistic] | tuple[None, None]
 
 
 class Batch(NamedTuple):
-    """What a step trains on."""
+    """The images and targets that a step trains on."""
 
-    pixels: Float32[Array, "b h w c"]  # augmented
+    pixels: Float32[Array, "b h w c"]  # normalized and augmented
     targets: Float32[Array, "b k"]  # class probabilities
-    classes: Int32[Array, " b"]  # the likeliest of the targets, before label smoothing
+    classes: Int32[Array, " b"]  # the most probable class before label smoothing
     dropout_key: Array
 
 
 class Gradient(NamedTuple):
-    """What differentiating gives."""
+    """The result of a forward and a backward pass."""
 
     loss: Float32[Array, ""]  # mean cross-entropy of the batch
     logits: Float32[Array, "b k"]
     batch_stats: Any
-    grads: Any  # like the trained parameters
+    grads: Any  # a tree like the trained parameters
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
-    """`step(state, arrays, order, seed, statistics)`: one step, as a pure function.
+    """`step(state, arrays, order, seed, statistics)` -> new state: a pure function.
 
-    `order` is that of the state's epoch. Everything random is drawn from seed and step.
+    `order` holds the batches of the current epoch. All random numbers depend only on `seed` and
+    `state.step`.
     """
 
     model: Network
@@ -85,7 +86,7 @@ class TrainStep:
         seed: ArrayLike,
         statistics: Statistics,
     ) -> Batch:
-        """The batch of a step, augmented."""
+        """Draws and augments the batch of a step."""
         images, labels = arrays
         steps_per_epoch = len(order)
         keys = rng.at_step(seed, step)
@@ -119,7 +120,7 @@ class TrainStep:
         return Gradient(loss, logits, batch_stats, grads)
 
     def apply(self, state: TrainState, gradient: Gradient, total: int) -> TrainState:
-        """Parameters, statistics, optimizer state and averages after the step.
+        """Updates parameters, batch statistics, optimizer state, lookahead and average.
 
         Args:
           total: steps of the whole run.
@@ -140,7 +141,7 @@ class TrainStep:
             params, batch_stats = fast["params"], fast["batch_stats"]
         ema_params = state.ema_params
         if ema_params is not None:
-            # Short at first, or the average would remember the initial parameters for long.
+            # A short average at first, so that it forgets the initial parameters quickly.
             decay = jnp.minimum(self.optimizer.ema_decay, (1 + state.step) / (10 + state.step))
             ema_params = optax.incremental_update(params, ema_params, 1 - decay)
         return state.replace(
@@ -158,7 +159,7 @@ class TrainStep:
         classes: Int32[Array, " b"],
         steps_per_epoch: int,
     ) -> EpochSums:
-        """The sums of the epoch with this step; they begin anew with the epoch."""
+        """Adds this step to the sums of the epoch, which restart with each epoch."""
         first = state.step % steps_per_epoch == 0
         sums = jax.tree.map(lambda x: jnp.where(first, jnp.zeros_like(x), x), state.sums)
         correct = jnp.sum(gradient.logits.argmax(-1) == classes, dtype=jnp.int32)
@@ -173,18 +174,19 @@ class TrainStep:
         )
 
 
-# `dispatch(state, arrays, order, n)` makes `n` steps; see `make_dispatch`.
+# `dispatch(state, arrays, order, n)` trains `n` steps; see `make_dispatch`.
 Dispatch = Callable[[TrainState, Any, Any, int], tuple[TrainState, EpochSums]]
 
 
 def make_dispatch(step: Callable[[TrainState, Any, Any], TrainState], mesh: Mesh) -> Dispatch:
-    """Returns `dispatch(state, arrays, order, n)`, which makes `n` steps on the devices at once.
+    """Returns `dispatch(state, arrays, order, n)`, which trains `n` steps in one call.
 
-    `arrays` and `order` live on the devices. The state is donated. The epoch's sums come back once
-    more on their own: the loop may read them while the next dispatch already owns the state.
+    `arrays` and `order` are on the devices. The state is donated. The sums of the epoch are
+    returned a second time, so that the loop can read them after the next dispatch has taken the
+    state.
 
     Args:
-      step: `step(state, arrays, order)`.
+      step: `step(state, arrays, order)` -> new state.
     """
 
     def dispatch(
@@ -207,12 +209,13 @@ def make_dispatch(step: Callable[[TrainState, Any, Any], TrainState], mesh: Mesh
 def make_eval_step(
     model: Network, statistics: Statistics, mesh: Mesh, tta: str = "none"
 ) -> Callable[[dict, jax.Array, jax.Array], jax.Array]:
-    """Returns `eval_step(variables, images, batch) -> logits`, on every device.
+    """Returns `eval_step(variables, images, batch) -> logits`.
 
-    `images` live on the devices; `batch` holds indices into them.
+    `images` are on the devices, and `batch` holds indices into them. The logits are a copy on every
+    device.
 
     Args:
-      tta: the views whose logits are averaged, see `augment.views`.
+      tta: "none", "flip" or "multicrop": whose views are averaged, see `augment.views`.
     """
     batch_sharding = sharding.batch_sharding(mesh)
 
@@ -228,7 +231,7 @@ def make_eval_step(
         return sum(logits[1:], logits[0])
 
     everywhere = sharding.replicated(mesh)
-    # Left to itself, the compiler asks for indices that the devices share evenly.
+    # By default, the compiler would require indices that divide evenly among the devices.
     return compilation.jit(
         eval_step, in_shardings=(None, None, everywhere), out_shardings=everywhere
     )

@@ -1,4 +1,4 @@
-"""Exact evaluation: every image counts once, for any batch size."""
+"""The test at the end of a run: every image counts exactly once, for any batch size."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,8 +22,8 @@ from cifar_jax.terminal import label
 from cifar_jax.training import best, claim, run_data, steps
 from cifar_jax.training.experiment import Experiment, build
 
-# Whose accuracy the test tells beside its own, without augmentation and dropout: the first ones in
-# the data set's order, which is as good as shuffled. All of them would take as long as an epoch.
+# How many training images the test also scores, without augmentation and dropout: the first ones,
+# since the data set is shuffled. Scoring all of them would take almost as long as an epoch.
 _TRAINING_IMAGES = 10_000
 
 
@@ -33,13 +33,13 @@ def predict(
     images: UInt8[Array, "n h w c"],
     batch_size: int,
 ) -> Float32[np.ndarray, "n k"]:
-    """The logits of all images, in their order.
+    """Computes the logits of all images, in order.
 
-    The last batch is filled up with image 0, and the filling cut off: one compiled shape, no image
-    lost or counted twice.
+    The last batch is padded with image 0 and the padding is cut off, so there is one compiled shape
+    and no image is lost or counted twice.
     """
     plan = batches.padded_batches(len(images), batch_size)
-    # Dispatched all at once and fetched at the end: the device never waits for the host.
+    # Dispatch all batches, then fetch: the device never waits for the host.
     parts = [eval_step(variables, images, batch) for batch in plan]
     logits = np.concatenate(jax.device_get(parts))[: len(images)]
     assert logits.shape[0] == len(images)
@@ -47,7 +47,7 @@ def predict(
 
 
 def _with_tta(exp: Experiment, variables: dict) -> dict[str, float]:
-    """The accuracies with test-time augmentation, where the config has it."""
+    """The accuracies with test-time augmentation; {} if the config has none."""
     figures, tta = {}, exp.config.eval.tta
     if tta != "none":
         eval_step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh, tta)
@@ -62,21 +62,21 @@ def _with_tta(exp: Experiment, variables: dict) -> dict[str, float]:
 def final_test(
     experiment: Experiment, checkpoints: Reader, workdir: epath.Path, epochs: int
 ) -> dict[str, Any]:
-    """The test at the end of a run: writes `predictions.npz`, then `result.json`.
+    """Tests a finished run: writes `predictions.npz`, then `result.json`.
 
-    Of the training images it gives the accuracy of the same parameters, as the test images have it:
-    without augmentation and dropout, with the running statistics of batch norm. Everything comes
-    from the workdir and the data, so that `--mode=evaluate` is this same call.
+    It also scores training images in the same way: without augmentation and dropout, with the
+    running statistics of batch norm. All inputs come from the workdir and the data, so that
+    `--mode=evaluate` can make the same call.
 
     Args:
-      epochs: how many the run has made.
+      epochs: number of epochs of the run.
 
     Returns:
-      The content of `result.json`. `best_epoch` is the one that was tested, `lost_epoch` a better
-      one whose checkpoint cannot be read, if there is one.
+      The content of `result.json`. `best_epoch` is the epoch that was tested; `lost_epoch`, if
+      present, is a better one whose checkpoint cannot be read.
 
     Raises:
-      UserError: a row is missing, or no checkpoint can be read.
+      UserError: a row of an epoch is missing, no checkpoint can be read, or logits are not finite.
     """
     config = experiment.config
     distributed.wait("all rows written")
@@ -84,7 +84,7 @@ def final_test(
     if sorted(rows) != list(range(1, epochs + 1)):
         raise UserError(
             f"{workdir / files.METRICS} lacks rows of the run's {epochs} epochs: restore it; or "
-            f"delete {files.RESULT}, if it is there, and let --mode=train make the epochs again"
+            f"delete {files.RESULT}, if there is one, and train the epochs again with --mode=train"
         )
     like = experiment.abstract_state().variables()
     found = best.restore(checkpoints, like, workdir, config.early_stopping.restore_best)
@@ -125,15 +125,16 @@ def final_test(
 
 @settings.pinned()
 def run(workdir: epath.Path, data_dir: str = "") -> dict[str, Any]:
-    """`--mode=evaluate`: tests the finished run in `workdir` again, from the workdir alone.
+    """`--mode=evaluate`: tests the finished run in `workdir` again, given only the workdir.
 
-    `data_dir` is where this machine has the data; "": where the config says.
+    Args:
+      data_dir: where the data is on this machine; "": where the config says.
 
     Returns:
       The content of `result.json`.
 
     Raises:
-      UserError: there is no finished run, or the data are not at hand or not those of the run.
+      UserError: there is no finished run, or its data cannot be found.
     """
     config = claim.load_config(workdir)
     config = dataclasses.replace(config, data=run_data.placed(config.data, data_dir))
@@ -145,8 +146,8 @@ def run(workdir: epath.Path, data_dir: str = "") -> dict[str, Any]:
         step, should_stop = (0, False) if latest is None else _progress(*latest)
         if not experiment.is_finished(step, should_stop):
             raise UserError(
-                f"the run in {workdir} has not finished; the test is made at its end: "
-                "go on with --mode=train first"
+                f"the run in {workdir} has not finished, and is tested only at its end: "
+                "resume it with --mode=train first"
             )
         epochs = step // experiment.steps_per_epoch
     return final_test(experiment, checkpoints, workdir, epochs)
@@ -157,7 +158,7 @@ def _progress(step: int, entries: dict[str, Any]) -> tuple[int, bool]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """A result in a few lines, for a person."""
+    """Describes a result in a few lines of text."""
     early = ", stopped early" if result["stopped_early"] else ""
     if "lost_epoch" in result:
         early += f" (epoch {result['lost_epoch']} was better, but its checkpoint cannot be read)"
