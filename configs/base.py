@@ -1,6 +1,6 @@
-"""What every experiment starts from: each states only what differs from the defaults.
+"""The base of all configs, which change only what differs from the defaults.
 
-docs/config.md lists all keys; `cifar_jax/config/schema.py` is where they are defined.
+docs/config.md lists all keys; `cifar_jax/config/schema.py` defines them.
 """
 
 from typing import Any
@@ -13,23 +13,27 @@ from cifar_jax.models import cnn
 
 
 def get_config() -> ConfigDict:
-    """All defaults, with the network "cnn"."""
+    """A config with all defaults and the network "cnn"."""
     return convert.to_config_dict(schema.Config(model=cnn.Config())).lock()
 
 
 def model(name: str, **keys: Any) -> ConfigDict:
-    """`config.model` with the keys of a network, and these values in place of its defaults."""
+    """A value for `config.model`: the keys of a network, with these values instead of defaults.
+
+    Raises:
+      ValueError: there is no such network.
+    """
     family = models.config_class(name)
     if family is None:
-        raise ValueError(f"no network {name!r}: there are {', '.join(models.names())}")
+        raise ValueError(f"no network {name!r}: choose one of {', '.join(models.names())}")
     return convert.to_config_dict(family(**keys))
 
 
 def conv_block(filters: int, *values: Any, **keys: Any) -> ConfigDict:
-    """One block of the network "cnn": see `cifar_jax/models/cnn.py`."""
+    """A block of the network "cnn": see `ConvBlock` in `cifar_jax/models/cnn.py`."""
     return convert.to_config_dict(cnn.ConvBlock(filters, *values, **keys))
 
 
 def rule(path: str, **keys: Any) -> ConfigDict:
-    """An entry of `config.optimizer.rules`: see `schema.Rule`."""
+    """A rule for `config.optimizer.rules`: see `Rule` in `cifar_jax/config/schema.py`."""
     return convert.to_config_dict(schema.Rule(path, **keys))

@@ -1,16 +1,16 @@
-"""Longer training of the final model, the second future development that the report names.
+"""Longer training of the final model, the second item of future work in the report.
 
 python main.py --config=configs/final_long.py
 
-The same network. More epochs alone would overfit and wait for a learning rate that falls only when
-the validation loss stalls: so the pictures are also shifted by up to four pixels and lose a square
-of eight, and the rate falls along a cosine to 0. The L2 penalty becomes decoupled weight decay, of
-all kernels: Adam would divide the penalty's gradient by the size of the loss' and so shrink least
-what moves most (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101). All 150 epochs are
-made; the test uses the best of them, as before.
+The network is the same. With more epochs alone it would overfit, at a learning rate that falls only
+when the validation loss stalls. So images are also shifted by up to four pixels and lose a square
+of eight by eight, and the learning rate follows a cosine to 0. Decoupled weight decay of all
+kernels replaces the L2 penalty: Adam divides the gradient of the penalty by the size of the whole
+gradient, and so shrinks least the weights that move most (Loshchilov & Hutter 2019,
+https://arxiv.org/abs/1711.05101). It trains all 150 epochs and tests the best, as before.
 
-On two CPU cores 45 to 75 seconds an epoch, two to three hours in all. What it reaches: README.md's
-tables.
+An epoch takes 45 to 75 seconds on two CPU cores, a run two to three hours. For its accuracy, see
+the tables in README.md.
 """
 
 from configs import final

@@ -1,12 +1,13 @@
-"""Model 1 of the report: three convolutions and nothing against overfitting.
+"""Model 1 of the report: three convolutions and no regularization.
 
 python main.py --config=configs/model1.py
 
-Reproduces the table with 122,570 parameters, 68.77 % test accuracy, test loss 1.1005. The report
-does not give the batch size (64 here), the optimizer (Adam at Keras' defaults) or the number of
-epochs (20: the validation loss turns after about 11, and the rest shows the overfitting).
+Reproduces the table with 122,570 parameters, 68.77 % test accuracy and a test loss of 1.1005. The
+report does not give the batch size (64 here), the optimizer (Adam with Keras' defaults) or the
+number of epochs (20: the validation loss rises from about epoch 11 on; the rest is to show the
+overfitting).
 
-On two CPU cores 12 to 24 seconds an epoch. Expect about 70 %: see README.md.
+An epoch takes 12 to 24 seconds on two CPU cores. Expect about 70 %: see README.md.
 """
 
 from configs import base

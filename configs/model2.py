@@ -2,11 +2,11 @@
 
 python main.py --config=configs/model2.py
 
-Reproduces the table with "367,712 parameters" (122,570 and Adam's state), 75.56 % test accuracy,
-test loss 0.8183. The report does not give the rate of the dropout after the dense layer: 0.5 here,
-as on its last layers elsewhere. At most 60 epochs; early stopping ends the run.
+Reproduces the table with "367,712 parameters" (122,570 plus Adam's state), 75.56 % test accuracy
+and a test loss of 0.8183. The report does not give the dropout rate after the dense layer; here it
+is 0.5, as in the last layers of its other models. At most 60 epochs; early stopping ends the run.
 
-On two CPU cores 12 to 20 seconds an epoch. Expect what the report has: see README.md.
+An epoch takes 12 to 20 seconds on two CPU cores. Expect the accuracy of the report: see README.md.
 """
 
 from configs import model1

@@ -1,14 +1,15 @@
-"""Model 3 of the report: a larger network, held back by L2 and random flips.
+"""Model 3 of the report: a larger network, regularized by L2 and random flips.
 
 python main.py --config=configs/model3.py
 
-Reproduces the table with 1,494,218 parameters, 81.69 % test accuracy, test loss 0.8241 with the L2
-penalty. The report gives the weight, 0.001, and not the layers: here all kernels but the last. It
-names a learning-rate schedule for its final model only; without one this network ended at 80.3 % on
-the validation split, so here too the rate halves after 3 epochs without a better validation loss
-(docs/log.md). At most 40 epochs; early stopping ends the run.
+Reproduces the table with 1,494,218 parameters, 81.69 % test accuracy and a test loss of 0.8241
+including the L2 penalty. The report gives the L2 weight, 0.001, but not the layers; here it applies
+to all kernels except the last. It has a learning-rate schedule for its final model only. Without
+one, this network reached only 80.3 % on the validation split, so the learning rate is halved after
+3 epochs without a better validation loss here as well (docs/log.md). At most 40 epochs; early
+stopping ends the run.
 
-On two CPU cores 45 to 55 seconds an epoch. Expect what the report has: see README.md.
+An epoch takes 45 to 55 seconds on two CPU cores. Expect the accuracy of the report: see README.md.
 """
 
 from configs import base

@@ -2,14 +2,14 @@
 
 python main.py --config=configs/speedrun94.py
 
-A whitening stem from the data, kernels that begin as the identity, batch norm without scale, few
-epochs of SGD with a large learning rate, alternating flips, lookahead; the test is read plain and
-with six views of each image. It trains on all 50,000 images and tests the last epoch: what is here
-was chosen with --config.data.validation_fraction=0.1.
+The recipe: a stem that whitens the images, convolutions that start as the identity, batch norm
+without scale, a few epochs of SGD with a large learning rate, alternating flips and lookahead. Test
+accuracy is given plain and averaged over six views of each image. It trains on all 50,000 images
+and tests the last epoch; the settings were chosen with --config.data.validation_fraction=0.1.
 
-The recipe is stated for batches of 1024 and the sum of their losses. Here, for 500 and the mean:
-learning rate 11.5 * 500 / (1024 * (1 + 1 / (1 - 0.85))), and half of its coefficient as the weight
-of the squares (the gradient of l2 * w ** 2 is 2 * l2 * w).
+The recipe is stated for batches of 1024 and the sum of the losses. For batches of 500 and the mean,
+the learning rate becomes 11.5 * 500 / (1024 * (1 + 1 / (1 - 0.85))), and the L2 weight half of its
+coefficient (the gradient of l2 * w ** 2 is 2 * l2 * w).
 """
 
 from configs import base
@@ -17,7 +17,7 @@ from configs import base
 
 def get_config():
     config = base.get_config()
-    config.epochs = 10  # 8 reached 93.3 and, with six views, 94.2 % of the validation images
+    config.epochs = 10  # validation accuracy after 8: 93.3 %, with six views 94.2 %
     config.batch_size = 500
     config.label_smoothing = 0.2
     config.data.validation_fraction = 0.0

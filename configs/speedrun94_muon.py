@@ -1,12 +1,12 @@
-"""speedrun94 with Muon on its convolutions (airbench94_muon, Jordan 2024); not run whole so far.
+"""speedrun94 with Muon for the convolutions (airbench94_muon, Jordan 2024); no full run yet.
 
 python main.py --config=configs/speedrun94_muon.py
 
-Published: 94.01 % with six views, mean of 200 runs of 8 epochs on one A100, in batches of 2000.
-Those take 40 GB here, so batches are smaller, and Muon's rate with them. The recipe states the
-rates of the rest, 0.053 for biases and 0.67 for the last layer, for the sum of the losses of a
-batch; here they are relative to Muon's, for the mean. It stops the stem's bias after 75 steps; here
-it goes on.
+Published: 94.01 % with six views, the mean of 200 runs of 8 epochs on one A100 in batches of 2000.
+Such batches need 40 GB here, so batches are smaller, and Muon's learning rate is lower. The recipe
+gives the other rates, 0.053 for biases and 0.67 for the last layer, for the sum of the losses of a
+batch; here they are relative to Muon's rate, for the mean. The recipe freezes the bias of the stem
+after 75 steps; here it keeps training.
 """
 
 from configs import base, speedrun94

@@ -1,9 +1,9 @@
-"""96 % with a larger network (airbench96, Jordan 2024), for accelerators; not run for this project.
+"""96 % with a larger network (airbench96, Jordan 2024), for accelerators; not yet run here.
 
 python main.py --config=configs/speedrun96.py --config.dtype=bfloat16
 
-Published: 96.03 % with six views of each test image, mean of 400 runs of 34.7 s on one A100. On two
-CPU cores it would take most of a day.
+Published: 96.03 % with six views of each test image, the mean of 400 runs of 34.7 s on one A100. It
+would take most of a day on two CPU cores.
 """
 
 from configs import speedrun94

@@ -1,4 +1,4 @@
-"""The report's best accuracy in five minutes on two CPU cores: speedrun90, in three epochs.
+"""The best accuracy of the report in five minutes on two CPU cores: three epochs of speedrun90.
 
 python main.py --config=configs/speedrun_cpu.py
 """
@@ -10,7 +10,7 @@ def get_config():
     config = speedrun90.get_config()
     config.epochs = 3
     config.model.widths = (48, 128, 128)
-    # No gradient goes down to the stem.
+    # With a frozen stem, backpropagation stops before it.
     config.optimizer.rules += (base.rule("stem/bias", frozen=True),)
     config.eval.tta = "none"
     config.schedule.warmup_epochs = 0.23 * config.epochs

@@ -325,7 +325,7 @@ def test_a_config_has_the_keys_of_its_network_and_no_others():
     assert "blocks" not in config.model and config.model.widths == (8, 8)
     with pytest.raises(TypeError, match="blocks"):
         base.model("speedrun", blocks=())
-    with pytest.raises(ValueError, match="no network 'resnet': there are cnn, speedrun"):
+    with pytest.raises(ValueError, match="no network 'resnet': choose one of cnn, speedrun"):
         base.model("resnet")
 
 
