@@ -1,4 +1,4 @@
-"""A config is checked whole before anything compiles, with one clear line per fault."""
+"""Configs are checked completely before anything compiles, with one clear line per fault."""
 
 import dataclasses
 import importlib
@@ -25,7 +25,7 @@ NUMBER_BELOW_1 = "a number of at least 0 and below 1"
 POSITIVE = "a number above 0"
 WHOLE = "an integer from"
 
-# key, a value it must not have, what the message says is allowed
+# key, an invalid value, what the message says is allowed
 BAD_VALUES = [
     ("seed", -1, "an integer from 0 to 4294967295"),
     ("seed", 2**32, "an integer from 0 to 4294967295"),
@@ -83,7 +83,7 @@ BAD_VALUES = [
     ("early_stopping.min_delta", -1.0, "a number of at least 0"),
     ("eval.batch_size", 0, f"{WHOLE} 1"),
     ("checkpoint.every_steps", -1, f"{WHOLE} 0"),
-    # What float32 makes 0, infinite or 1: each gives NaN, and not by the learning rate.
+    # Values that float32 rounds to 0, infinity or 1. Each gives NaN, whatever the learning rate.
     ("augment.mixup", 1e-38, "a number of at least 0 in float32"),
     ("augment.mixup", 1e-320, "a number of at least 0 in float32"),
     ("augment.mixup", 1e39, "a number of at least 0 in float32"),
@@ -146,7 +146,7 @@ CONTRADICTIONS = [
 
 
 def with_value(key, value):
-    """The default config with a value that its type need not allow, as `config.json` may have."""
+    """The default config with a value that may have the wrong type, as in `config.json`."""
     config = base.get_config()
     with config.ignore_type():
         config.update_from_flattened_dict({key: value})
@@ -171,14 +171,14 @@ def reloaded(config):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_configs_of_this_repository_validate(name):
+def test_configs_of_this_repository_are_valid(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     tiny.typed(config)
-    assert config.is_locked  # or a mistyped key in an experiment would be taken
+    assert config.is_locked  # otherwise a mistyped key in an experiment would be accepted
 
 
 @pytest.mark.parametrize(("key", "value", "allowed"), BAD_VALUES)
-def test_bad_value_is_one_line_with_key_and_remedy(key, value, allowed):
+def test_an_invalid_value_gets_one_line_with_key_and_remedy(key, value, allowed):
     (line,) = faults(with_value(key, value))
     assert line.startswith(f"config.{key} must be {allowed}")
     assert line.endswith(f": it is {value!r}")
@@ -203,7 +203,7 @@ def test_values_at_the_bounds_are_allowed():
     tiny.typed(config)
 
 
-def test_the_last_seeds_there_are_will_do():
+def test_the_largest_seeds_are_allowed():
     config = base.get_config()
     config.update_from_flattened_dict({"seed": 2**32 - 3, "seeds": 3})
     tiny.typed(config)
@@ -235,7 +235,7 @@ def test_the_last_seeds_there_are_will_do():
         ),
     ],
 )
-def test_what_is_not_finite_is_blamed_on_what_is_large(overrides, step, named, spared):
+def test_a_nan_is_blamed_on_large_factors(overrides, step, named, spared):
     config = base.get_config()
     for name, value in overrides.items():
         config.update_from_flattened_dict({name: value})
@@ -243,7 +243,7 @@ def test_what_is_not_finite_is_blamed_on_what_is_large(overrides, step, named, s
     assert named in reason and spared not in reason
 
 
-def test_each_fault_has_its_line():
+def test_each_fault_gets_a_line():
     config = with_value("epochs", 0)
     config.augment.cutout = -1
     config.model.blocks = (base.conv_block(0),)
@@ -257,14 +257,14 @@ def test_each_fault_has_its_line():
 
 
 @pytest.mark.parametrize(("overrides", "start"), CONTRADICTIONS)
-def test_values_that_contradict_each_other_are_refused(overrides, start):
+def test_contradicting_values_are_refused(overrides, start):
     config = base.get_config()
     config.update_from_flattened_dict(overrides)
     (line,) = faults(config)
     assert line.startswith(start)
 
 
-def test_what_does_not_contradict_is_allowed():
+def test_values_without_contradiction_are_allowed():
     config = base.get_config()
     config.update_from_flattened_dict({"optimizer.name": "adamw", "optimizer.weight_decay": 0.01})
     tiny.typed(config)
@@ -275,7 +275,7 @@ def test_what_does_not_contradict_is_allowed():
 
 
 @pytest.mark.parametrize(("key", "value", "allowed"), BAD_BLOCK_VALUES)
-def test_bad_value_in_a_block_names_the_block(key, value, allowed):
+def test_an_invalid_value_in_a_block_is_reported_with_the_block(key, value, allowed):
     block = base.conv_block(32)
     with block.ignore_type():
         block[key] = value
@@ -283,7 +283,7 @@ def test_bad_value_in_a_block_names_the_block(key, value, allowed):
     assert line == f"config.model.blocks[1].{key} must be {allowed}: it is {value!r}"
 
 
-def test_unknown_key_in_a_block_is_refused():
+def test_an_unknown_key_in_a_block_is_refused():
     block = base.conv_block(32)
     block.stride = 2
     (line,) = faults(with_blocks((block,)))
@@ -291,7 +291,7 @@ def test_unknown_key_in_a_block_is_refused():
     assert "filters, kernel, padding" in line
 
 
-def test_missing_key_in_a_block_is_named():
+def test_a_missing_key_in_a_block_is_named():
     block = base.conv_block(32)
     del block["pool"]
     (line,) = faults(with_blocks((block,)))
@@ -316,7 +316,7 @@ def test_missing_and_unknown_keys_are_named():
 
 
 # ---------------------------------------------------------------------------- networks
-def test_a_config_has_the_keys_of_its_network_and_no_others():
+def test_a_config_has_only_the_keys_of_its_network():
     config = base.get_config()
     config.model = base.model("speedrun", widths=(8, 8))
     assert set(config.model) == {
@@ -339,7 +339,7 @@ def test_keys_of_another_network_are_refused_in_one_line():
     assert "base.model('speedrun')" in line
 
 
-def test_blocks_that_are_one_object_become_blocks_of_their_own(tmp_path):
+def test_a_block_listed_three_times_becomes_three_blocks(tmp_path):
     path = tmp_path / "thrice.py"
     path.write_text(
         "from configs import base\n"
@@ -371,7 +371,7 @@ def test_blocks_that_are_one_object_become_blocks_of_their_own(tmp_path):
         ("init.skip=('head/.*',)", "init.workdir is ''", "init.workdir first"),
     ],
 )
-def test_an_override_that_changes_nothing_is_refused(argument, needed, remedy):
+def test_an_override_without_effect_is_refused(argument, needed, remedy):
     config = base.get_config()
     with pytest.raises(UserError) as caught:
         files.typed(config, models, [f"--config.{argument}"])
@@ -381,7 +381,7 @@ def test_an_override_that_changes_nothing_is_refused(argument, needed, remedy):
     assert f"{remedy}, or leave it out" in line and "\n" not in line
 
 
-def test_an_override_with_an_effect_is_taken():
+def test_an_override_with_an_effect_is_accepted():
     config = base.get_config()
     config.plateau.enabled = True
     files.typed(config, models, ["--config.plateau.factor=0.1", "--config.epochs=3", "--noise"])
@@ -389,7 +389,7 @@ def test_an_override_with_an_effect_is_taken():
 
 # ---------------------------------------------------------------------------- as JSON
 @pytest.mark.parametrize("name", NAMES)
-def test_reloaded_config_is_no_difference(name):
+def test_a_reloaded_config_does_not_differ(name):
     config = tiny.typed(importlib.import_module(f"configs.{name}").get_config())
     assert reloaded(config) == config
     assert keys.differences(reloaded(config), config) == []
@@ -424,7 +424,7 @@ def test_a_changed_block_is_a_difference():
     ]
 
 
-def test_where_the_data_lies_is_no_difference():
+def test_the_place_of_the_data_is_not_a_difference():
     saved = tiny.typed(base.get_config())
     elsewhere = {
         "dir": "/elsewhere",
@@ -434,7 +434,7 @@ def test_where_the_data_lies_is_no_difference():
     }
     asked = dataclasses.replace(changed(data=elsewhere), profile=True)
     assert keys.differences(saved, asked) == []
-    asked = changed(data={"name": "digits"})  # which data it is, is another matter
+    asked = changed(data={"name": "digits"})  # another data set is a difference
     assert keys.differences(saved, asked) == ["config.data.name: cifar10 -> digits"]
 
 
@@ -443,20 +443,20 @@ RESULTS = sorted((Path(__file__).parent.parent / "results").glob("*/seed-*/confi
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: "-".join(path.parts[-3:-1]))
-def test_published_configs_load_as_what_their_files_say_today(path):
+def test_published_configs_equal_those_in_configs(path):
     config = migration.from_json(json.loads(path.read_text()), models)
     name = path.parts[-3]
     today = tiny.typed(importlib.import_module(f"configs.{name}").get_config())
     differing = keys.differences(dataclasses.replace(config, seed=today.seed), today)
-    assert differing == PUBLISHED_OTHERWISE.get(name, [])
+    assert differing == CHANGED_SINCE_PUBLISHED.get(name, [])
 
 
-# What was changed in a config after its figures were published; see the notes in results/.
-PUBLISHED_OTHERWISE: dict[str, list[str]] = {}
+# Changes to configs after their figures were published; see the notes in results/.
+CHANGED_SINCE_PUBLISHED: dict[str, list[str]] = {}
 
 
 def version_1(**changes):
-    """A config as it was saved before there were versions, of `configs/speedrun_cpu.py`."""
+    """The config of `configs/speedrun_cpu.py` as saved before there were version numbers."""
     path = next(path for path in RESULTS if "speedrun_cpu" in path.parts)
     saved = json.loads(path.read_text())
     saved["optimizer"] |= changes.pop("optimizer", {})
@@ -465,7 +465,7 @@ def version_1(**changes):
     return saved | changes
 
 
-def test_version_1_said_by_keys_what_rules_say():
+def test_keys_of_version_1_become_rules():
     saved = version_1(
         optimizer={"norm_bias_rate": 3.0, "head_rate": 2.0},
         whitening={"images": 77, "epsilon": 1e-3, "bias_rate": 0.5},
@@ -490,7 +490,7 @@ def test_version_1_said_by_keys_what_rules_say():
         ({"surprise": 1}, "config.surprise is not a key"),
     ],
 )
-def test_what_is_no_config_of_ours_is_called_damaged(change, fault):
+def test_an_invalid_saved_config_is_called_damaged(change, fault):
     with pytest.raises(Damaged, match=fault):
         migration.from_json(version_1() | change, models)
     current = migration.to_json(tiny.typed(base.get_config()))
@@ -498,7 +498,7 @@ def test_what_is_no_config_of_ours_is_called_damaged(change, fault):
         migration.from_json(current | change, models)
 
 
-def test_a_key_that_is_newer_than_the_run_takes_its_default():
+def test_a_key_newer_than_the_run_takes_its_default():
     saved = migration.to_json(tiny.typed(base.get_config()))
     del saved["optimizer"]["lookahead_every"], saved["init"], saved["eval"]["tta"]
     assert migration.from_json(saved, models) == tiny.typed(base.get_config())

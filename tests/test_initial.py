@@ -1,4 +1,4 @@
-"""Initial values: from the seed, from the data, or from another run."""
+"""Initial values are random, computed from the data, or loaded from another run."""
 
 import pathlib
 import shutil
@@ -21,7 +21,7 @@ SOURCE = {"data.name": "digits", "epochs": 1, "batch_size": 64, "data.standardiz
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A finished run on the digits, with batch norm and averaged parameters."""
+    """A finished run on the digits, with batch norm and a moving average of the parameters."""
     workdir = tmp_path_factory.mktemp("source")
     config = tiny.config(SOURCE | {"optimizer.ema_decay": 0.9})
     config.model.blocks = (tiny.BATCH_NORM_BLOCK,)
@@ -30,7 +30,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def start(source: pathlib.Path, skip: tuple[str, ...] = (), dense: tuple[int, ...] = (8,)):
-    """The experiment of a run that starts from another one, and its initial state."""
+    """The experiment of a run that starts from `source`, and its initial state."""
     config = tiny.config(SOURCE | {"init.workdir": str(source), "init.skip": skip})
     config.model.blocks, config.model.dense = (tiny.BATCH_NORM_BLOCK,), dense
     exp = tiny.build_real(config)
@@ -65,7 +65,7 @@ def test_skipped_paths_keep_fresh_values(source: pathlib.Path):
         (("haed/.*",), (8,), r"config.init.skip: 'haed/\.\*' matches no parameter"),
     ],
 )
-def test_what_does_not_fit_and_is_not_skipped_is_refused_by_path(
+def test_variables_that_differ_and_are_not_skipped_are_refused_by_path(
     source: pathlib.Path, skip: tuple[str, ...], dense: tuple[int, ...], fault: str
 ):
     with pytest.raises(UserError, match=fault) as caught:
@@ -80,7 +80,7 @@ def test_a_run_may_start_from_exported_weights(source: pathlib.Path, tmp_path: p
     jax.tree.map(np.testing.assert_array_equal, state.params, network.variables["params"])
 
 
-def test_a_source_that_is_no_run_is_named(tmp_path: pathlib.Path):
+def test_a_source_without_a_run_is_named(tmp_path: pathlib.Path):
     with pytest.raises(UserError, match="no run in .*nowhere"):
         start(tmp_path / "nowhere")
 
@@ -94,19 +94,19 @@ def test_a_resumed_run_does_not_need_its_source(source: pathlib.Path, tmp_path: 
     shutil.rmtree(origin)
     # As if killed after the first epoch.
     (workdir / files.RESULT).unlink()
-    shutil.rmtree(workdir / files.CHECKPOINTS / str(2 * whole_steps(workdir)))
+    shutil.rmtree(workdir / files.CHECKPOINTS / str(2 * steps_per_epoch(workdir)))
     again = tiny.train(config, workdir)
     assert again["test_loss"] == whole["test_loss"]
     saved = migration.to_json(tiny.typed(config))
     assert saved["init"]["workdir"] == str(origin)
 
 
-def whole_steps(workdir: pathlib.Path) -> int:
+def steps_per_epoch(workdir: pathlib.Path) -> int:
     """Steps in an epoch of a run."""
     return min(int(path.name) for path in (workdir / files.CHECKPOINTS).iterdir())
 
 
-def test_whitening_sees_as_many_training_images_as_the_config_says():
+def test_whitening_uses_the_number_of_images_in_the_config():
     exp = tiny.build(tiny.config({"model.whitening": True, "init.whitening_images": 7}))
     found = initial.from_data(exp.config.init, exp.model, exp.train[0], exp.statistics)
     assert set(found) == {"params/stem/kernel"}
@@ -120,7 +120,7 @@ def test_whitening_sees_as_many_training_images_as_the_config_says():
     assert initial.from_data(plain.config.init, plain.model, plain.train[0], (None, None)) == {}
 
 
-def test_epath_sources_are_taken(source: pathlib.Path):
+def test_a_source_may_be_an_epath(source: pathlib.Path):
     found = initial.from_run(
         tiny.typed(tiny.config({"init.workdir": str(epath.Path(source))})).init,
         trained.load(source).variables,

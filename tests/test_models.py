@@ -1,4 +1,4 @@
-"""The networks are the report's: its tables row by row, its counts, Keras' conventions."""
+"""The networks match the report: rows of its tables, parameter counts, Keras' conventions."""
 
 import functools
 import importlib
@@ -104,12 +104,12 @@ def abstract_variables(model, image_shape=CIFAR):
 
 
 def concrete_variables(model, image_shape=CIFAR):
-    # Jitted: compiling one program takes less time than dozens of single operations.
+    # Compiling one program is faster than compiling dozens of single operations.
     return jax.jit(functools.partial(state.init_variables, model, 0, image_shape))()
 
 
 def summary_lines(name):
-    """The printed summary of a config, with the shapes of a real optimizer's state."""
+    """The printed summary of a config, including the state of its optimizer."""
     config = tiny.typed(load(name))
     model = tiny.network(load(name), CIFAR, 10)
     variables = abstract_variables(model)
@@ -123,13 +123,13 @@ def summary_lines(name):
 
 
 def l2_by_path(model, variables):
-    """Path -> weight of the squared parameter in the objective, where there is one."""
+    """Path -> L2 weight, for the parameters that have one."""
     table = rules.table(variables["params"], model.rules(), tiny.typed(base.get_config()).optimizer)
     return {path: setting.l2 for path, setting in table.settings.items() if setting.l2}
 
 
 def small_config(*blocks, **model):
-    """A config whose network is small enough to run without compiling for long."""
+    """A config with a network that is small enough to compile quickly."""
     config = base.get_config()
     config.model.blocks = blocks
     config.model.dense = (8,)
@@ -138,7 +138,7 @@ def small_config(*blocks, **model):
 
 
 def build_small(*blocks, dtype="float32", **model):
-    """A network for 8x8x3 images with three classes, and its variables."""
+    """A network for images of shape `[8, 8, 3]` and three classes, and its variables."""
     config = small_config(*blocks, **model)
     config.dtype = dtype
     network = tiny.network(config, (8, 8, 3), 3)
@@ -150,7 +150,7 @@ def random_images(shape=(4, 8, 8, 3), seed=0):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_layers_follow_the_reports_table(name):
+def test_layers_match_the_table_of_the_report(name):
     config = load(name)
     augmentations = augment.names(tiny.typed(config).augment)
     assert augmentations == (["random_flip"] if name != "model1" else [])
@@ -162,7 +162,7 @@ def test_layers_follow_the_reports_table(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_printed_summary_shows_the_reports_table(name):
+def test_the_printed_summary_shows_the_table_of_the_report(name):
     header, _, *lines = summary_lines(name)
     assert header.split() == "layer type output shape parameters multiply-adds".split()
     kinds = {**KERAS_KINDS, "augmentation": "RandomFlip"}
@@ -174,7 +174,7 @@ def test_the_printed_summary_shows_the_reports_table(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameter_count_is_the_reports(name):
+def test_the_parameter_count_matches_the_report(name):
     model = tiny.network(load(name), CIFAR, 10)
     assert summary.count(abstract_variables(model)) == PARAMETERS[name]
     assert sum(row.parameters for row in summary.layers(model, CIFAR)) == PARAMETERS[name]
@@ -182,7 +182,7 @@ def test_parameter_count_is_the_reports(name):
     assert total.split()[1] == f"{PARAMETERS[name]:,}"
 
 
-def test_the_final_models_count_includes_batch_statistics():
+def test_the_parameter_count_includes_batch_statistics():
     variables = abstract_variables(tiny.network(load("final"), CIFAR, 10))
     # A mean and a variance for each filter.
     assert summary.count(variables["batch_stats"]) == 2 * (64 + 128 + 256 + 512)
@@ -192,7 +192,7 @@ def test_the_final_models_count_includes_batch_statistics():
     )
 
 
-def test_model_2s_total_with_adams_state_is_the_reports_367712():
+def test_model_2_with_the_state_of_adam_has_the_367712_parameters_of_the_report():
     last = summary_lines("model2")[-1]
     assert "optimizer state 245,142" in last
     assert last.endswith("with the optimizer's state 367,712")
@@ -209,13 +209,13 @@ def test_model_2s_total_with_adams_state_is_the_reports_367712():
         ("final", "head", 640),  # 64 inputs * 10 classes
     ],
 )
-def test_multiply_adds_are_those_of_the_kernel(name, layer, multiply_adds):
+def test_multiply_adds_count_the_uses_of_kernels(name, layer, multiply_adds):
     rows = {row.name: row for row in summary.layers(tiny.network(load(name), CIFAR, 10), CIFAR)}
     assert rows[layer].multiply_adds == multiply_adds
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_l2_is_where_model_3_and_the_final_model_say_and_nowhere_else(name):
+def test_l2_applies_only_where_model_3_and_the_final_model_set_it(name):
     model = tiny.network(load(name), CIFAR, 10)
     found = l2_by_path(model, abstract_variables(model))
     regularized = [f"conv2d_{i}/kernel" for i in range(4)] if name in ("model3", "final") else []
@@ -223,13 +223,13 @@ def test_l2_is_where_model_3_and_the_final_model_say_and_nowhere_else(name):
     assert found == dict.fromkeys(regularized, 0.001)
 
 
-def test_dense_l2_is_on_the_hidden_dense_kernels_and_not_on_the_head():
+def test_dense_l2_applies_to_hidden_dense_kernels_only():
     network, variables = build_small(base.conv_block(4), dense_l2=0.01)
     assert l2_by_path(network, variables) == {"dense_0/kernel": 0.01}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_greyscale_set_with_100_classes_builds(name):
+def test_networks_take_gray_images_and_100_classes(name):
     model = tiny.network(load(name), (28, 28, 1), 100)
     variables = abstract_variables(model, (28, 28, 1))
     images = jax.ShapeDtypeStruct((5, 28, 28, 1), jnp.float32)
@@ -243,13 +243,13 @@ def test_a_greyscale_set_with_100_classes_builds(name):
     [
         # 8 -> 4 -> 2 -> 1 -> nothing left to pool.
         ((8, 8, 3), [base.conv_block(4)] * 4, 3),
-        # 8 -> 6 -> 3 -> a 5x5 window does not fit.
+        # 8 -> 6 -> 3 -> a 5x5 kernel does not fit.
         ((8, 8, 3), [base.conv_block(4, padding="VALID"), base.conv_block(4, 5, "VALID")], 1),
         # The narrower side decides.
         ((32, 2, 1), [base.conv_block(4, pool=3)], 0),
     ],
 )
-def test_a_block_without_a_pixel_left_is_refused_by_name(image_shape, blocks, culprit):
+def test_a_block_that_leaves_no_pixel_is_refused_by_name(image_shape, blocks, culprit):
     with pytest.raises(UserError, match=rf"^config\.model\.blocks\[{culprit}\] leaves no pixel"):
         tiny.network(small_config(*blocks), image_shape, 10)
 
@@ -261,7 +261,7 @@ def test_a_block_may_pool_to_exactly_one_pixel():
 
 
 @pytest.mark.slow
-def test_bfloat16_computes_near_float32_and_keeps_parameters_and_logits_float32():
+def test_bfloat16_is_close_to_float32_and_keeps_parameters_and_logits_in_float32():
     blocks = (base.conv_block(16, batch_norm=True), base.conv_block(16))
     network, variables = build_small(*blocks)
     halved, halved_variables = build_small(*blocks, dtype="bfloat16")
@@ -274,14 +274,14 @@ def test_bfloat16_computes_near_float32_and_keeps_parameters_and_logits_float32(
         assert leaf.dtype == jnp.float32
     assert seen["intermediates"]["conv2d_1"]["__call__"][0].dtype == jnp.bfloat16
     assert seen["intermediates"]["head"]["__call__"][0].dtype == jnp.bfloat16
-    # bfloat16 has 8 significant bits, and a few layers add up their roundings.
+    # bfloat16 has 8 significant bits, and rounding errors add up over a few layers.
     np.testing.assert_allclose(halved_logits, logits, atol=0.05 * np.abs(logits).max())
     assert np.abs(halved_logits - logits).max() > 0
 
 
 @pytest.mark.parametrize("window", [2, 3])
 @pytest.mark.parametrize("size", [(8, 6), (7, 11)], ids=["even", "odd"])
-def test_max_pool_is_flaxs_in_value_and_gradient(size, window):
+def test_max_pool_has_the_values_and_gradients_of_flax(size, window):
     x = jax.random.normal(jax.random.key(0), (2, *size, 3))  # no two values are equal
     height, width = size[0] // window, size[1] // window
     cotangent = jax.random.normal(jax.random.key(1), (2, height, width, 3))
@@ -291,7 +291,7 @@ def test_max_pool_is_flaxs_in_value_and_gradient(size, window):
     np.testing.assert_array_equal(*pullback(cotangent), *flaxs_pullback(cotangent))
 
 
-def test_training_updates_batch_statistics_with_kerass_momentum():
+def test_training_updates_batch_statistics_with_the_momentum_of_keras():
     network, variables = build_small(base.conv_block(4, batch_norm=True))
     _, updated = network.apply(
         variables,
@@ -304,12 +304,12 @@ def test_training_updates_batch_statistics_with_kerass_momentum():
     activated = np.maximum(np.asarray(convolved, np.float64), 0)
     statistics = updated["batch_stats"]["batch_normalization_0"]
     mean, var = activated.mean((0, 1, 2)), activated.var((0, 1, 2))
-    # They start at 0 and 1; the variance is that of the batch itself, as in Keras (divided by n).
+    # They start at 0 and 1. The variance of the batch is divided by n, as in Keras.
     np.testing.assert_allclose(statistics["mean"], 0.01 * mean, rtol=1e-5)
     np.testing.assert_allclose(statistics["var"], 0.99 + 0.01 * var, rtol=1e-6)
 
 
-def test_evaluation_leaves_batch_statistics_alone():
+def test_evaluation_does_not_change_batch_statistics():
     network, variables = build_small(base.conv_block(4, batch_norm=True))
     _, updated = network.apply(variables, random_images(), train=False, mutable=["batch_stats"])
     for before, after in zip(
@@ -318,7 +318,7 @@ def test_evaluation_leaves_batch_statistics_alone():
         np.testing.assert_array_equal(before, after)
 
 
-def test_the_activation_stands_before_batch_norm():
+def test_the_activation_comes_before_batch_norm():
     network, variables = build_small(base.conv_block(4, batch_norm=True))
     mean, var = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.5, 0.04, 2.0, 1e-4])
     scale, bias = np.array([1.0, -2.0, 0.5, 3.0]), np.array([0.0, 0.1, -0.2, 0.3])
@@ -340,11 +340,11 @@ def test_the_activation_stands_before_batch_norm():
 
 
 @pytest.mark.parametrize("in_blocks, in_dense", [(0.5, 0.0), (0.0, 0.5)], ids=["block", "dense"])
-def test_dropout_is_inactive_in_evaluation_and_active_in_training(in_blocks, in_dense):
+def test_dropout_acts_in_training_only(in_blocks, in_dense):
     network, variables = build_small(base.conv_block(4, dropout=in_blocks), dense_dropout=in_dense)
     without, _ = build_small(base.conv_block(4))
     images = random_images()
-    logits = network.apply(variables, images, train=False)  # no dropout rng: none is drawn
+    logits = network.apply(variables, images, train=False)  # works without a dropout key
     np.testing.assert_array_equal(logits, without.apply(variables, images, train=False))
 
     def train_logits(seed):
@@ -358,7 +358,7 @@ def test_dropout_is_inactive_in_evaluation_and_active_in_training(in_blocks, in_
 def test_initial_kernels_are_glorot_uniform_and_biases_zero():
     model = tiny.network(load("model1"), CIFAR, 10)
     params = concrete_variables(model)["params"]
-    fans = {  # inputs and outputs of a unit, a convolution's times its 3x3 positions
+    fans = {  # inputs and outputs of a unit; for a convolution, times its 3x3 positions
         "conv2d_0": (9 * 3, 9 * 32),
         "conv2d_1": (9 * 32, 9 * 64),
         "conv2d_2": (9 * 64, 9 * 64),
@@ -388,7 +388,7 @@ class Block(nn.Module):
 
 
 class Nested(nn.Module):
-    """Blocks within a stage within the network."""
+    """A network with nested blocks and attention."""
 
     @nn.compact
     def __call__(self, images, train):
@@ -405,7 +405,7 @@ def test_the_summary_of_nested_modules_counts_every_parameter_and_multiply_add()
     variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
     assert sum(row.parameters for row in rows.values()) == summary.count(variables)
     assert rows["block_1/conv_0"].multiply_adds == 4 * 4 * (3 * 3 * 4) * 4
-    assert rows["block_1/conv_1"].multiply_adds == 4 * 4 * 4  # depthwise: a channel each
+    assert rows["block_1/conv_1"].multiply_adds == 4 * 4 * 4  # depthwise: one channel each
     assert rows["attention/query"].multiply_adds == 16 * 4 * 4  # tokens, features in and out
     assert rows["head"].multiply_adds == 4 * 3
     assert rows["stem"].shape == (4, 4, 4) and "block_0" not in rows

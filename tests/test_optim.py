@@ -1,4 +1,4 @@
-"""Optimizer and schedules against the formulas, computed by hand in numpy."""
+"""The optimizer and the schedules agree with their formulas, computed in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def random_tree(seed, scale=1.0):
 
 
 def table_of(l2):
-    """A table with the L2 weights of a tree like the parameters."""
+    """A table with these L2 weights, given as a tree like the parameters."""
     settings = {
         path: rules.Setting(l2=weight, decay=rules.is_kernel(path))
         for path, weight in rules.flatten(l2).items()
@@ -37,7 +37,7 @@ def table_of(l2):
 
 
 def run(overrides, l2, params, gradients, scale=1.0):
-    """The parameters after a step with each tree of `gradients`."""
+    """The parameters after one step for each tree in `gradients`."""
     config = tiny.typed(tiny.config({"optimizer.learning_rate": LEARNING_RATE, **overrides}))
     schedule = optax.constant_schedule(LEARNING_RATE)
     optimizer = chain.make_optimizer(config.optimizer, schedule, table_of(l2))
@@ -51,7 +51,7 @@ def run(overrides, l2, params, gradients, scale=1.0):
 
 
 def keras_adam(params, gradients, l2, epsilon=1e-7, weight_decay=0.0, b1=0.9, b2=0.999):
-    """Adam as in Keras' adam.py, float64, the L2 gradient added first, the decay last."""
+    """Adam as in Keras' adam.py, in float64: L2 gradient first, weight decay last."""
 
     def one(name, w, gradients, l2):
         w, m, v = w.astype(np.float64), 0.0, 0.0
@@ -81,14 +81,14 @@ def assert_close(found, expected, rtol=1e-5):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-7, err_msg=name)
 
 
-def test_l2_gradient_joins_before_adam():
+def test_the_l2_gradient_is_added_before_adam():
     params, gradients = random_tree(0), [random_tree(seed, 0.1) for seed in (1, 2, 3)]
     found = run({}, L2, params, gradients)
     assert_close(found, keras_adam(params, gradients, L2))
 
 
-def test_adam_epsilon_stands_beside_the_uncorrected_root():
-    # Gradients of the size of epsilon: here the two readings of Adam are far apart.
+def test_adam_adds_epsilon_to_the_uncorrected_root():
+    # With gradients as small as epsilon, the two variants of Adam differ a lot.
     params, gradients = random_tree(0), [random_tree(seed, 1e-6) for seed in (1, 2, 3)]
     found = run({"optimizer.epsilon": 1e-6}, NO_L2, params, gradients)
     moved = jax.tree.map(lambda new, old: new - old, found, params)
@@ -112,7 +112,7 @@ def test_l2_is_twice_the_weight_times_the_parameter():
     assert_close(found, expected, rtol=1e-6)
 
 
-def test_the_gradient_is_clipped_with_its_l2_part():
+def test_clipping_includes_the_l2_gradient():
     overrides = {
         "optimizer.name": "sgd",
         "optimizer.momentum": 0.0,
@@ -129,7 +129,7 @@ def test_the_gradient_is_clipped_with_its_l2_part():
     assert_close(moved, expected, rtol=0.02)  # a difference of large numbers in float32
 
 
-def test_a_gradient_below_the_clip_is_left_alone():
+def test_a_gradient_below_the_limit_is_not_clipped():
     overrides = {"optimizer.name": "sgd", "optimizer.gradient_clip": 1e3}
     params, gradients = random_tree(0), [random_tree(1)]
     found = run(overrides, NO_L2, params, gradients)
@@ -137,7 +137,7 @@ def test_a_gradient_below_the_clip_is_left_alone():
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd"])
-def test_the_plateau_scales_what_the_chain_would_do(name):
+def test_the_plateau_scales_the_updates_of_the_chain(name):
     params, gradients = random_tree(0), [random_tree(1)]
     whole = run({"optimizer.name": name}, NO_L2, params, gradients)
     half = run({"optimizer.name": name}, NO_L2, params, gradients, scale=0.5)
@@ -162,7 +162,7 @@ def test_sgd_has_momentum(nesterov):
     assert_close(found, expected)
 
 
-def test_the_chain_asks_the_schedule_for_each_step():
+def test_the_chain_reads_the_schedule_at_each_step():
     config = tiny.typed(tiny.config({"optimizer.name": "sgd", "optimizer.momentum": 0.0}))
     optimizer = chain.make_optimizer(config.optimizer, lambda step: 10.0**-step, table_of(NO_L2))
     params = random_tree(0)
@@ -183,7 +183,7 @@ def test_l2_penalty_is_the_weighted_sum_of_squares():
     assert table_of(NO_L2).penalty(params) == 0.0
 
 
-def test_l2_penalty_has_the_gradient_that_the_chain_adds():
+def test_the_gradient_of_the_l2_penalty_is_what_the_chain_adds():
     params = random_tree(0)
     gradient = jax.grad(lambda params: table_of(L2).penalty(params))(params)
     assert_close(gradient, jax.tree.map(lambda w, l2: 2 * l2 * w, params, L2))
@@ -209,7 +209,7 @@ def test_constant():
     assert_values(schedule("constant"), {0: PEAK, 1: PEAK, TOTAL // 2: PEAK, TOTAL: PEAK})
 
 
-WARMUP = {0: 0.0, 1: PEAK / 40, 20: PEAK / 2, 39: PEAK * 39 / 40}  # of two epochs
+WARMUP = {0: 0.0, 1: PEAK / 40, 20: PEAK / 2, 39: PEAK * 39 / 40}  # two epochs long
 
 
 def test_constant_after_warmup():
@@ -217,7 +217,7 @@ def test_constant_after_warmup():
     assert_values(schedule("constant", warmup_epochs=2.0), expected)
 
 
-def test_warmup_may_be_a_part_of_an_epoch():
+def test_the_warmup_may_be_shorter_than_an_epoch():
     expected = {0: 0.0, 5: PEAK / 2, 10: PEAK, 11: PEAK}
     assert_values(schedule("constant", warmup_epochs=0.5), expected)
 
@@ -238,7 +238,7 @@ def test_cosine_after_warmup_ends_with_the_run():
     assert_values(found, {**WARMUP, 40: PEAK, 120: half, TOTAL: 0.1 * PEAK, TOTAL + 9: 0.1 * PEAK})
 
 
-def test_linear_rises_from_a_fraction_and_falls_to_another():
+def test_linear_rises_from_one_fraction_and_falls_to_another():
     found = schedule("linear", warmup_epochs=2.0, initial_fraction=0.2, final_fraction=0.07)
     rise = 2 * STEPS_PER_EPOCH
     middle = rise + (TOTAL - rise) // 2
@@ -255,7 +255,7 @@ def test_one_cycle_rises_for_30_percent_of_the_run():
     assert_values(found, expected)
 
 
-def test_one_cycle_rises_for_the_warmup_if_there_is_one():
+def test_one_cycle_rises_during_the_warmup_if_there_is_one():
     found = schedule("one_cycle", warmup_epochs=5.0)
     assert_values(found, {0: PEAK / 25, 99: PEAK * (1 - 0.96 / 100), 100: PEAK, TOTAL: 0.0})
 
@@ -272,14 +272,14 @@ def test_warmup_does_not_move_the_boundaries():
     assert_values(found, {**WARMUP, **expected})
 
 
-def test_boundaries_that_fall_on_one_step_both_count():
+def test_two_boundaries_at_the_same_step_both_count():
     found = schedule("piecewise", epochs=1, steps_per_epoch=2, boundaries=(0.5, 0.6), factor=0.1)
     assert_values(found, {0: PEAK, 1: 0.01 * PEAK})
 
 
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine", "one_cycle", "piecewise"])
 @pytest.mark.parametrize("steps_per_epoch", [1, 3])
-def test_a_warmup_of_almost_the_whole_run_is_no_fault(name, steps_per_epoch):
+def test_the_warmup_may_take_almost_the_whole_run(name, steps_per_epoch):
     found = schedule(name, epochs=1, steps_per_epoch=steps_per_epoch, warmup_epochs=0.9)
     values = np.array([found(step) for step in range(steps_per_epoch)])
     assert np.isfinite(values).all()

@@ -1,4 +1,4 @@
-"""Rules by path: what sets parameters apart, whatever the modules are called and how they nest."""
+"""Rules set learning rate, L2 and so on by path, for modules of any name and nesting."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def settings(*own: Rule, **options):
     return rules.table(PARAMS, own, Optimizer(**options)).settings
 
 
-def test_kernels_decay_and_convolutions_are_muons_by_default():
+def test_by_default_kernels_decay_and_muon_trains_convolution_kernels():
     found = settings(name="muon")
     assert [path for path, setting in found.items() if setting.decay] == [
         "backbone/block_0/conv/kernel", "backbone/block_1/conv/kernel", "head/kernel",
@@ -34,16 +34,16 @@ def test_kernels_decay_and_convolutions_are_muons_by_default():
     assert not any(setting.muon for setting in settings(name="sgd").values())
 
 
-def test_the_last_rule_that_says_something_decides_and_the_configs_come_after_the_networks():
+def test_the_last_rule_with_a_setting_wins_and_config_rules_come_after_network_rules():
     found = settings(
         Rule("backbone/.*", rate=0.1, l2=0.5),
         rules=(Rule(".*/norm/.*", rate=64.0), Rule("backbone/block_1/.*", frozen=True)),
     )
     assert found["backbone/block_0/conv/kernel"].rate == 0.1
     assert found["backbone/block_0/norm/bias"].rate == 64.0
-    assert found["backbone/block_0/norm/bias"].l2 == 0.5  # the later rule says nothing of it
+    assert found["backbone/block_0/norm/bias"].l2 == 0.5  # the later rule does not set it
     assert found["backbone/block_1/norm/bias"].frozen and not found["head/bias"].frozen
-    assert found["backbone/block_1/norm/bias"].l2 == 0.0  # nothing of what is frozen is penalized
+    assert found["backbone/block_1/norm/bias"].l2 == 0.0  # frozen parameters are not penalized
     found = settings(rules=(Rule(".*", frozen=True), Rule("head/.*", frozen=False)))
     assert [path for path, setting in found.items() if not setting.frozen] == [
         "head/kernel", "head/bias",
@@ -64,14 +64,14 @@ def test_a_run_with_nothing_to_train_is_refused():
         settings(rules=(Rule(".*", frozen=True),))
 
 
-def test_l2_on_top_shrinks_all_at_one_pace():
+def test_optimizer_l2_shrinks_all_parameters_at_the_same_pace():
     found = settings(Rule("head/kernel", l2=0.5), l2=0.01, rules=(Rule(".*/bias", rate=64.0),))
     assert found["head/kernel"].l2 == pytest.approx(0.51)
     assert found["head/bias"].l2 == pytest.approx(0.01 / 64)
     assert found["backbone/block_0/conv/kernel"].l2 == 0.01
 
 
-def test_rates_multiply_what_would_be_done():
+def test_rates_multiply_the_updates():
     options = Optimizer(name="sgd", momentum=0.0, l2=0.01, rules=(Rule(".*/norm/bias", rate=64.0),))
     table = rules.table(PARAMS, (), options)
     optimizer = chain.make_optimizer(options, lambda step: 0.1, table)
@@ -87,7 +87,7 @@ def test_rates_multiply_what_would_be_done():
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
-def test_frozen_parameters_are_outside_the_optimizer(name):
+def test_the_optimizer_does_not_see_frozen_parameters(name):
     options = Optimizer(name=name, rules=(Rule("backbone/.*", frozen=True),))
     table = rules.table(PARAMS, (), options)
     trained, frozen = table.split(PARAMS)
@@ -103,7 +103,7 @@ def test_frozen_parameters_are_outside_the_optimizer(name):
     assert (moved["head"]["kernel"] != 1).all()
 
 
-def test_weight_decay_is_where_the_rules_say():
+def test_rules_choose_where_weight_decay_applies():
     rule = (Rule("head/.*", decay=True), Rule("backbone/block_0/.*", decay=False))
     options = Optimizer(name="adamw", weight_decay=0.5, rules=rule)
     table = rules.table(PARAMS, (), options)
@@ -116,7 +116,7 @@ def test_weight_decay_is_where_the_rules_say():
     assert shrunk == {"head/kernel", "head/bias", "backbone/block_1/conv/kernel"}
 
 
-def test_muon_steps_are_orthogonal_and_keep_the_kernels_norm():
+def test_muon_steps_are_orthogonal_and_keep_the_norm_of_the_kernel():
     options = Optimizer(name="muon", l2=0.1)
     keys = jax.random.split(jax.random.key(0), 4)
     params = {
@@ -136,13 +136,13 @@ def test_muon_steps_are_orthogonal_and_keep_the_kernels_norm():
     updates, _ = optimizer.update(
         gradients, optimizer.init(params), params, plateau_scale=jnp.float32(0.5)
     )
-    # The rest: plain SGD's first step with its L2.
+    # The other parameters: the first step of plain SGD, with L2.
     expected = -0.01 * (gradients["head"]["kernel"] + 0.2 * params["head"]["kernel"])
     np.testing.assert_allclose(updates["head"]["kernel"], expected, rtol=1e-5)
     kernel = np.asarray(params["stage"]["conv"]["kernel"]).reshape(72, 4)
     kept = kernel * np.sqrt(4) / np.linalg.norm(kernel)
     step = (kernel + np.asarray(updates["stage"]["conv"]["kernel"]).reshape(72, 4) - kept) / -0.01
-    # Three iterations bring the singular values near 1, and step along the gradient's own.
+    # Three iterations bring the singular values near 1, with the singular vectors of the gradient.
     left, values, right = np.linalg.svd(step, full_matrices=False)
     assert values.min() > 0.6 and values.max() < 1.3
     gradient = np.asarray(gradients["stage"]["conv"]["kernel"]).reshape(72, 4)

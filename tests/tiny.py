@@ -1,4 +1,4 @@
-"""An experiment that a test can afford: fabricated images and a network of a few neurons."""
+"""A tiny experiment for tests: fabricated images and a network with a few units."""
 
 import pathlib
 from typing import Any
@@ -24,12 +24,12 @@ CLASS_NAMES = ("north", "east", "south", "west")
 STEPS_PER_EPOCH = 3
 BATCH_SIZE = 16
 
-# Pixel-wise, because XLA compiles that in no time, also inside a loop.
+# A 1x1 convolution, because XLA compiles it quickly, even inside a loop.
 BATCH_NORM_BLOCK = base.conv_block(4, kernel=1, batch_norm=True, pool=4, dropout=0.2, l2=0.01)
 
 
 def config(overrides: dict[str, Any] | None = None) -> ConfigDict:
-    """The default config with a tiny network without convolutions, and `{"a.b": value}`."""
+    """A config with a tiny network without convolutions, and overrides `{"a.b": value}`."""
     tiny = base.get_config()
     tiny.epochs = 4
     tiny.batch_size = BATCH_SIZE
@@ -41,23 +41,26 @@ def config(overrides: dict[str, Any] | None = None) -> ConfigDict:
 
 
 def typed(config: ConfigDict) -> Config:
-    """What a run takes."""
+    """The typed form of a config."""
     return files.typed(config, models)
 
 
 def network(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> Network:
-    """The network of a config."""
+    """Builds the network of a config."""
     known = typed(config)
     return models.build(known.model, image_shape, num_classes, known.dtype)
 
 
 def train(config: ConfigDict, workdir: pathlib.Path | epath.Path) -> dict[str, Any]:
-    """Trains a config as `main.py` does; returns its result."""
+    """Trains a config as `main.py` does, and returns the result."""
     return run.run(typed(config), epath.Path(workdir), write_report=page.write)
 
 
 def images_and_labels(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noise `[size, 8, 8, 3]` uint8, brighter on the side that is the label's."""
+    """Noise images and labels: each image is brighter on the side that its label stands for.
+
+    uint8 `[size, 8, 8, 3]` and int32 `[size]` in [0, 4).
+    """
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 128, (size, 8, 8, 3), np.uint8)
     labels = np.arange(size, dtype=np.int32) % 4
@@ -76,14 +79,14 @@ def dataset() -> sources.Dataset:
 
 
 def mesh(devices: int) -> Mesh:
-    """A mesh over the first so many devices."""
+    """A mesh over the first `devices` devices."""
     return jax.make_mesh(
         (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )
 
 
 def build(config: ConfigDict, devices: int = 1) -> experiment.Experiment:
-    """`experiment.build` on `dataset()` and the first so many devices."""
+    """`experiment.build` with `dataset()` and the first `devices` devices."""
     with (
         mock.patch.object(sources, "load", return_value=dataset()),
         mock.patch.object(sharding, "make_mesh", return_value=mesh(devices)),
@@ -92,5 +95,5 @@ def build(config: ConfigDict, devices: int = 1) -> experiment.Experiment:
 
 
 def build_real(config: ConfigDict) -> experiment.Experiment:
-    """`experiment.build` on the data that the config names."""
+    """`experiment.build` with the data set of the config."""
     return experiment.build(typed(config))
