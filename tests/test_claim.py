@@ -1,4 +1,4 @@
-"""A workdir is the home of one run: its config comes back, and another one is refused."""
+"""A workdir belongs to one run: its config can be read back, and other configs are refused."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from configs import base, final
 
 
 def claimed(path, config: Config) -> epath.Path:
-    """A workdir that a run of the config has claimed and left."""
+    """A workdir that a run of the config has claimed and released."""
     workdir = epath.Path(path)
     with claim.claimed(workdir, config):
         pass
@@ -26,14 +26,14 @@ def config() -> Config:
     return tiny.typed(final.get_config())
 
 
-def test_a_config_comes_back_as_it_was(tmp_path, config):
+def test_a_saved_config_is_read_back_unchanged(tmp_path, config):
     workdir = claimed(tmp_path / "new" / "run", config)
     assert config.model.blocks[3].filters == 512 and config.model.dense == (128, 64)
     assert claim.load_config(workdir) == config
     claim.check_config(workdir, config)
 
 
-def test_another_config_is_refused_by_key_but_other_places_are_not(tmp_path, config):
+def test_other_configs_are_refused_but_other_places_of_the_data_are_not(tmp_path, config):
     workdir = claimed(tmp_path, config)
     elsewhere = dataclasses.replace(config, data=dataclasses.replace(config.data, dir="/elsewhere"))
     claim.check_config(workdir, elsewhere)
@@ -41,25 +41,25 @@ def test_another_config_is_refused_by_key_but_other_places_are_not(tmp_path, con
         claim.check_config(workdir, dataclasses.replace(elsewhere, epochs=41))
 
 
-def test_the_config_of_several_seeds_is_no_run(tmp_path, config):
+def test_a_directory_of_several_seeds_is_not_a_run(tmp_path, config):
     workdir = claimed(tmp_path, dataclasses.replace(config, seeds=2, seed=3))
     with pytest.raises(UserError, match="holds runs of 2 seeds.*/seed-3$"):
         claim.load_config(workdir)
 
 
-def test_damaged_json_is_named(tmp_path):
+def test_a_damaged_config_is_reported_by_name(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": 0, "epo')
     with pytest.raises(UserError, match="config.json is damaged"):
         claim.load_config(epath.Path(tmp_path))
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path, config):
+def test_a_directory_that_cannot_be_written_is_reported_by_name(tmp_path, config):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write .*file/run .*another --workdir"):
         claimed(tmp_path / "file" / "run", config)
 
 
-def test_a_run_from_before_a_key_existed_has_its_default(tmp_path):
+def test_a_run_older_than_a_key_has_the_default_of_the_key(tmp_path):
     changed = base.get_config()
     changed.optimizer.name, changed.optimizer.momentum = "sgd", 0.7
     config = tiny.typed(changed)

@@ -24,7 +24,7 @@ def compiled_step(devices: int, size: int = 1, **overrides) -> str:
 
 
 def convolutional(**more) -> dict:
-    """Both kinds of convolution, batch norm, pooling and augmentations."""
+    """Overrides for two convolution blocks with batch norm, pooling, dropout and augmentations."""
     block = base.conv_block(80, batch_norm=True, pool=2, dropout=0.2, l2=0.01)
     augment = {"augment.flip": True, "augment.crop_padding": 1, "augment.cutout": 2}
     return {"model.blocks": (block, block), **augment, **more}
@@ -88,11 +88,11 @@ def test_evaluation_compiles_once_for_any_number_of_images():
     variables = experiment.initial_state().variables()
     images = experiment.put(tiny.images_and_labels(20)[0])
     logits = evaluate.predict(eval_step, variables, images, batch_size=8)
-    assert logits.shape == (20, 4)  # the third batch is not whole
+    assert logits.shape == (20, 4)  # the third batch is padded
     assert shapes == {(8,)}
 
 
-def test_compiled_programs_are_kept_unless_told_otherwise(monkeypatch, tmp_path):
+def test_compiled_programs_are_cached_in_the_set_or_the_default_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
     former = (

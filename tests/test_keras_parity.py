@@ -1,19 +1,21 @@
-"""The four networks against Keras itself: the same logits, loss, penalty and training steps.
+"""The four networks match Keras: the same logits, loss, L2 penalty and training steps.
 
-The Keras networks are written by hand from the report's tables, not derived from our configs, so
-the two sides agree only if both say what the report says.
+The Keras networks are written by hand from the tables of the report, not derived from our configs,
+so the two sides agree only if both match the report.
 
 Training is compared without augmentation and dropout, whose random numbers differ. What remains is
-rounding, and this is not always small: where two numbers are equal but for rounding, ReLU and
-max-pooling may send the gradient different ways, and Adam makes a full step of a gradient however
-small. Hence small batches of noise, and three choices:
+rounding, which is not always small: where two numbers are equal up to rounding, ReLU and
+max-pooling may send the gradient different ways, and Adam takes a full step even for a tiny
+gradient. Therefore the test uses small batches of noise, and makes three choices:
 
-- `CHOSEN_SEED` of the images. With it every parameter stays within the tolerance, also with the
-  initial weights off by up to 1e-6 of themselves, many times rounding (docs/log.md). Of the seeds 0
-  to 15, 15 did so on one CPU for models 1 and 2, 12 for model 3 and 10 for the final model.
-- `OTHER_SEEDS` are the first ones, not chosen. With those 16 up to 0.2 % of the parameters were
-  farther off; here 1 % may be.
-- The final model's learning rate: at 1e-3, batch norm's first steps blow any difference up.
+- `CHOSEN_SEED` for the images. With it, every parameter stays within the tolerance, even if each
+  initial weight is changed by up to 1e-6 of its value, much more than rounding (docs/log.md). Of
+  the seeds 0 to 15, this holds on one CPU for 15 with models 1 and 2, 12 with model 3 and 10 with
+  the final model.
+- `OTHER_SEEDS` are simply the first ones. With all 16 seeds, up to 0.2 % of the parameters were
+  outside the tolerance; 1 % is allowed.
+- The learning rate of the final model: at 1e-3, the first steps with batch norm amplify any
+  difference.
 """
 
 import os
@@ -43,7 +45,7 @@ IMAGE_SHAPE = (32, 32, 3)
 STEPS, BATCH_SIZE = 5, 8
 CHOSEN_SEED, OTHER_SEEDS = 12, (0, 1, 2)
 LEARNING_RATE = {"model1": 1e-3, "model2": 1e-3, "model3": 1e-3, "final": 1e-5}
-# Of every parameter and batch statistic after the five steps, each up to a learning rate long.
+# For every parameter and batch statistic after five steps, each step up to one learning rate.
 TOLERANCE = {"model1": 1e-4, "model2": 1e-4, "model3": 1e-4, "final": 5e-6}
 
 
@@ -128,10 +130,10 @@ KERAS = {
 
 
 def build_keras(name):
-    """The report's network, compiled as the report did.
+    """The network of the report, compiled as in the report.
 
-    The softmax is part of the loss, so that logits can be compared. The flip is left out: with us
-    it is no layer, but a part of the train step.
+    The softmax is part of the loss, so that logits can be compared. The flip is left out: here it
+    is not a layer but a part of the train step.
     """
     model = keras.Sequential([keras.Input(IMAGE_SHAPE), *KERAS[name]()])
     model.compile(
@@ -142,7 +144,7 @@ def build_keras(name):
 
 
 def our_config(name) -> Config:
-    """The config without augmentation, dropout and validation images."""
+    """Our config without augmentation, dropout and validation images."""
     config = importlib.import_module(f"configs.{name}").get_config()
     config.optimizer.learning_rate = LEARNING_RATE[name]
     config.augment.flip = False
@@ -156,7 +158,7 @@ def our_config(name) -> Config:
 
 
 def experiment_of(name):
-    """The experiment on the data that both sides train on."""
+    """Our experiment, on the data that both sides train on."""
     images, labels = data()
     names = tuple("abcdefghij")
     dataset = sources.Dataset("noise", images, labels, images, labels, names, "made here")
@@ -172,7 +174,7 @@ def initial_variables(name):
 
 
 def as_keras_weights(variables):
-    """Our variables as the list that `keras.Model.set_weights` takes, layer after layer."""
+    """Our variables as the list that `keras.Model.set_weights` takes, layer by layer."""
     params, batch_stats = variables["params"], variables["batch_stats"]
     blocks = sum(layer.startswith("conv2d_") for layer in params)
     dense = sum(layer.startswith("dense_") for layer in params)
@@ -185,12 +187,12 @@ def as_keras_weights(variables):
             weights += [batch_stats[norm][leaf] for leaf in ("mean", "var")]
     for layer in [*(f"dense_{i}" for i in range(dense)), "head"]:
         weights += [params[layer][leaf] for leaf in ("kernel", "bias")]
-    assert len(weights) == len(jax.tree.leaves(variables)), "an array has found no place"
+    assert len(weights) == len(jax.tree.leaves(variables)), "an array was left out"
     return weights
 
 
 def randomized(variables):
-    """The variables with biases, scales and statistics that are not 0 or 1, so that each counts."""
+    """The variables with random biases, scales and statistics instead of 0 or 1, to test them."""
     rng = np.random.default_rng(1)
 
     def perturb(path, leaf):
@@ -204,7 +206,7 @@ def randomized(variables):
 
 @functools.cache
 def data(seed=CHOSEN_SEED):
-    """Images uint8 and labels int32 for `STEPS` batches, taken in order."""
+    """uint8 images and int32 labels for `STEPS` batches, taken in order."""
     rng = np.random.default_rng(seed)
     size = STEPS * BATCH_SIZE
     labels = rng.integers(0, 10, size, np.int32)
@@ -221,8 +223,10 @@ def keras_batches(seed=CHOSEN_SEED):
 
 @functools.cache
 def train_keras(name):
-    """By seed of the images: the weights after `STEPS` steps from our initial ones, and the mean of
-    the printed losses."""
+    """Seed of the images -> weights after `STEPS` steps from our initial ones, and mean loss.
+
+    The loss is the one that Keras prints, including the L2 penalty.
+    """
     model = build_keras(name)
     for layer in model.layers:
         if isinstance(layer, layers.Dropout):
@@ -232,18 +236,18 @@ def train_keras(name):
     results = {}
     for seed in (CHOSEN_SEED, *OTHER_SEEDS):
         model.set_weights(as_keras_weights(initial_variables(name)))
-        for moment in moments:  # and the number of steps
+        for moment in moments:  # and the step counter
             moment.assign(np.zeros(moment.shape, moment.dtype))
-        # train_on_batch returns its own batch's loss, L2 penalty included.
+        # train_on_batch returns the loss of its batch, L2 penalty included.
         objectives = [model.train_on_batch(*batch) for batch in keras_batches(seed)]
-        # Not get_weights(): numpy deprecated how Keras' variables become arrays there.
+        # Not get_weights(): it converts variables in a way that NumPy has deprecated.
         weights = [jax.device_get(weight.value) for weight in model.weights]
         results[seed] = weights, np.mean(objectives)
     return results
 
 
 def train_ours(name, seeds=(CHOSEN_SEED,)):
-    """The same, through the real train step over all devices."""
+    """The same with our train step, on all devices."""
     order = np.arange(STEPS * BATCH_SIZE, dtype=np.int32).reshape(STEPS, BATCH_SIZE)
     exp = experiment_of(name)
     lane, results = lanes.make_lanes([exp]), {}
@@ -257,13 +261,13 @@ def train_ours(name, seeds=(CHOSEN_SEED,)):
 
 
 def differences(weights, others):
-    """Of all parameters and statistics together, one after the other."""
+    """The absolute differences of all parameters and statistics, in one flat array."""
     pairs = zip(weights, others, strict=True)
     return np.concatenate([np.abs(ours - theirs).ravel() for ours, theirs in pairs])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_loss_and_penalty_are_kerass(name):
+def test_logits_loss_and_penalty_match_keras(name):
     exp = experiment_of(name)
     model, variables = exp.model, randomized(initial_variables(name))
     pixels, targets = next(keras_batches())
@@ -282,12 +286,12 @@ def test_logits_loss_and_penalty_are_kerass(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_five_training_steps_are_kerass(name):
+def test_five_training_steps_match_keras(name):
     ours, theirs = train_ours(name, (CHOSEN_SEED, *OTHER_SEEDS)), train_keras(name)
     before = as_keras_weights(initial_variables(name))
     for seed, (weights, objective) in ours.items():
         keras_weights, keras_objective = theirs[seed]
-        # Each array has gone far beyond the tolerance, or equality would say little.
+        # Each array has moved much more than the tolerance, or the test would prove little.
         for after, initial in zip(keras_weights, before, strict=True):
             assert np.abs(after - initial).max() > 2 * LEARNING_RATE[name]
         far = differences(weights, keras_weights) > TOLERANCE[name]
@@ -295,11 +299,11 @@ def test_five_training_steps_are_kerass(name):
         assert objective == pytest.approx(keras_objective, rel=5e-5 if far.any() else 1e-5)
 
 
-def test_the_comparison_tells_optaxs_own_adam_from_kerass(monkeypatch):
-    # They differ in nothing but where the epsilon of 1e-7 is added.
+def test_the_comparison_detects_the_adam_of_optax(monkeypatch):
+    # They differ only in where the epsilon of 1e-7 is added.
     monkeypatch.setattr(chain, "scale_by_keras_adam", optax.scale_by_adam)
     weights, _ = train_ours("model1")[CHOSEN_SEED]
     found = differences(weights, train_keras("model1")[CHOSEN_SEED][0])
     assert found.max() > 10 * TOLERANCE["model1"]
-    # Were it another seed, that would tell them, too.
+    # The limit for the other seeds would reveal the difference, too.
     assert np.mean(found > TOLERANCE["model1"]) > 0.01

@@ -1,4 +1,4 @@
-"""The pieces of the fast recipe that need more than one room: whitening, rates, lookahead."""
+"""The parts of the speedrun recipe: whitening, lookahead, Muon and the initial head."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 # ---------------------------------------------------------------------------- whitening
 @pytest.mark.parametrize("standardized", [False, True])
-def test_whitened_patches_are_uncorrelated_with_variance_one(standardized):
+def test_whitened_patches_are_uncorrelated_and_have_variance_1(standardized):
     images, _ = tiny.images_and_labels(200)
     mean, std = (np.float32([0.4, 0.5, 0.6]), np.float32([0.2, 0.3, 0.1]))
     statistics = (mean, std) if standardized else (None, None)
@@ -32,8 +32,8 @@ def test_whitened_patches_are_uncorrelated_with_variance_one(standardized):
     np.testing.assert_allclose(second_moments, expected, atol=2e-3)
 
 
-def test_epsilon_holds_back_what_hardly_varies():
-    images = np.full((4, 8, 8, 3), 100, np.uint8)  # one direction varies, eleven not at all
+def test_epsilon_limits_the_gain_of_directions_with_little_variance():
+    images = np.full((4, 8, 8, 3), 100, np.uint8)  # one direction varies, eleven do not
     kernel = initializers.whitening(images, None, None, epsilon=0.25)
     norms = np.linalg.norm(kernel.reshape(12, 24), axis=0)
     value = 12 * (100 / 255) ** 2
@@ -42,9 +42,9 @@ def test_epsilon_holds_back_what_hardly_varies():
 
 
 @pytest.mark.parametrize("value", [0, 59, 100, 255])
-def test_directions_without_variance_leave_the_kernel_finite(value):
+def test_the_kernel_is_finite_despite_directions_without_variance(value):
     images = np.full((64, 8, 8, 3), value, np.uint8)
-    for epsilon in (1e-8, 1e-12, 1e-18):  # rounding makes eigenvalues of -1e-15
+    for epsilon in (1e-8, 1e-12, 1e-18):  # rounding gives eigenvalues of -1e-15
         assert np.isfinite(initializers.whitening(images, None, None, epsilon)).all()
 
 
@@ -68,7 +68,7 @@ def after(overrides, n, blocks=()):
     return exp, jax.device_get(state)
 
 
-def test_a_whitening_stem_stays_while_the_rest_trains():
+def test_a_whitening_stem_is_frozen_while_the_rest_trains():
     exp, state = after(WHITENING | FAST, 2)
     images = exp.train[0][:: len(exp.train[0]) // 7][:7]
     np.testing.assert_array_equal(
@@ -79,7 +79,7 @@ def test_a_whitening_stem_stays_while_the_rest_trains():
     assert (state.params["head"]["kernel"] != start.params["head"]["kernel"]).all()
 
 
-def test_the_stems_bias_trains_where_it_has_a_rate():
+def test_the_bias_of_the_stem_trains_unless_frozen():
     _, state = after(WHITENING | FAST | {"optimizer.rules": ()}, 1)
     assert state.params["stem"]["bias"].any()
 
@@ -88,11 +88,11 @@ def test_the_stems_bias_trains_where_it_has_a_rate():
 LOOKAHEAD = {"optimizer.lookahead_every": 5, "optimizer.lookahead_decay": 0.9}
 
 
-def test_lookahead_meets_every_few_steps_with_a_rising_weight_and_ends_on_the_slow_copy():
+def test_lookahead_updates_with_a_rising_weight_and_ends_with_the_slow_copy():
     slow = fast = np.float64(1.0)
     ours = ({"w": jnp.float32(1.0)}, {"w": jnp.float32(1.0)})
     for step in range(1, 13):
-        fast = fast + step  # whatever the optimizer does
+        fast = fast + step  # any update will do
         moved = {"w": ours[1]["w"] + step}
         if step % 5 == 0:
             decay = 0.9**5 * (step / 12) ** 3
@@ -105,7 +105,7 @@ def test_lookahead_meets_every_few_steps_with_a_rising_weight_and_ends_on_the_sl
 
 
 @pytest.mark.slow
-def test_lookahead_covers_parameters_and_statistics_and_is_state_of_the_run():
+def test_lookahead_covers_parameters_and_batch_statistics():
     overrides = LOOKAHEAD | FAST | {"epochs": 2, "optimizer.lookahead_every": 2}
     exp, state = after(overrides, 5, (tiny.BATCH_NORM_BLOCK,))
     assert set(state.lookahead) == {"params", "batch_stats"}
@@ -120,13 +120,13 @@ def test_lookahead_covers_parameters_and_statistics_and_is_state_of_the_run():
         jax.tree.map(np.testing.assert_array_equal, state.lookahead[name], getattr(state, name))
 
 
-def test_without_lookahead_nothing_is_kept():
+def test_without_lookahead_there_is_no_slow_copy():
     exp, _ = after({}, 0)
     assert exp.initial_state().lookahead is None
 
 
 # ---------------------------------------------------------------------------- muon
-def test_muon_trains_in_the_step():
+def test_muon_trains_in_the_train_step():
     overrides = {"optimizer.name": "muon", "optimizer.learning_rate": 0.05, "epochs": 8}
     exp, state = after(overrides, 6, (base.conv_block(4, pool=4),))
     kernel = state.params["conv2d_0"]["kernel"]
@@ -136,7 +136,7 @@ def test_muon_trains_in_the_step():
     assert float(state.sums.loss / state.sums.steps) < 1.35  # of four classes: ln 4 = 1.386
 
 
-def test_a_head_may_begin_with_a_deviation_of_its_own():
+def test_the_initial_head_has_the_given_standard_deviation():
     kernel = initializers.uniform(1.0)(jax.random.key(0), (500, 40))
     assert float(kernel.std()) == pytest.approx(1, rel=0.01)
     assert float(abs(kernel).max()) == pytest.approx(3**0.5, rel=0.01)

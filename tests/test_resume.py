@@ -1,4 +1,4 @@
-"""A run that was killed or interrupted ends exactly as one that never was."""
+"""A run that was killed or interrupted gives exactly the result of an uninterrupted one."""
 
 import json
 import pathlib
@@ -19,15 +19,15 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    workdir = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     status, output = command_line.run(command_line.TINY, f"--workdir={workdir}")
     assert status == 0, output
     return workdir
 
 
 def wait_for_checkpoint(process: subprocess.Popen, workdir: pathlib.Path, step: int) -> None:
-    """Returns as soon as a checkpoint of `step` or a later one is there."""
+    """Returns as soon as there is a checkpoint of `step` or later."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         names = [path.name for path in (workdir / "checkpoints").glob("*")]
@@ -60,8 +60,8 @@ def assert_same_run(workdir: pathlib.Path, expected: pathlib.Path) -> None:
     assert (workdir / "predictions.npz").read_bytes() == (expected / "predictions.npz").read_bytes()
 
 
-def test_a_killed_run_resumes_bit_for_bit(undisturbed: pathlib.Path, tmp_path: pathlib.Path):
-    for step in (20, 60):  # in the middle of the first and of the second epoch of 38 steps
+def test_a_killed_run_resumes_bit_for_bit(uninterrupted: pathlib.Path, tmp_path: pathlib.Path):
+    for step in (20, 60):  # within the first and the second epoch, of 38 steps each
         process = command_line.start(command_line.TINY, f"--workdir={tmp_path}")
         wait_for_checkpoint(process, tmp_path, step)
         process.kill()
@@ -69,13 +69,13 @@ def test_a_killed_run_resumes_bit_for_bit(undisturbed: pathlib.Path, tmp_path: p
     status, output = command_line.run(command_line.TINY, f"--workdir={tmp_path}")
     assert status == 0, output
     assert "resumed at step" in output
-    assert_same_run(tmp_path, undisturbed)
+    assert_same_run(tmp_path, uninterrupted)
     starts = json.loads((tmp_path / "environment.json").read_text())["starts"]
     assert len(starts) == 3 and starts[0]["step"] == 0 and starts[2]["step"] >= 60
 
 
-def test_sigterm_and_ctrl_c_save_at_once_and_resume_bit_for_bit(
-    undisturbed: pathlib.Path, tmp_path: pathlib.Path
+def test_a_run_stopped_by_sigterm_or_ctrl_c_saves_and_resumes_bit_for_bit(
+    uninterrupted: pathlib.Path, tmp_path: pathlib.Path
 ):
     for number, step in ((signal.SIGTERM, 20), (signal.SIGINT, 60)):
         process = command_line.start(command_line.TINY, f"--workdir={tmp_path}")
@@ -91,14 +91,14 @@ def test_sigterm_and_ctrl_c_save_at_once_and_resume_bit_for_bit(
     status, output = command_line.run(command_line.TINY, f"--workdir={tmp_path}")
     assert status == 0, output
     assert f"resumed at step {saved}" in output
-    assert_same_run(tmp_path, undisturbed)
+    assert_same_run(tmp_path, uninterrupted)
 
 
-def test_evaluate_reproduces_the_result_from_the_workdir_alone(
-    undisturbed: pathlib.Path, tmp_path: pathlib.Path
+def test_evaluate_reproduces_the_result_from_the_workdir(
+    uninterrupted: pathlib.Path, tmp_path: pathlib.Path
 ):
     workdir = tmp_path / "copy"
-    subprocess.run(["cp", "-r", str(undisturbed), str(workdir)], check=True)
+    subprocess.run(["cp", "-r", str(uninterrupted), str(workdir)], check=True)
     expected = (workdir / "result.json").read_text()
     (workdir / "result.json").unlink()
     (workdir / "predictions.npz").unlink()
@@ -108,10 +108,10 @@ def test_evaluate_reproduces_the_result_from_the_workdir_alone(
     assert (workdir / "predictions.npz").exists()
 
 
-def test_a_finished_run_says_so_and_shows_its_result(undisturbed: pathlib.Path):
-    before = (undisturbed / "metrics.jsonl").read_bytes()
-    status, output = command_line.run(command_line.TINY, f"--workdir={undisturbed}")
+def test_a_finished_run_says_so_and_shows_its_result(uninterrupted: pathlib.Path):
+    before = (uninterrupted / "metrics.jsonl").read_bytes()
+    status, output = command_line.run(command_line.TINY, f"--workdir={uninterrupted}")
     assert status == 0, output
-    accuracy = json.loads((undisturbed / "result.json").read_text())["test_accuracy"]
+    accuracy = json.loads((uninterrupted / "result.json").read_text())["test_accuracy"]
     assert "finished" in output and f"test accuracy {accuracy:.4f}" in output
-    assert (undisturbed / "metrics.jsonl").read_bytes() == before
+    assert (uninterrupted / "metrics.jsonl").read_bytes() == before

@@ -262,7 +262,7 @@ def test_a_best_row_whose_checkpoint_is_still_being_saved_is_skipped(config, tmp
     assert "the best epoch, 3, is damaged or missing" in said.text
     for path in (tmp_path / "checkpoints").iterdir():
         path.rename(tmp_path / path.name)
-    with pytest.raises(UserError, match="no epoch of the run .* wait for it, or go on") as caught:
+    with pytest.raises(UserError, match="no epoch of the run .* wait for one, or resume") as caught:
         trained.load(workdir)
     assert "train in another" not in str(caught.value)
 

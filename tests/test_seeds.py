@@ -1,4 +1,4 @@
-"""Seeds trained side by side are the runs that each would be alone."""
+"""Seeds trained side by side give the same runs as each seed alone."""
 
 import json
 import statistics
@@ -19,7 +19,7 @@ def config_of(number: int):
     config = command_line.tiny_config()
     config.seed, config.seeds = 3, number
     config.checkpoint.every_steps = 0
-    config.data.standardize = True  # by statistics that differ from split to split
+    config.data.standardize = True  # with statistics that differ between the splits
     config.augment.flip = config.augment.alternate_flips = True
     return config
 
@@ -30,7 +30,7 @@ def together(tmp_path_factory):
     return workdir, tiny.train(config_of(2), workdir)
 
 
-def test_each_seed_is_the_run_that_it_would_be_alone(together, tmp_path):
+def test_each_seed_gives_the_run_of_that_seed_alone(together, tmp_path):
     workdir, summary = together
     assert summary["seeds"] == [3, 4]
     config = config_of(1)
@@ -43,14 +43,14 @@ def test_each_seed_is_the_run_that_it_would_be_alone(together, tmp_path):
     found = json.loads((workdir / "seed-4" / "result.json").read_text())
     assert found["test_loss"] == pytest.approx(alone["test_loss"], rel=2e-3)
     assert found["best_epoch"] == alone["best_epoch"]
-    # The other one is another run.
+    # The other seed gives another run.
     other = json.loads((workdir / "seed-3" / "result.json").read_text())
     assert other["test_loss"] != pytest.approx(alone["test_loss"], rel=1e-2)
-    # An ordinary workdir: the run that it is goes no further.
+    # An ordinary workdir: it holds a finished run of that seed.
     assert tiny.train(config, workdir / "seed-4") == found
 
 
-def test_the_summary_is_that_of_the_results(together):
+def test_the_summary_matches_the_results(together):
     workdir, summary = together
     results = [json.loads((workdir / f"seed-{n}" / "result.json").read_text()) for n in (3, 4)]
     values = [result["test_accuracy"] for result in results]
@@ -61,7 +61,7 @@ def test_the_summary_is_that_of_the_results(together):
     assert (workdir / "seed-3/report.html").exists()
 
 
-def test_two_seeds_are_shown_as_two_values():
+def test_two_seeds_are_shown_as_two_values_and_more_as_mean_and_spread():
     figures = {"mean": 0.8, "std": 0.1, "values": [0.7, 0.8, 0.9]}
     text = seeds.describe({"seeds": [3, 4, 5], "test_accuracy": figures})
     assert "standard deviation" in text and "test accuracy: 0.8000 +- 0.1000" in text
@@ -78,13 +78,13 @@ def test_finished_runs_say_so(together, capsys):
         tiny.train(config_of(3), workdir)
 
 
-def test_the_common_directory_points_at_the_seeds(together):
+def test_evaluating_the_common_directory_points_to_the_seeds(together):
     workdir, _ = together
     status, output = command_line.run("--mode=evaluate", f"--workdir={workdir}")
     assert status == 2 and f"{workdir}/seed-3" in output
 
 
-def test_an_interrupted_run_resumes_from_its_last_epochs(together, tmp_path, monkeypatch):
+def test_interrupted_seeds_resume_from_a_common_step(together, tmp_path, monkeypatch):
     workdir, _ = together
     requests = iter([False] * 50 + [True] * 99)  # epochs have 38 steps
     with monkeypatch.context() as patch:
@@ -95,7 +95,7 @@ def test_an_interrupted_run_resumes_from_its_last_epochs(together, tmp_path, mon
         patch.setattr(StopRequest, "poll", lambda self: None)
         with pytest.raises(Interrupted, match=r"saved step \d+ in "):
             tiny.train(config_of(2), tmp_path)
-    # As if killed between the saves of two seeds.
+    # As if killed between the saves of the two seeds.
     metrics = tmp_path / "seed-4" / "metrics.jsonl"
     metrics.write_text("")
     (tmp_path / "seed-4" / "checkpoints").rename(tmp_path / "away")

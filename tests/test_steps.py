@@ -1,4 +1,4 @@
-"""A train step is a pure function of state, config and step, on any number of devices."""
+"""A train step is a pure function of config, state and step, on any number of devices."""
 
 import dataclasses
 
@@ -19,14 +19,14 @@ EIGHT_DEVICES = pytest.mark.skipif(
     jax.device_count() < 8, reason="needs 8 devices: conftest.py asks XLA for them"
 )
 
-# What draws random numbers, so that a draw that is not a function of the step would show.
+# Options that draw random numbers, to reveal draws that do not depend only on seed and step.
 RANDOM = {"augment.flip": True, "model.dense_dropout": 0.2}
 ALL_RANDOM = RANDOM | {"augment.crop_padding": 1, "augment.cutout": 2, "augment.mixup": 0.4}
-# Plain SGD: Adam would blow the last bit of a small gradient up to the size of the learning rate.
+# SGD, since Adam would scale rounding errors in small gradients up to the learning rate.
 SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.05}
-# A step that leaves the parameters as they are, to look at the rest of it.
+# Leaves the parameters unchanged, to test the other parts of a step.
 STILL = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30}
-# Tests share these where they can: each other config is a compilation of seconds.
+# Shared by tests, since each further config takes seconds to compile.
 PLAIN = {"optimizer.learning_rate": 0.02}
 NO_MOMENTUM = {**SGD, "optimizer.momentum": 0.0, "model.dense_l2": 0.1}
 DROPOUT = {"model.dense_dropout": 0.5, **STILL}
@@ -35,7 +35,7 @@ ONE_BATCH = np.tile(np.arange(tiny.BATCH_SIZE, dtype=np.int32), (tiny.STEPS_PER_
 
 
 class Run:
-    """An experiment, its train step and its newest state."""
+    """An experiment, its train step and its latest state."""
 
     def __init__(self, overrides, devices=1, blocks=()):
         config = tiny.config(overrides)
@@ -47,14 +47,14 @@ class Run:
         self.state = exp.initial_state()
 
     def step(self, n=1, order=None):
-        """Makes `n` steps in one dispatch; returns the epoch's sums after them."""
+        """Trains `n` steps in one dispatch; returns the sums of the epoch after them."""
         if order is None:
             order = self.experiment.epoch_order(int(self.state.step) // tiny.STEPS_PER_EPOCH)
         self.state, sums = self.train_steps(self.state, self.arrays, order, n)
         return jax.device_get(sums)
 
     def restart(self):
-        """Goes on as a new process would: with a new step function and a state from the host."""
+        """Continues like a new process: with a new step function and a state from the host."""
         exp = self.experiment
         self.train_steps = lanes.make_lanes([exp]).dispatch
         self.state = exp.put(jax.device_get(self.state))
@@ -86,7 +86,7 @@ def assert_close(a, b, rtol, atol=0.0):
 
 
 # ---------------------------------------------------------------------------- pure
-def test_a_resumed_run_is_bit_for_bit_the_run_that_never_stopped():
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit():
     everything = ALL_RANDOM | {"augment.alternate_flips": True, "optimizer.lookahead_every": 3}
     straight, resumed = Run(everything), Run(everything)
     for i in range(5):
@@ -98,8 +98,8 @@ def test_a_resumed_run_is_bit_for_bit_the_run_that_never_stopped():
     assert_same(straight.state, resumed.state)
 
 
-def test_alternating_flips_turn_with_the_epoch():
-    """With no parameter changing, the loss over two epochs is that of both views of each image."""
+def test_alternating_flips_change_with_the_epoch():
+    """With fixed parameters, the losses of two epochs are those of the two views of each image."""
     shown = {"augment.flip": True, "augment.alternate_flips": True, **STILL}
     run = Run(shown)
     losses = []
@@ -111,7 +111,7 @@ def test_alternating_flips_turn_with_the_epoch():
     both = [
         metrics.cross_entropy(run.logits(view), labels) for view in (pixels, pixels[:, :, ::-1])
     ]
-    assert losses[0] == pytest.approx(losses[tiny.STEPS_PER_EPOCH - 1])  # within an epoch
+    assert losses[0] == pytest.approx(losses[tiny.STEPS_PER_EPOCH - 1])  # the same within an epoch
     assert losses[0] != pytest.approx(losses[-1], abs=1e-4)
     assert losses[0] + losses[-1] == pytest.approx(sum(both), rel=1e-5)
 
@@ -120,7 +120,7 @@ def test_the_seed_changes_the_draws():
     losses, start = [], None
     for seed in (0, 1):
         run = Run(DROPOUT | {"seed": seed})
-        # All else that the seed decides is the same.
+        # Everything else that depends on the seed stays the same.
         start = start or jax.device_get(run.state)
         run.state = run.experiment.put(start)
         run.arrays = run.experiment.put(tiny.images_and_labels(tiny.BATCH_SIZE))
@@ -129,16 +129,16 @@ def test_the_seed_changes_the_draws():
 
 
 @pytest.mark.parametrize("overrides", [STILL | {"augment.flip": True}, DROPOUT])
-def test_every_step_draws_anew(overrides):
+def test_every_step_has_its_own_random_draws(overrides):
     run = Run(overrides)
-    # Also the same position of another epoch: the draws are of the step, not of the position.
+    # The fourth is at the first position of the next epoch: draws depend on the step.
     losses = [float(run.step(order=ONE_BATCH).loss) for _ in range(4)]
     of_steps = [losses[0], losses[1] - losses[0], losses[2] - losses[1], losses[3]]
     rounded = {round(loss, 5) for loss in of_steps}
     assert len(rounded) == 4
 
 
-def test_several_steps_in_one_dispatch_are_the_same_steps():
+def test_several_steps_in_one_dispatch_equal_single_steps():
     single, scanned = Run(RANDOM | SGD), Run(RANDOM | SGD)
     for _ in range(4):
         order = single.experiment.epoch_order(0)
@@ -155,10 +155,10 @@ def test_several_steps_in_one_dispatch_are_the_same_steps():
 @pytest.mark.slow
 @EIGHT_DEVICES
 @pytest.mark.parametrize(("batch_size", "devices"), [(16, 8), (17, 8), (18, 3), (15, 4)])
-def test_several_devices_make_the_steps_of_one(batch_size, devices):
-    """Batch norm, too, is over the whole batch: two images a device would have other figures.
+def test_several_devices_train_like_one(batch_size, devices):
+    """This includes batch norm, which is over the whole batch: two images per device would differ.
 
-    So it is where the devices do not share a batch evenly.
+    It also holds if the batch does not divide evenly among the devices.
     """
     overrides = RANDOM | SGD | {"batch_size": batch_size}
     one = Run(overrides, devices=1, blocks=(tiny.BATCH_NORM_BLOCK,))
@@ -175,17 +175,17 @@ def test_several_devices_make_the_steps_of_one(batch_size, devices):
     assert all(jax.tree.leaves(changed))
 
 
-def test_the_state_is_donated_and_the_sums_outlive_it():
+def test_the_state_is_donated_and_the_sums_remain():
     run = Run(PLAIN)
     order = run.experiment.epoch_order(0)
     first, sums = run.train_steps(run.state, run.arrays, order, 1)
     run.train_steps(first, run.arrays, order, 1)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
-    assert int(sums.steps) == 1  # the loop reads them when the next dispatch is under way
+    assert int(sums.steps) == 1  # the loop reads them during the next dispatch
 
 
 # ---------------------------------------------------------------------------- sums
-def test_sums_add_up_and_begin_anew_with_the_epoch():
+def test_sums_add_up_and_restart_with_the_epoch():
     run = Run(STILL | {"model.dense_l2": 0.5})
     penalty = float(run.experiment.table.penalty(run.state.params))
     assert penalty > 0.1
@@ -208,7 +208,7 @@ def test_sums_add_up_and_begin_anew_with_the_epoch():
     assert sums.nonfinite_step == -1
 
 
-def test_label_smoothing_is_in_the_loss():
+def test_the_loss_includes_label_smoothing():
     run = Run(STILL | {"label_smoothing": 0.2})
     pixels, labels = run.batch(0)
     logits = run.logits(pixels).astype(np.float64)
@@ -262,7 +262,7 @@ def test_the_plateau_scales_the_update():
     assert_close(run.state.params, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_the_average_follows_its_formula():
+def test_the_moving_average_follows_its_formula():
     # At steps 0 to 2 the ramp (1 + step) / (10 + step) is 0.1, 0.182 and 0.25.
     run = Run({**SGD, "optimizer.ema_decay": 0.2})
     average = jax.device_get(run.state.params)
@@ -284,15 +284,15 @@ def test_without_averaging_the_parameters_are_evaluated():
 
 
 # ---------------------------------------------------------------------------- not finite
-def test_the_first_step_that_is_not_finite_is_recorded_and_kept():
+def test_the_first_step_with_a_loss_that_is_not_finite_is_recorded():
     run = Run({**SGD, "optimizer.learning_rate": 1e30})
     recorded = [int(run.step().nonfinite_step) for _ in range(tiny.STEPS_PER_EPOCH + 2)]
-    # The first step's loss is fine; it is its update that the second step meets.
+    # The loss of the first step is finite; its update makes the second step fail.
     assert recorded == [-1, 2, 2, 2, 2]
 
 
 class Kink(Network):
-    """Logits with a finite value and an infinite derivative."""
+    """Logits that are finite but have an infinite derivative."""
 
     num_classes: int = 4
 
@@ -302,7 +302,7 @@ class Kink(Network):
         return jnp.zeros((len(images), 1)) + jnp.sqrt(weight)
 
 
-def test_a_gradient_that_is_not_finite_is_recorded_with_a_finite_loss():
+def test_a_gradient_that_is_not_finite_is_recorded_even_if_the_loss_is():
     exp, options = tiny.build(tiny.config(SGD)), tiny.typed(tiny.config(SGD)).optimizer
     table = rules.table({"weight": jnp.zeros(4)}, (), options)
     optimizer = chain.make_optimizer(options, exp.schedule, table)

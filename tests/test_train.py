@@ -82,7 +82,7 @@ def test_a_run_keeps_the_workdir_contract(config, tmp_path, monkeypatch):
     assert metrics.cross_entropy(logits, labels) == pytest.approx(result["test_loss"])
     assert result["test_objective"] > result["test_loss"]
 
-    # The training images as the test's: no flip, no dropout, batch norm's running statistics.
+    # Training images are scored like test images: no flip, no dropout, running statistics.
     images, labels = experiment.build(tiny.typed(config)).train
     correct = trained.load(tmp_path).logits(images).argmax(1) == labels
     assert result["train_examples_clean"] == len(labels) == 1221
@@ -100,11 +100,11 @@ def test_a_run_keeps_the_workdir_contract(config, tmp_path, monkeypatch):
 
 def test_early_stopping_ends_the_run(config, tmp_path):
     config.epochs = 8
-    config.optimizer.learning_rate = 1e-9  # nothing improves by min_delta
+    config.optimizer.learning_rate = 1e-9  # no epoch improves by min_delta
     config.early_stopping.patience = 2
     config.early_stopping.min_delta = 0.5
     result = tiny.train(config, tmp_path)
-    assert result["epochs"] == 3  # the first improves on nothing known, then two in vain
+    assert result["epochs"] == 3  # the first always counts as an improvement, then two without one
     assert result["stopped_early"]
 
 
@@ -119,7 +119,7 @@ def test_the_plateau_lowers_the_learning_rate(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_is_answered_after_the_step_it_falls_into(config, tmp_path, monkeypatch):
+def test_a_signal_stops_the_run_after_the_current_step(config, tmp_path, monkeypatch):
     made = 0
     make = steps.make_dispatch
 
@@ -143,15 +143,15 @@ def test_a_signal_is_answered_after_the_step_it_falls_into(config, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_checkpoint(config, tmp_path):
+def test_a_nan_stops_the_run_and_the_message_names_step_and_checkpoint(config, tmp_path):
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 1e-3
-    config.schedule.name = "piecewise"  # a schedule that explodes in the second epoch
+    config.schedule.name = "piecewise"  # makes the run diverge in the second epoch
     config.schedule.boundaries = (0.5,)
     config.schedule.factor = 1e30
     with pytest.raises(UserError, match=r"not finite at step (\d+); .* step 55 .*learning_rate"):
         tiny.train(config, tmp_path)
-    # Drop at step 57: its update explodes, and the loss after it is seen at the very next steps.
+    # The rate explodes at step 57, and the loss right after it.
     assert not (tmp_path / "result.json").exists()
     like = experiment.build(tiny.typed(config)).abstract_state()
     with Checkpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
@@ -160,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_checkpoint(c
     assert np.isfinite(restored.state.params["head"]["kernel"]).all()
 
 
-def test_a_workdir_of_another_config_is_refused_by_key(config, tmp_path):
+def test_a_workdir_with_another_config_is_refused_and_the_keys_are_named(config, tmp_path):
     config.epochs = 1
     tiny.train(config, tmp_path)
     config.optimizer.b1 = 0.8
@@ -183,9 +183,9 @@ def test_an_unfinished_run_is_not_evaluated(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_best_epoch_that_can_be_read_is_tested_and_named(config, tmp_path):
-    """Where its checkpoint is gone, no other epoch is passed off as the best."""
-    config.optimizer.learning_rate = 1e-12  # equal accuracies: the first epoch stays the best
+def test_the_best_epoch_with_a_readable_checkpoint_is_tested_and_named(config, tmp_path):
+    """If the checkpoint of the best epoch is gone, another epoch is used and both are named."""
+    config.optimizer.learning_rate = 1e-12  # all accuracies tie, so the first epoch is the best
     config.optimizer.ema_decay = 0.0
     workdir = epath.Path(tmp_path)
     best = tiny.train(config, workdir)["best_epoch"]
@@ -204,8 +204,8 @@ def test_the_best_epoch_that_can_be_read_is_tested_and_named(config, tmp_path):
         evaluate.run(workdir)
 
 
-def test_a_batch_of_more_images_than_there_are_is_refused(config):
-    config.batch_size = 33  # of no number of devices
+def test_a_batch_larger_than_the_training_set_is_refused(config):
+    config.batch_size = 33  # 3 * 11: eight devices do not divide it
     assert experiment.build(tiny.typed(config)).steps_per_epoch == 1221 // 33
     config.batch_size = 2400
     with pytest.raises(UserError, match="exceeds the 1221 training images.* at most 1221"):
@@ -214,7 +214,7 @@ def test_a_batch_of_more_images_than_there_are_is_refused(config):
 
 @pytest.mark.slow
 def test_model_1_learns_real_cifar10(real_cifar10_dir, tmp_path, monkeypatch):
-    """A small share of the real data, in a minute: far above the 10 % of chance."""
+    """Trains on a small part of the real data for a minute; the accuracy is far above chance."""
     whole = sources.load(tiny.typed(model1.get_config()).data)
     part = dataclasses.replace(
         whole,
@@ -233,7 +233,7 @@ def test_model_1_learns_real_cifar10(real_cifar10_dir, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_on_all_images_tests_its_last_epoch_and_test_time_augmentation_besides(
+def test_a_run_on_all_images_tests_its_last_epoch_also_with_test_time_augmentation(
     config, tmp_path
 ):
     config.data.validation_fraction = 0.0
@@ -248,7 +248,7 @@ def test_a_run_on_all_images_tests_its_last_epoch_and_test_time_augmentation_bes
     assert sum(result["class_counts"]["train"].values()) == 1437
     assert result["best_epoch"] == 2 and result["validation_accuracy"] is None
     assert "validation_accuracy_tta" not in result
-    # By hand: the mean of the logits of both views.
+    # Compute it here: the mean of the logits of both views.
     exp = experiment.build(tiny.typed(config))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         restored = checkpoints.restore_latest(exp.abstract_state())
@@ -260,7 +260,7 @@ def test_a_run_on_all_images_tests_its_last_epoch_and_test_time_augmentation_bes
     ]
     accuracy = metrics.accuracy(both[0] + both[1], exp.test[1])
     assert result["test_accuracy_tta"] == pytest.approx(accuracy, abs=1.5 / 360)
-    assert result["test_accuracy_tta"] != result["test_accuracy"]  # mirrored digits mislead
+    assert result["test_accuracy_tta"] != result["test_accuracy"]  # flips mislead on digits
     text = (tmp_path / "report.html").read_text()
     assert "all images train" in text and "with flip test-time augmentation" in text
     assert evaluate.run(workdir) == result
@@ -268,8 +268,8 @@ def test_a_run_on_all_images_tests_its_last_epoch_and_test_time_augmentation_bes
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "when"), [("renamed", "save"), ("deleted", "row")])
-def test_a_workdir_that_goes_is_told_and_stays_whole(config, tmp_path, monkeypatch, how, when):
-    """Before the row of an epoch, and between that and its checkpoint."""
+def test_a_workdir_that_disappears_is_reported_and_intact(config, tmp_path, monkeypatch, how, when):
+    """It goes before the row of an epoch is written, or between the row and the checkpoint."""
     config.epochs = 2
     workdir, place = epath.Path(tmp_path) / "run", epath.Path(tmp_path) / "moved"
     module, name = {"row": (member, "cross_entropy"), "save": (MetricsWriter, "append")}[when]
@@ -280,7 +280,7 @@ def test_a_workdir_that_goes_is_told_and_stays_whole(config, tmp_path, monkeypat
         if next(calls) == 0:
             if how == "renamed":
                 workdir.rename(place)
-            else:  # beside a save in flight, which may put files where others are just deleted
+            else:  # a save in progress may create files during the deletion
                 shutil.rmtree(workdir, ignore_errors=True)
         return result
 

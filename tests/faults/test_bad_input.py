@@ -106,7 +106,7 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--config.augment.cutout=33", "exceeds the 32 pixels of an image: use at most 32"),
     ("--config.augment.crop_padding=33", "exceeds the 32 pixels of an image: use at most 32"),
     ("--config.init.whitening_images=0", f"config.init.whitening_images {WHOLE} 1"),
-    ("--config.init.skip=('(',)", "config.init.skip must be a tuple of regular expressions"),
+    ("--config.init.skip=('(',)", "config.init.skip must be a tuple of strings, each a"),
     # Shapes.
     ("--config.model.blocks[0].pool=64", "config.model.blocks[0] leaves no pixel of a 32x32"),
     ("--config.model.blocks[1].kernel=9", "config.model.blocks[1] leaves no pixel of a 32x32"),
@@ -215,7 +215,7 @@ CONFIG_FILES: list[tuple[str, str]] = [
     ("config.unlock()\n    config.epohcs = 3\n    return config", "config.epohcs is not a key"),
     ("config.unlock()\n    del config['model']\n    return config", "start from base.get_config()"),
     ("def get_config(:", "SyntaxError"),
-    ("def get_config(name): ...", "missing 1 required positional argument: 'name': name it behind"),
+    ("def get_config(name): ...", "missing 1 required positional argument: 'name': give it after"),
     ("return int(None)", "line 4: TypeError"),
     ("raise SystemExit(0)", "line 4: SystemExit: 0"),
     ("return 'long' * 100", "it returns 'long"),
