@@ -5,11 +5,17 @@ inherit this environment; the test that starts one may choose other devices for 
 """
 
 import collections
+import contextlib
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
+import filelock
 import pytest
+from etils import epath
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache"  # ignored by git
 DEVICES_FLAG = "--xla_force_host_platform_device_count=8"
@@ -35,6 +41,65 @@ def real_cifar10_dir() -> Path:
     if not data_dir or not (Path(data_dir) / "cifar10").is_dir():
         pytest.skip("real CIFAR-10 not found: set TFDS_DATA_DIR")
     return Path(data_dir)
+
+
+# ---------------------------------------------------------------------------- finished runs
+@contextlib.contextmanager
+def shared(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """The workdir of a run that all tests of a session share: the first to enter trains it.
+
+    With pytest-xdist, processes enter one after the other and share a directory.
+    """
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    with filelock.FileLock(base / f"{name}.lock"):
+        yield base / "finished" / name
+
+
+def times(directory: Path) -> dict[Path, int]:
+    """When each file of a directory was changed last, in nanoseconds."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+def unchanged(workdir: Path) -> Iterator[epath.Path]:
+    """Gives a shared run to the tests; fails at the end if one of them wrote into it."""
+    before = times(workdir)
+    yield epath.Path(workdir)
+    assert times(workdir) == before, "a test changed a run that others read: copy it first"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[epath.Path]:
+    """A finished run of tests/configs/tiny.py, trained as a user does, for tests that only read."""
+    import command_line
+
+    with shared(tmp_path_factory, "digits") as workdir:
+        if not (workdir / "result.json").exists():
+            status, output = command_line.run(command_line.TINY, f"--workdir={workdir}")
+            assert status == 0, output
+    yield from unchanged(workdir)
+
+
+@pytest.fixture
+def workdir(finished: epath.Path, tmp_path: Path) -> epath.Path:
+    """A copy of `finished` for a test to change."""
+    return epath.Path(shutil.copytree(finished, tmp_path / finished.name))
+
+
+@pytest.fixture(scope="session")
+def compass(tmp_path_factory: pytest.TempPathFactory) -> Iterator[epath.Path]:
+    """A finished run of `tiny.compass()` on `tiny.dataset()`, for tests that only read."""
+    import tiny
+
+    from cifar_jax.data import sources
+
+    with shared(tmp_path_factory, "compass") as workdir:
+        if not (workdir / "report.html").exists():
+            with mock.patch.object(sources, "load", return_value=tiny.dataset()):
+                tiny.train(tiny.compass(), workdir)
+    yield from unchanged(workdir)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,27 +4,25 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from unittest import mock
 
 import command_line
 import numpy as np
 import pytest
 import tiny
 from demo_server import serving
-from etils import epath
 from PIL import Image
 from test_report_browser import browser  # noqa: F401 (fixture)
 
 from cifar_jax.config import schema
 from cifar_jax.data import images, sources
 from cifar_jax.evaluation import trained
-from cifar_jax.training import run as train
 
 pytest.importorskip("gradio", reason="requirements-demo.txt is not installed")
 
@@ -34,23 +32,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> epath.Path:
-    """A run that classifies digits well."""
-    config = tiny.config({"data.name": "digits", "epochs": 5, "model.dense": (64,)})
-    config.eval.batch_size = 64
-    directory = epath.Path(tmp_path_factory.mktemp("demo") / "digits")
-    train.run(tiny.typed(config), directory)
-    assert json.loads((directory / "result.json").read_text())["test_accuracy"] > 0.9
-    return directory
-
-
-@pytest.fixture(scope="module")
-def compass(digits) -> epath.Path:
+def dataless(compass, tmp_path_factory) -> pathlib.Path:
     """A run on smaller images with other classes; its data are not on this machine."""
-    directory = digits.parent / "compass"
-    with mock.patch.object(sources, "load", return_value=tiny.dataset()):
-        config = tiny.config({"epochs": 1, "data.dir": "nowhere"})
-        train.run(tiny.typed(config), directory)
+    directory = shutil.copytree(compass, tmp_path_factory.mktemp("demo") / "compass")
+    config = json.loads((directory / "config.json").read_text())
+    config["data"]["dir"] = "nowhere"
+    (directory / "config.json").write_text(json.dumps(config))
     return directory
 
 
@@ -60,13 +47,13 @@ def test_set():
 
 
 @pytest.fixture(scope="module")
-def photos(digits, test_set) -> dict[str, pathlib.Path]:
+def photos(finished, test_set, tmp_path_factory) -> dict[str, pathlib.Path]:
     """True class -> file of an enlarged test image that the network classifies correctly."""
-    correct = trained.load(digits).predict(test_set.test_images).argmax(1) == test_set.test_labels
-    files = {}
+    correct = trained.load(finished).predict(test_set.test_images).argmax(1) == test_set.test_labels
+    files, directory = {}, tmp_path_factory.mktemp("photos")
     for label in (3, 7, 8):
         index = np.flatnonzero(correct & (test_set.test_labels == label))[1]
-        path = pathlib.Path(digits.parent / f"photo-{label}.png")
+        path = directory / f"photo-{label}.png"
         Image.fromarray(test_set.test_images[index]).resize((96, 96)).save(path)
         files[test_set.class_names[label]] = path
     return files
@@ -74,12 +61,12 @@ def photos(digits, test_set) -> dict[str, pathlib.Path]:
 
 # ---------------------------------------------------------------------------- in a browser
 @pytest.fixture(scope="module")
-def address(browser, digits, compass, tmp_path_factory):  # noqa: F811
+def address(browser, finished, dataless, tmp_path_factory):  # noqa: F811
     """The address of a page with both runs."""
     temporary = tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
-        with serving(f"--workdirs={digits},{compass}") as (url, lines):
+        with serving(f"--workdirs={finished},{dataless}") as (url, lines):
             note = "no examples of cifar10: config.data.dir=nowhere does not exist\n"
             assert note in lines
             yield url
@@ -156,7 +143,7 @@ def test_pictures_can_be_dropped_pasted_or_taken_from_the_test_set(
     browser,  # noqa: F811
     address,
     photos,
-    digits,
+    finished,
 ):
     with opened(browser, address) as page:
         drop = ["drop", "#picture button[aria-dropeffect]", [*photos["3"].read_bytes()]]
@@ -164,10 +151,10 @@ def test_pictures_can_be_dropped_pasted_or_taken_from_the_test_set(
         shows(page, "3")
         page.evaluate(BRING_FILE, ["paste", "body", [*photos["8"].read_bytes()]])
         shows(page, "8")
-        example = examples.find(trained.load(digits))[4]
+        example = examples.find(trained.load(finished))[4]
         page.locator(".examples button").nth(4).click()
         page.wait_for_selector(f"[role=status] >> text=true class: {example.truth}")
-        expected = trained.load(digits).predict(example.image[None])[0].argmax()
+        expected = trained.load(finished).predict(example.image[None])[0].argmax()
         shows(page, str(expected))
         page.get_by_label("Remove Image").click()
         page.wait_for_selector("[data-testid=label-output-value]", state="detached")
@@ -203,12 +190,12 @@ def test_an_unreadable_file_is_reported_and_the_page_still_works(
 
 
 # ---------------------------------------------------------------------------- without a browser
-def test_the_demo_serves_only_this_machine_until_sigterm(digits):
-    with serving(f"--workdir={digits}", end=signal.SIGTERM) as (url, _):
+def test_the_demo_serves_only_this_machine_until_sigterm(finished):
+    with serving(f"--workdir={finished}", end=signal.SIGTERM) as (url, _):
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(f"{url}gradio_api/file={digits / 'config.json'}")
+            urllib.request.urlopen(f"{url}gradio_api/file={finished / 'config.json'}")
         port = int(url.split(":")[2].strip("/"))
-        status, output = command_line.run("--mode=demo", f"--workdir={digits}", f"--port={port}")
+        status, output = command_line.run("--mode=demo", f"--workdir={finished}", f"--port={port}")
         assert (status, output.count("\n")) == (2, 1)
         assert output.startswith(
             f"error: --port={port} is not available (Address already in use): "
@@ -237,19 +224,19 @@ def test_gradio_is_imported_with_telemetry_off():
     assert python(program) == (0, "False True\n")
 
 
-def test_a_missing_gradio_is_named(digits, tmp_path, monkeypatch):
+def test_a_missing_gradio_is_named(finished, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     program = (
         "import runpy, sys; sys.modules['gradio'] = None;"
         " runpy.run_path('main.py', run_name='__main__')"
     )
     line = "error: --mode=demo needs gradio: pip install -r requirements-demo.txt\n"
-    assert python(program, "--mode=demo", f"--workdir={digits}") == (2, line)
+    assert python(program, "--mode=demo", f"--workdir={finished}") == (2, line)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_class_has_an_example(digits, test_set):
-    found = examples.find(trained.load(digits))
+def test_every_class_has_an_example(finished, test_set):
+    found = examples.find(trained.load(finished))
     assert tuple(example.truth for example in found) == test_set.class_names
     for example in found:
         (same,) = np.flatnonzero((test_set.test_images == example.image).all((1, 2, 3)))

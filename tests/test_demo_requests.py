@@ -21,9 +21,7 @@ import command_line
 import jpegs
 import pytest
 import starlette.requests
-import tiny
 from demo_server import Server, file, serving
-from etils import epath
 from test_image_formats import PIXELS, encoded
 
 pytest.importorskip("gradio", reason="requirements-demo.txt is not installed")
@@ -33,7 +31,6 @@ from PIL import Image  # noqa: E402
 from cifar_jax.data import images
 from cifar_jax.demo import uploads
 from cifar_jax.errors import UserError
-from cifar_jax.training import run as train
 
 pytestmark = pytest.mark.slow
 
@@ -49,13 +46,11 @@ def temporary(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def server(temporary):
+def server(finished, temporary):
     """A demo. When its terminal is gone it must exit cleanly, silently, and leave no files."""
-    workdir = epath.Path(temporary.parent / "digits")
-    train.run(tiny.typed(tiny.config({"data.name": "digits", "epochs": 1})), workdir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
-        with serving(f"--workdir={workdir}", end=signal.SIGHUP) as (url, _):
+        with serving(f"--workdir={finished}", end=signal.SIGHUP) as (url, _):
             yield Server(url)
     assert list(temporary.iterdir()) == []
 

@@ -2,19 +2,16 @@
 
 import io
 import struct
-from unittest import mock
 
 import command_line
 import jpegs
 import numpy as np
 import pytest
 import tiny
-from etils import epath
 from PIL import Image
 
-from cifar_jax.data import images, sources
+from cifar_jax.data import images
 from cifar_jax.errors import UserError
-from cifar_jax.training import run as train
 
 SHAPE = (20, 24, 3)
 PIXELS = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
@@ -184,9 +181,7 @@ def test_a_bmp_with_a_palette_is_decoded_correctly_or_refused(bits, palette):
 
 # ---------------------------------------------------------------------------- predict
 @pytest.mark.slow
-def test_a_lossless_jpeg_does_not_affect_other_predictions(tmp_path):
-    with mock.patch.object(sources, "load", return_value=tiny.dataset()):
-        train.run(tiny.typed(tiny.config({"epochs": 1})), epath.Path(tmp_path / "run"))
+def test_a_lossless_jpeg_does_not_affect_other_predictions(compass, tmp_path):
     (tmp_path / "photos").mkdir()
     for i, image in enumerate(tiny.images_and_labels(6)[0]):
         Image.fromarray(image).save(tmp_path / f"photos/{i}.png")
@@ -194,7 +189,7 @@ def test_a_lossless_jpeg_does_not_affect_other_predictions(tmp_path):
     def predicted():
         status, output = command_line.run(
             "--mode=predict",
-            f"--workdir={tmp_path / 'run'}",
+            f"--workdir={compass}",
             "--format=csv",
             str(tmp_path / "photos"),
         )

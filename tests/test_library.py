@@ -6,7 +6,6 @@ import io
 import pathlib
 import tempfile
 import zipfile
-from unittest import mock
 
 import jax
 import numpy as np
@@ -16,25 +15,16 @@ from etils import epath
 from PIL import Image
 
 import cifar_jax
-from cifar_jax.data import images, sources
+from cifar_jax.data import images
 from cifar_jax.errors import UserError
-from cifar_jax.training import run as train
 
 PIXELS, _ = tiny.images_and_labels(3, seed=5)
 SHAPE = PIXELS.shape[1:]
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("library")
-    with mock.patch.object(sources, "load", return_value=tiny.dataset()):
-        train.run(tiny.typed(tiny.config({"epochs": 1})), epath.Path(directory))
-    return directory
-
-
-@pytest.fixture(scope="module")
-def model(workdir):
-    return cifar_jax.load(str(workdir))
+def model(compass):
+    return cifar_jax.load(str(compass))
 
 
 def one_line(caught) -> str:
@@ -167,17 +157,17 @@ def test_predict_accepts_zero_images(model):
 
 
 # ---------------------------------------------------------------------------- load
-def test_load_accepts_any_kind_of_path(workdir, model, monkeypatch):
-    monkeypatch.setenv("HOME", str(workdir.parent))
-    for path in (workdir, epath.Path(workdir), f"{workdir}/", f"~/{workdir.name}"):
+def test_load_accepts_any_kind_of_path(compass, model, monkeypatch):
+    monkeypatch.setenv("HOME", str(compass.parent))
+    for path in (compass, epath.Path(compass), f"{compass}/", f"~/{compass.name}"):
         assert cifar_jax.load(path).epoch == model.epoch
-    monkeypatch.chdir(workdir)
+    monkeypatch.chdir(compass)
     assert cifar_jax.load(".").class_names == model.class_names
 
 
-def test_load_refuses_paths_without_a_run(workdir, tmp_path, monkeypatch):
+def test_load_refuses_paths_without_a_run(compass, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for path in (tmp_path, tmp_path / "nowhere", workdir / "config.json", "", "~nobody-here/run"):
+    for path in (tmp_path, tmp_path / "nowhere", compass / "config.json", "", "~nobody-here/run"):
         with pytest.raises(UserError, match="no run in .* train one there first"):
             cifar_jax.load(path)
     assert list(tmp_path.iterdir()) == []

@@ -28,19 +28,6 @@ from cifar_jax import predict
 from cifar_jax.data import images, sources
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import trained
-from cifar_jax.training import run as train
-
-
-def trained_on(data, workdir):
-    config = tiny.config({"epochs": 1})
-    with mock.patch.object(sources, "load", return_value=data):
-        train.run(tiny.typed(config), epath.Path(workdir))
-    return epath.Path(workdir)
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    return trained_on(tiny.dataset(), tmp_path_factory.mktemp("predict"))
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +49,19 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def probabilities(workdir, photos):
-    return cifar_jax.load(str(workdir)).predict(photos[2])
+def probabilities(compass, photos):
+    return cifar_jax.load(str(compass)).predict(photos[2])
 
 
 # ---------------------------------------------------------------------------- run
-def test_csv_has_every_class_of_every_image(workdir, photos, probabilities, capsys):
+def test_csv_has_every_class_of_every_image(compass, photos, probabilities, capsys):
     directory, names, _ = photos
-    assert predict.run(workdir, [str(directory)], "csv", top_k=99) == (5, 0)
+    assert predict.run(compass, [str(directory)], "csv", top_k=99) == (5, 0)
     output, errors = capsys.readouterr()
     assert errors == ""
     rows = list(csv.DictReader(io.StringIO(output)))
     assert [os.path.relpath(row["image"], directory) for row in rows] == names
-    class_names = cifar_jax.load(str(workdir)).class_names
+    class_names = cifar_jax.load(str(compass)).class_names
     for row, expected in zip(rows, probabilities, strict=True):
         figures = {row[f"class_{i}"]: float(row[f"probability_{i}"]) for i in range(1, 5)}
         np.testing.assert_allclose([figures[name] for name in class_names], expected, atol=2e-6)
@@ -82,12 +69,12 @@ def test_csv_has_every_class_of_every_image(workdir, photos, probabilities, caps
         assert len(row) == 1 + 2 * 4
 
 
-def test_json_is_one_object_per_line(workdir, photos, probabilities, capsys):
+def test_json_is_one_object_per_line(compass, photos, probabilities, capsys):
     directory, names, _ = photos
-    assert predict.run(workdir, [str(directory)], "json", top_k=2) == (5, 0)
+    assert predict.run(compass, [str(directory)], "json", top_k=2) == (5, 0)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [os.path.relpath(line["image"], directory) for line in lines] == names
-    class_names = np.array(cifar_jax.load(str(workdir)).class_names)
+    class_names = np.array(cifar_jax.load(str(compass)).class_names)
     for line, expected in zip(lines, probabilities, strict=True):
         best = np.argsort(-expected)[:2]
         assert [entry["class"] for entry in line["predictions"]] == class_names[best].tolist()
@@ -95,9 +82,9 @@ def test_json_is_one_object_per_line(workdir, photos, probabilities, capsys):
         np.testing.assert_allclose(found, expected[best], atol=2e-6)
 
 
-def test_the_table_is_aligned(workdir, photos, probabilities, capsys):
+def test_the_table_is_aligned(compass, photos, probabilities, capsys):
     directory, names, _ = photos
-    predict.run(workdir, [str(directory)])
+    predict.run(compass, [str(directory)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5 and len({len(line) for line in lines}) == 1
     for line, name, expected in zip(lines, names, probabilities, strict=True):
@@ -106,14 +93,14 @@ def test_the_table_is_aligned(workdir, photos, probabilities, capsys):
 
 
 def test_unreadable_images_are_reported_and_the_others_are_processed(
-    workdir, photos, tmp_path, capsys
+    compass, photos, tmp_path, capsys
 ):
     directory, *_ = photos
     good = str(directory / "1.png")
     broken = tmp_path / "broken\n\udcff.png"  # a name with a line break and invalid UTF-8
     broken.write_bytes(pathlib.Path(good).read_bytes()[:-40])
     outcome = predict.run(
-        workdir, [good, "nowhere.png", str(tmp_path), str(ROOT / "LICENSE"), good]
+        compass, [good, "nowhere.png", str(tmp_path), str(ROOT / "LICENSE"), good]
     )
     assert outcome == (4, 3)
     output, errors = capsys.readouterr()
@@ -161,10 +148,10 @@ def strict_json(line):
     return value
 
 
-def test_json_and_csv_preserve_every_byte_of_a_name(workdir, oddly_named, capfdbinary):
+def test_json_and_csv_preserve_every_byte_of_a_name(compass, oddly_named, capfdbinary):
     """Read back as docs/usage.md says, by parsers that accept only what the standards allow."""
     names = {os.fsencode(oddly_named / name) for name in ODD_NAMES}
-    assert predict.run(workdir, [str(oddly_named)], "json") == (len(names), 0)
+    assert predict.run(compass, [str(oddly_named)], "json") == (len(names), 0)
     rows = list(map(strict_json, capfdbinary.readouterr().out.splitlines()))
     exact = [
         base64.b64decode(row["image_base64"]) if "image_base64" in row else row["image"].encode()
@@ -173,15 +160,15 @@ def test_json_and_csv_preserve_every_byte_of_a_name(workdir, oddly_named, capfdb
     assert len(exact) == len(names) and set(exact) == names
     assert sum("image_base64" in row for row in rows) == 3
 
-    assert predict.run(workdir, [str(oddly_named)], "csv") == (len(names), 0)
+    assert predict.run(compass, [str(oddly_named)], "csv") == (len(names), 0)
     text = capfdbinary.readouterr().out.decode(errors="surrogateescape")
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert len(rows) == len(names) and {os.fsencode(row["image"]) for row in rows} == names
     assert all(0 < float(row["probability_1"]) <= 1 for row in rows)
 
 
-def test_the_table_and_errors_escape_control_characters(workdir, oddly_named, tmp_path, capsys):
-    predict.run(workdir, [str(oddly_named), *(str(tmp_path / name) for name in ODD_NAMES)])
+def test_the_table_and_errors_escape_control_characters(compass, oddly_named, tmp_path, capsys):
+    predict.run(compass, [str(oddly_named), *(str(tmp_path / name) for name in ODD_NAMES)])
     output, errors = capsys.readouterr()
     for text in (output, errors):
         assert len(text.split("\n")) == len(ODD_NAMES) + 1
@@ -195,11 +182,11 @@ def test_the_table_and_errors_escape_control_characters(workdir, oddly_named, tm
 
 
 def test_class_names_are_exact_in_json_and_csv_and_printable_in_the_table(
-    workdir, photos, tmp_path, capsys
+    compass, photos, tmp_path, capsys
 ):
     names = ["\x1b[31mred", 'new\nline, "quoted"', "caf\u00e9\u202f", "return\r"]
-    shutil.copytree(workdir, tmp_path / "run")
-    data = json.loads((workdir / "data.json").read_text())
+    shutil.copytree(compass, tmp_path / "run")
+    data = json.loads((compass / "data.json").read_text())
     (tmp_path / "run/data.json").write_text(json.dumps({**data, "class_names": names}))
     arguments = epath.Path(tmp_path / "run"), [str(photos[0] / "1.png")]
     predict.run(*arguments, "json", 4)
@@ -214,7 +201,7 @@ def test_class_names_are_exact_in_json_and_csv_and_printable_in_the_table(
     assert r"\x1b[31mred" in output and "caf\u00e9\u202f" in output and "\x1b" not in output
 
 
-def test_a_network_that_outputs_nan_is_refused(workdir, photos, monkeypatch, capsys):
+def test_a_network_that_outputs_nan_is_refused(compass, photos, monkeypatch, capsys):
     """NaN is neither valid JSON nor a probability."""
     load = trained.load
 
@@ -226,15 +213,15 @@ def test_a_network_that_outputs_nan_is_refused(workdir, photos, monkeypatch, cap
     monkeypatch.setattr(trained, "load", broken)
     for output_format in predict.FORMATS:
         with pytest.raises(UserError, match="outputs NaN or infinity"):
-            predict.run(workdir, [str(photos[0])], output_format)
+            predict.run(compass, [str(photos[0])], output_format)
     assert "NaN" not in capsys.readouterr().out
 
 
-def test_pipes_sockets_and_devices_are_refused_without_blocking(workdir, photos, tmp_path, capsys):
+def test_pipes_sockets_and_devices_are_refused_without_blocking(compass, photos, tmp_path, capsys):
     names = [str(photos[0] / "pipe.png"), str(tmp_path / "socket"), "/dev/null", "/dev/zero"]
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(names[1])
-        assert predict.run(workdir, [*names, str(photos[0] / "1.png")]) == (5, 4)
+        assert predict.run(compass, [*names, str(photos[0] / "1.png")]) == (5, 4)
     output, errors = capsys.readouterr()
     assert output.count("\n") == 1
     for name, line in zip(names, errors.splitlines(), strict=True):
@@ -257,7 +244,7 @@ def test_impossible_requests_are_refused(tmp_path, arguments, output_format, rea
         predict.run(epath.Path(tmp_path), arguments, output_format)
 
 
-def test_many_images_are_decoded_a_few_batches_ahead(workdir, photos, capsys, monkeypatch):
+def test_many_images_are_decoded_a_few_batches_ahead(compass, photos, capsys, monkeypatch):
     """With batches of 8, at most two more batches are decoded while one is predicted."""
     directory, *_ = photos
     decoded, ahead = [], []
@@ -273,17 +260,17 @@ def test_many_images_are_decoded_a_few_batches_ahead(workdir, photos, capsys, mo
 
     monkeypatch.setattr(images, "decode", counted_decode)
     monkeypatch.setattr(trained.Trained, "predict", counted_predict)
-    assert predict.run(workdir, [str(directory / "1.png")] * 101) == (101, 0)
+    assert predict.run(compass, [str(directory / "1.png")] * 101) == (101, 0)
     assert len(ahead) == 13 and max(ahead) <= 3 * 8
     assert len(set(capsys.readouterr().out.splitlines())) == 1
 
 
-def test_fit_decides_what_the_network_sees(workdir, tmp_path, capsys):
+def test_fit_decides_what_the_network_sees(compass, tmp_path, capsys):
     wide = np.zeros((32, 96, 3), np.uint8)
     wide[:, :32] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    predict.run(workdir, [str(tmp_path)], "csv", fit="crop")
-    predict.run(workdir, [str(tmp_path)], "csv", fit="whole")
+    predict.run(compass, [str(tmp_path)], "csv", fit="crop")
+    predict.run(compass, [str(tmp_path)], "csv", fit="whole")
     _, cropped, _, whole = capsys.readouterr().out.splitlines()
     assert cropped != whole
 
@@ -292,7 +279,9 @@ def test_a_network_of_one_channel(tmp_path, capsys):
     data = tiny.dataset()
     gray = {part: getattr(data, part)[..., :1] for part in ("train_images", "test_images")}
     data = sources.Dataset(**{**vars(data), **gray})
-    run = trained_on(data, tmp_path / "run")
+    run = epath.Path(tmp_path / "run")
+    with mock.patch.object(sources, "load", return_value=data):
+        tiny.train(tiny.config({"epochs": 1}), run)
     Image.fromarray(data.test_images[0, ..., 0]).convert("RGB").save(tmp_path / "color.png")
     assert predict.run(run, [str(tmp_path / "color.png")], "csv") == (1, 0)
     row = capsys.readouterr().out.splitlines()[-1].split(",")
@@ -303,12 +292,12 @@ def test_a_network_of_one_channel(tmp_path, capsys):
 
 # ---------------------------------------------------------------------------- as a user runs it
 @pytest.mark.slow
-def test_the_command_line_predicts(workdir, photos):
+def test_the_command_line_predicts(compass, photos):
     directory, _, _ = photos
     first = (directory / "1.png").read_bytes()
     done = subprocess.run(
         [
-            *(sys.executable, "main.py", "--mode=predict", f"--workdir={workdir}", "-"),
+            *(sys.executable, "main.py", "--mode=predict", f"--workdir={compass}", "-"),
             *(str(directory / "1.png"), "LICENSE", "--format=json", "--top_k=1"),
         ],
         cwd=ROOT,
@@ -325,9 +314,9 @@ def test_the_command_line_predicts(workdir, photos):
 
 
 @pytest.mark.slow
-def test_it_ends_quietly_when_the_reader_closes_the_pipe(workdir, photos):
+def test_it_ends_quietly_when_the_reader_closes_the_pipe(compass, photos):
     with subprocess.Popen(
-        [sys.executable, "main.py", "--mode=predict", f"--workdir={workdir}", str(photos[0])],
+        [sys.executable, "main.py", "--mode=predict", f"--workdir={compass}", str(photos[0])],
         cwd=ROOT,
         env={**os.environ, "XLA_FLAGS": ""},
         stdout=subprocess.PIPE,
@@ -338,10 +327,10 @@ def test_it_ends_quietly_when_the_reader_closes_the_pipe(workdir, photos):
     assert process.returncode == 74
 
 
-def test_the_documented_example_runs(workdir, photos, tmp_path, monkeypatch, capsys):
+def test_the_documented_example_runs(compass, photos, tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/usage.md").read_text(), re.DOTALL)
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/final").symlink_to(workdir)
+    (tmp_path / "runs/final").symlink_to(compass)
     (tmp_path / "cat.png").write_bytes((photos[0] / "1.png").read_bytes())
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "usage.md", "exec"), {})

@@ -21,20 +21,6 @@ from cifar_jax.training import test as evaluate
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> epath.Path:
-    """The workdir of a short run on the bundled digits."""
-    workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
-    tiny.train(command_line.tiny_config(), workdir)
-    return workdir
-
-
-@pytest.fixture
-def workdir(finished, tmp_path) -> epath.Path:
-    """A copy of `finished` that a test may damage."""
-    return epath.Path(shutil.copytree(finished, tmp_path / "digits"))
-
-
 def edit(path: epath.Path, change) -> None:
     value = json.loads(path.read_text())
     change(value)

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from etils import epath
 from playwright.sync_api import Browser, sync_playwright
-from test_report import finished, with_100_classes, workdir  # noqa: F401 (fixtures)
+from test_report import with_100_classes
 
 from cifar_jax.report import page
 
@@ -62,8 +62,8 @@ def check(browser: Browser, path: epath.Path, width: int, scheme: Literal["light
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (375, "dark")])
 def test_the_pages_open_offline_and_fit(
     browser: Browser,
-    finished: epath.Path,  # noqa: F811
-    workdir: epath.Path,  # noqa: F811
+    finished: epath.Path,
+    workdir: epath.Path,
     width: int,
     scheme: Literal["light", "dark"],
 ):

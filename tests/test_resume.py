@@ -18,14 +18,6 @@ from cifar_jax.training import experiment
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    workdir = tmp_path_factory.mktemp("uninterrupted")
-    status, output = command_line.run(command_line.TINY, f"--workdir={workdir}")
-    assert status == 0, output
-    return workdir
-
-
 def wait_for_checkpoint(process: subprocess.Popen, workdir: pathlib.Path, step: int) -> None:
     """Returns as soon as there is a checkpoint of `step` or later."""
     deadline = time.monotonic() + 120
@@ -60,7 +52,7 @@ def assert_same_run(workdir: pathlib.Path, expected: pathlib.Path) -> None:
     assert (workdir / "predictions.npz").read_bytes() == (expected / "predictions.npz").read_bytes()
 
 
-def test_a_killed_run_resumes_bit_for_bit(uninterrupted: pathlib.Path, tmp_path: pathlib.Path):
+def test_a_killed_run_resumes_bit_for_bit(finished: epath.Path, tmp_path: pathlib.Path):
     for step in (20, 60):  # within the first and the second epoch, of 38 steps each
         process = command_line.start(command_line.TINY, f"--workdir={tmp_path}")
         wait_for_checkpoint(process, tmp_path, step)
@@ -69,13 +61,13 @@ def test_a_killed_run_resumes_bit_for_bit(uninterrupted: pathlib.Path, tmp_path:
     status, output = command_line.run(command_line.TINY, f"--workdir={tmp_path}")
     assert status == 0, output
     assert "resumed at step" in output
-    assert_same_run(tmp_path, uninterrupted)
+    assert_same_run(tmp_path, finished)
     starts = json.loads((tmp_path / "environment.json").read_text())["starts"]
     assert len(starts) == 3 and starts[0]["step"] == 0 and starts[2]["step"] >= 60
 
 
 def test_a_run_stopped_by_sigterm_or_ctrl_c_saves_and_resumes_bit_for_bit(
-    uninterrupted: pathlib.Path, tmp_path: pathlib.Path
+    finished: epath.Path, tmp_path: pathlib.Path
 ):
     for number, step in ((signal.SIGTERM, 20), (signal.SIGINT, 60)):
         process = command_line.start(command_line.TINY, f"--workdir={tmp_path}")
@@ -91,14 +83,12 @@ def test_a_run_stopped_by_sigterm_or_ctrl_c_saves_and_resumes_bit_for_bit(
     status, output = command_line.run(command_line.TINY, f"--workdir={tmp_path}")
     assert status == 0, output
     assert f"resumed at step {saved}" in output
-    assert_same_run(tmp_path, uninterrupted)
+    assert_same_run(tmp_path, finished)
 
 
 def test_evaluate_reproduces_the_result_from_the_workdir(
-    uninterrupted: pathlib.Path, tmp_path: pathlib.Path
+    workdir: epath.Path,
 ):
-    workdir = tmp_path / "copy"
-    subprocess.run(["cp", "-r", str(uninterrupted), str(workdir)], check=True)
     expected = (workdir / "result.json").read_text()
     (workdir / "result.json").unlink()
     (workdir / "predictions.npz").unlink()
@@ -108,10 +98,10 @@ def test_evaluate_reproduces_the_result_from_the_workdir(
     assert (workdir / "predictions.npz").exists()
 
 
-def test_a_finished_run_says_so_and_shows_its_result(uninterrupted: pathlib.Path):
-    before = (uninterrupted / "metrics.jsonl").read_bytes()
-    status, output = command_line.run(command_line.TINY, f"--workdir={uninterrupted}")
+def test_a_finished_run_says_so_and_shows_its_result(workdir: epath.Path):
+    before = (workdir / "metrics.jsonl").read_bytes()
+    status, output = command_line.run(command_line.TINY, f"--workdir={workdir}")
     assert status == 0, output
-    accuracy = json.loads((uninterrupted / "result.json").read_text())["test_accuracy"]
+    accuracy = json.loads((workdir / "result.json").read_text())["test_accuracy"]
     assert "finished" in output and f"test accuracy {accuracy:.4f}" in output
-    assert (uninterrupted / "metrics.jsonl").read_bytes() == before
+    assert (workdir / "metrics.jsonl").read_bytes() == before

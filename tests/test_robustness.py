@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import shutil
 
 import command_line
 import jax
@@ -11,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-import tiny
-from etils import epath
 from fabricate import random_splits
 from test_report import read
 
@@ -22,25 +19,8 @@ from cifar_jax.data import corruptions, sources, tfds_prepare, tfds_source
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import adversarial, suites, trained
 from cifar_jax.report import page
-from cifar_jax.training import run as train
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> epath.Path:
-    """The workdir of a short run on the bundled digits, standardized."""
-    config = command_line.tiny_config()
-    config.data.standardize = True
-    workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
-    train.run(tiny.typed(config), workdir)
-    return workdir
-
-
-@pytest.fixture
-def workdir(finished, tmp_path) -> epath.Path:
-    """A copy of `finished` that a test may write to."""
-    return epath.Path(shutil.copytree(finished, tmp_path / "digits"))
 
 
 def test_the_command_line_offers_every_suite():

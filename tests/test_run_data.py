@@ -25,26 +25,19 @@ pytestmark = pytest.mark.slow
 
 
 def config(**changes):
-    return tiny.typed(tiny.config({"epochs": 1, "data.standardize": True, **changes}))
+    whole = tiny.compass()
+    whole.update_from_flattened_dict(changes)
+    return tiny.typed(whole)
 
 
 def provide(monkeypatch, dataset: sources.Dataset) -> None:
     monkeypatch.setattr(sources, "load", lambda _: dataset)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> pathlib.Path:
-    workdir = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        provide(patch, tiny.dataset())
-        train.run(config(), epath.Path(workdir), write_report=page.write)
-    return workdir
-
-
 @pytest.fixture
-def workdir(finished, tmp_path) -> epath.Path:
-    """A copy of it to write into."""
-    return epath.Path(shutil.copytree(finished, tmp_path / "run"))
+def workdir(compass, tmp_path) -> epath.Path:
+    """A copy of the shared run to write into."""
+    return epath.Path(shutil.copytree(compass, tmp_path / "run"))
 
 
 def content(workdir) -> dict[str, bytes]:
@@ -152,11 +145,11 @@ def test_every_mode_that_joins_a_run_with_data_refuses_others(monkeypatch, workd
     refused(lambda: MODES[mode](workdir), workdir)
 
 
-def test_seeds_refuse_other_data_of_any_of_them(monkeypatch, finished, tmp_path):
+def test_seeds_refuse_other_data_of_any_of_them(monkeypatch, compass, tmp_path):
     workdir = epath.Path(tmp_path)
     for seed in (0, 1):
-        shutil.copytree(finished, tmp_path / f"seed-{seed}")
-    data = json.loads((finished / "data.json").read_text())
+        shutil.copytree(compass, tmp_path / f"seed-{seed}")
+    data = json.loads((compass / "data.json").read_text())
     data["fingerprint"]["test"]["content"] = "0" * 64
     (tmp_path / "seed-1" / "data.json").write_text(json.dumps(data))
     provide(monkeypatch, tiny.dataset())
@@ -224,11 +217,11 @@ def test_a_run_without_a_fingerprint_is_compared_by_what_it_has(monkeypatch, old
     assert expected in refused(lambda: evaluate.run(old), old)
 
 
-def test_a_run_without_a_fingerprint_gets_one(monkeypatch, finished, old):
+def test_a_run_without_a_fingerprint_gets_one(monkeypatch, compass, old):
     provide(monkeypatch, tiny.dataset())
     assert trained.load(old).class_names == NAMES
     evaluate.run(old)
-    assert (old / "data.json").read_text() == (finished / "data.json").read_text()
+    assert (old / "data.json").read_text() == (compass / "data.json").read_text()
     provide(monkeypatch, OTHERS["a test pixel"][0])
     refused(lambda: evaluate.run(old), old)
 

@@ -1,36 +1,24 @@
-"""A network loaded from a workdir is the network that was trained."""
+"""A network loaded from a finished is the network that was trained."""
 
 import json
+import pathlib
 
-import command_line
 import numpy as np
 import pytest
-import tiny
-from etils import epath
 
 import cifar_jax
 from cifar_jax.config import schema
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
-from cifar_jax.training import run as train
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    config = command_line.tiny_config()
-    config.data.standardize = True
-    directory = tmp_path_factory.mktemp("trained")
-    train.run(tiny.typed(config), epath.Path(directory))
-    return directory
-
-
-def test_a_loaded_network_predicts_what_the_test_predicted(workdir, monkeypatch):
-    result = json.loads((workdir / "result.json").read_text())
-    saved = np.load(workdir / "predictions.npz")
+def test_a_loaded_network_predicts_what_the_test_predicted(finished, monkeypatch):
+    result = json.loads((finished / "result.json").read_text())
+    saved = np.load(finished / "predictions.npz")
     images = sources.load(schema.Data("digits")).test_images
     monkeypatch.setattr(sources, "load", None)  # no data set is asked for
-    before = sorted(path.name for path in workdir.rglob("*"))
-    model = cifar_jax.load(str(workdir))
+    before = sorted(path.name for path in pathlib.Path(finished).rglob("*"))
+    model = cifar_jax.load(str(finished))
     assert model.epoch == result["best_epoch"]
     assert (
         list(model.class_names) == list(result["classification_report"])[: len(model.class_names)]
@@ -41,18 +29,18 @@ def test_a_loaded_network_predicts_what_the_test_predicted(workdir, monkeypatch)
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
     np.testing.assert_allclose(probabilities, model.predict(images[:7])[:3], atol=1e-6)
     assert model.predict(images[:0]).shape == (0, len(model.class_names))
-    assert sorted(path.name for path in workdir.rglob("*")) == before
+    assert sorted(path.name for path in pathlib.Path(finished).rglob("*")) == before
 
 
 @pytest.mark.parametrize("shape", [(2, 31, 32, 3), (32, 32, 3), (2, 32, 32, 1)])
-def test_images_of_another_shape_are_refused(workdir, shape):
+def test_images_of_another_shape_are_refused(finished, shape):
     with pytest.raises(UserError, match=r"takes images uint8 \[N, 32, 32, 3\]: these are uint8"):
-        cifar_jax.load(str(workdir)).predict(np.zeros(shape, np.uint8))
+        cifar_jax.load(str(finished)).predict(np.zeros(shape, np.uint8))
 
 
-def test_floats_are_refused(workdir):
+def test_floats_are_refused(finished):
     with pytest.raises(UserError, match="these are float32"):
-        cifar_jax.load(str(workdir)).predict(np.zeros((1, 32, 32, 3), np.float32))
+        cifar_jax.load(str(finished)).predict(np.zeros((1, 32, 32, 3), np.float32))
 
 
 def test_missing_parts_of_a_workdir_are_named(workdir, tmp_path):

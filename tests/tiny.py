@@ -40,6 +40,11 @@ def config(overrides: dict[str, Any] | None = None) -> ConfigDict:
     return tiny
 
 
+def compass() -> ConfigDict:
+    """The config of the run that `conftest.compass` is."""
+    return config({"epochs": 1, "data.standardize": True})
+
+
 def typed(config: ConfigDict) -> Config:
     """The typed form of a config."""
     return files.typed(config, models)

@@ -6,6 +6,7 @@ from configs import base
 def get_config():
     config = base.get_config()
     config.data.name = "digits"
+    config.data.standardize = True
     config.epochs = 3
     config.batch_size = 32
     config.augment.crop_padding = 2
