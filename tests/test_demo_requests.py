@@ -379,7 +379,7 @@ def test_a_body_that_does_not_arrive_times_out(path, kind, monkeypatch):
         sent.append(message)
 
     sent = []
-    monkeypatch.setattr(gate, "_BODY_TIMEOUT", 0.01)
+    monkeypatch.setattr(gate, "BODY_TIMEOUT", 0.01)
     headers = {"host": "localhost:1", "content-type": kind, "content-length": "9"}
     scope = {
         "type": "http", "method": "POST", "path": path, "server": ("127.0.0.1", 1),
@@ -390,13 +390,13 @@ def test_a_body_that_does_not_arrive_times_out(path, kind, monkeypatch):
     assert sent[0]["status"] == 408
 
 
-def test_the_oldest_uploads_are_deleted_to_make_room(monkeypatch):
-    monkeypatch.setattr(uploads, "_MAX_TOTAL", 25)
+def test_the_oldest_uploads_are_deleted_to_make_room():
     directory = pathlib.Path(uploads.DIRECTORY) / ("a" * 64)
     directory.mkdir()
     paths = [directory / f"{i}.png" for i in range(4)]
     for i, path in enumerate(paths):
-        path.write_bytes(bytes(10))
+        path.touch()
+        os.truncate(path, int(1.6 * images.MAX_BYTES))  # only two fit; sparse
         os.utime(path, (i, i))
     others = frozenset(uploads.files()) - set(map(str, paths))
     uploads.make_room(others | {str(paths[0])})

@@ -184,7 +184,7 @@ def test_stablehlo_needs_exactly_the_packages_that_the_docs_name(finished, tmp_p
 
     def call():
         return subprocess.run(
-            [sys.executable, "-S", "-c", stablehlo_format._CALLER],
+            [sys.executable, "-S", "-c", stablehlo_format.CALLER],
             cwd=tmp_path,
             env={"PYTHONPATH": str(tmp_path / "packages"), "JAX_PLATFORMS": "cpu"},
             capture_output=True,

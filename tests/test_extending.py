@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from cifar_jax.data import tfds_prepare, tfds_source
+from cifar_jax.data import tfds_source
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -96,7 +96,7 @@ def test_a_data_set_of_tfds_needs_its_name_alone(
 ):
     files, _, names = fabricate.download_of("fashion_mnist", checkout / "raw", monkeypatch)
     with (
-        mock.patch.object(tfds_prepare, "_probe"),
+        fabricate.every_host_answers(),
         mock.patch.object(
             tfds.download.DownloadManager, "download_and_extract", return_value=files
         ),

@@ -7,7 +7,7 @@ import pytest
 from test_sources import config
 
 import cifar_jax
-from cifar_jax import export, modes, places
+from cifar_jax import export, places
 from cifar_jax.data import image_paths, sources
 from cifar_jax.errors import UserError
 from cifar_jax.runtime import compilation
@@ -49,6 +49,9 @@ def uses(tmp_path, monkeypatch):
         finally:
             jax.config.update("jax_compilation_cache_dir", before)
 
+    def workdir(path):
+        return places.anywhere(path, "--workdir")
+
     return {
         "config.data.dir": lambda path: load(dir=path),
         "config.data.archive": lambda path: load(name="cifar10", archive=path),
@@ -58,8 +61,8 @@ def uses(tmp_path, monkeypatch):
         "XDG_CACHE_HOME": with_variable("XDG_CACHE_HOME", lambda: load(name="cifar10")),
         "XDG_CACHE_HOME for programs": with_variable("XDG_CACHE_HOME", lambda: compile_in(None)),
         "JAX_COMPILATION_CACHE_DIR": compile_in,
-        "--workdir": modes._directory,
-        "--output": lambda path: export.run(modes._directory(str(tmp_path)), "stablehlo", path),
+        "--workdir": workdir,
+        "--output": lambda path: export.run(workdir(tmp_path), "stablehlo", path),
         "predict": image_paths.find,
         "load": cifar_jax.load,
     }
@@ -83,7 +86,7 @@ def test_remote_addresses_are_refused_in_one_line(uses, path):
 def test_local_paths_are_unchanged(path):
     assert str(places.local(path, "x")) == path.replace("//", "/").removeprefix("./")
     if "://" not in path:  # etils would take it for an address
-        assert places.anywhere(path, "x") == modes._directory(path)
+        assert str(places.anywhere(path, "x")) == path.removeprefix("./")
 
 
 def test_a_tilde_is_expanded(monkeypatch):

@@ -10,10 +10,10 @@ import command_line
 import jax
 import numpy as np
 import pytest
+import tiny
 from etils import epath
 
 from cifar_jax.runtime.checkpoint import Checkpoints
-from cifar_jax.training import experiment
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def wait_for_checkpoint(process: subprocess.Popen, workdir: pathlib.Path, step: 
 def last_state(workdir: pathlib.Path):
     """The state at the end of a run, restored on this process' eight devices."""
     config = command_line.tiny_config()
-    like = experiment.build(config).abstract_state()
+    like = tiny.build_real(config).abstract_state()
     with Checkpoints(epath.Path(workdir / "checkpoints")) as checkpoints:
         restored = checkpoints.restore_latest(like)
     assert restored is not None

@@ -49,7 +49,7 @@ def changed(values: dict[str, Any]) -> Iterator[None]:
 
 
 def test_every_setting_exists_in_jax_and_has_its_default():
-    for name, value in settings._JAX.items():
+    for name, value in settings.PINNED.items():
         assert jax.config.values[name] in (value, None), name
 
 
@@ -105,12 +105,12 @@ def test_a_loaded_network_ignores_the_settings_of_the_calling_program(run):
 
 
 def test_the_program_removes_these_variables_from_its_environment(monkeypatch, caplog):
-    for name in settings._VARIABLES:
+    for name in settings.IGNORED:
         monkeypatch.setenv(name, "nonsense")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     with caplog.at_level(logging.WARNING):
         settings.ignore_environment()
-    assert not set(settings._VARIABLES) & set(os.environ)
+    assert not set(settings.IGNORED) & set(os.environ)
     assert os.environ["JAX_PLATFORMS"] == "cpu"
     assert len(caplog.messages) == 1 and "JAX_ENABLE_X64" in caplog.messages[0]
 
@@ -123,7 +123,7 @@ def test_a_run_ignores_these_variables(tmp_path, monkeypatch):
     status, output = command_line.run(*arguments, f"--workdir={plain}")
     assert status == 0, output
     values = {"PRNG_IMPL": "rbg", "PROMOTION": "strict", "OFFSET": "7", "GUARD": "disallow"}
-    for name in settings._VARIABLES:
+    for name in settings.IGNORED:
         fits = [value for end, value in values.items() if name.endswith(end)]
         monkeypatch.setenv(name, fits[0] if fits else "1")
     status, output = command_line.run(*arguments, f"--workdir={disturbed}")

@@ -9,7 +9,7 @@ import pytest
 from fabricate import FOLDERS, prepare_cifar10, random_splits, write_folder, write_tar
 
 from cifar_jax.config import schema
-from cifar_jax.data import archive, cache, sources
+from cifar_jax.data import archive, cache, fingerprint, sources
 from cifar_jax.errors import UserError
 
 
@@ -41,8 +41,8 @@ def official(monkeypatch):
         images, labels = in_canonical_order(*arrays)
         content = images.tobytes() + labels.astype("<i4").tobytes()
         fingerprints[split] = hashlib.sha256(content).hexdigest()
-    known = sources._Known(counts={"train": 40, "test": 8}, fingerprints=fingerprints)
-    monkeypatch.setitem(sources._KNOWN, "cifar10", known)
+    known = sources.Known(counts={"train": 40, "test": 8}, fingerprints=fingerprints)
+    monkeypatch.setitem(sources.KNOWN, "cifar10", known)
     return splits
 
 
@@ -83,8 +83,8 @@ def test_the_canonical_order_does_not_depend_on_the_order_of_the_source():
     images, labels = random_splits()["train"]
     images[3] = images[4]  # the same image with two labels: sorted by label
     labels[3:5] = 7, 2
-    first = sources._canonical(images, labels)
-    second = sources._canonical(images[::-1], labels[::-1])
+    first = fingerprint.canonical(images, labels)
+    second = fingerprint.canonical(images[::-1], labels[::-1])
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first[0], images)
@@ -152,8 +152,8 @@ def test_without_any_source_the_error_names_every_alternative(official):
 
 def test_one_changed_pixel_is_noticed(tmp_path, official):
     official["test"][0][2, 3, 4, 1] ^= 1
-    expected = sources._KNOWN["cifar10"].fingerprints["test"]
-    found = sources._fingerprint(*in_canonical_order(*official["test"]))
+    expected = sources.KNOWN["cifar10"].fingerprints["test"]
+    found = fingerprint.of_split(*in_canonical_order(*official["test"]))["content"]
     data = config(archive=str(write_tar(tmp_path, "python", official)))
     with pytest.raises(UserError, match=f"expected SHA-256 {expected} .*test.* found {found}"):
         sources.load(data)
@@ -207,7 +207,7 @@ def test_data_loads_even_if_the_cache_cannot_be_written(tmp_path, official, capl
 
 
 def test_directories_of_an_unverified_data_set_do_not_share_a_cache(tmp_path, monkeypatch):
-    monkeypatch.delitem(sources._KNOWN, "cifar10")  # like any data set without a known fingerprint
+    monkeypatch.delitem(sources.KNOWN, "cifar10")  # like any data set without a known fingerprint
     for seed in (0, 1):
         prepare_cifar10(tmp_path / str(seed), random_splits(seed))
     for _ in range(2):

@@ -11,7 +11,7 @@ from test_sources import config, isolated, official  # noqa: F401
 
 from cifar_jax.data import archive, cache, fingerprint, sources, tfds_prepare
 
-SET = "cifar10:3.0.2"  # not in `sources._KNOWN`, like most data sets
+SET = "cifar10:3.0.2"  # not in `sources.KNOWN`, like most data sets
 
 
 @pytest.fixture

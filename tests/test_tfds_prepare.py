@@ -14,7 +14,8 @@ import time
 
 import pytest
 import tensorflow_datasets as tfds
-from fabricate import assert_same, download_of
+from fabricate import assert_same, download_of, every_host_answers
+from PIL import Image
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.units import Size
 from tensorflow_datasets.image_classification import cifar
@@ -47,8 +48,8 @@ def downloads(monkeypatch):
     fake = Downloads()
     for method in ("download", "download_and_extract"):
         monkeypatch.setattr(tfds.download.DownloadManager, method, functools.partialmethod(fake))
-    monkeypatch.setattr(tfds_prepare, "_probe", lambda builder: None)
-    return fake
+    with every_host_answers():
+        yield fake
 
 
 def by_content(images, labels):
@@ -167,7 +168,7 @@ def test_a_missing_file_on_the_host_is_a_user_error(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("host", ["refuses", "never answers", "has no address"])
 def test_an_unreachable_host_is_reported_within_seconds(tmp_path, monkeypatch, host):
-    monkeypatch.setattr(tfds_prepare, "_PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(tfds_prepare, "PROBE_SECONDS", 0.3)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if host == "never answers":
@@ -192,7 +193,7 @@ def test_a_full_disk_while_preparing_is_a_user_error(tmp_path, monkeypatch, down
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tfds_prepare, "_png", full)
+    monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(UserError, match="No space left on device.*TFDS_DATA_DIR"):
         tfds_source.read("cifar10", tmp_path / "tfds", prepare=True)
     assert not list((tmp_path / "tfds" / "cifar10").iterdir())

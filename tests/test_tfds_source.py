@@ -120,7 +120,7 @@ def test_no_tensorflow_and_few_slow_imports_are_needed(tmp_path):
 import sys
 from cifar_jax.config import schema
 from cifar_jax.data import sources
-sources._KNOWN.clear()  # this is not the official content
+sources.KNOWN.clear()  # this is not the official content
 data = schema.Data("cifar10", cache_dir={str(tmp_path / "cache")!r}, download=False)
 print(sources.load(data).source)
 for module in ("tensorflow", "tensorflow_datasets", "sklearn", "jax"):

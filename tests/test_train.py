@@ -87,7 +87,7 @@ def test_a_run_keeps_the_workdir_contract(config, tmp_path, monkeypatch):
     correct = trained.load(tmp_path).logits(images).argmax(1) == labels
     assert result["train_examples_clean"] == len(labels) == 1221
     assert result["train_accuracy_clean"] == np.mean(correct)
-    monkeypatch.setattr(evaluate, "_TRAINING_IMAGES", 100)
+    monkeypatch.setattr(evaluate, "TRAINING_IMAGES", 100)
     again = evaluate.run(epath.Path(tmp_path))
     assert again["train_examples_clean"] == 100
     assert again["train_accuracy_clean"] == np.mean(correct[:100])

@@ -29,7 +29,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.evaluation import suites as robustness
 from cifar_jax.evaluation import trained
 from cifar_jax.report import evidence, figures, page, svg
-from cifar_jax.runtime import metrics_writer, workdir_schema
+from cifar_jax.runtime import checked, metrics_writer, workdir_schema
 from cifar_jax.runtime import workdir as files
 from cifar_jax.training import best, claim, steps
 from cifar_jax.training import run as train
@@ -437,8 +437,8 @@ def test_an_npz_truncated_or_flipped_anywhere_is_refused_or_intact(finished, tmp
         for damaged in (data[:at], data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]):
             path.write_bytes(damaged)
             with contextlib.suppress(UserError):
-                found = evidence._predictions(path, None)
-                assert len(found[0]) == 20
+                found = checked.read_npz(path, workdir_schema.PREDICTIONS)
+                assert len(found["logits"]) == 20
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_a_header_that_claims_too_much_is_refused(header, tmp_path):
         file.writestr("logits.npy", member)
         file.writestr("labels.npy", member)
     with pytest.raises(UserError, match="predictions.npz is damaged .not an .npz"):
-        evidence._predictions(path, None)
+        checked.read_npz(path, workdir_schema.PREDICTIONS)
 
 
 # ---------------------------------------------------------------------------- exports, checkpoints

@@ -43,7 +43,7 @@ _SUFFIXES = {"binary": ".bin", "python": ""}
 _FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
 _PIXELS = 3 * 32 * 32
 _MAX_BATCH_BYTES = 64 * 2**20  # an official batch is 30 MB
-_OFFICIAL_MD5 = {
+OFFICIAL_MD5 = {
     "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
     "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
 }
@@ -135,7 +135,7 @@ def _from_tar(path: Path) -> dict[str, bytes]:
 def _damaged(path: Path, error: Exception) -> str:
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
-    expected = _OFFICIAL_MD5.get(path.name) or " or ".join(_OFFICIAL_MD5.values())
+    expected = OFFICIAL_MD5.get(path.name) or " or ".join(OFFICIAL_MD5.values())
     return (
         f"config.data.archive={path} is truncated or damaged ({error}): expected MD5 {expected},"
         f" found {found} ({path.stat().st_size:,} bytes); copy or download it again"

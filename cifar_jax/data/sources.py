@@ -50,7 +50,7 @@ class Dataset:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Known:
+class Known:
     """The official content of a data set; every source is checked against it."""
 
     counts: dict[str, int]  # split -> number of images
@@ -69,8 +69,8 @@ class _Known:
         }
 
 
-_KNOWN = {
-    "cifar10": _Known(
+KNOWN = {
+    "cifar10": Known(
         counts={"train": 50_000, "test": 10_000},
         fingerprints={
             "train": "1d19a08985d3153aed9477675a85d8e314ca428854a06ff97651207b5a9be093",
@@ -112,7 +112,7 @@ def load(data: Data) -> Dataset:
         train, test = digits.read().values()
         return Dataset("digits", *train, *test, digits.CLASS_NAMES, "scikit-learn's load_digits")
 
-    known = _KNOWN.get(data.name)
+    known = KNOWN.get(data.name)
     state = None if known else _state(data)
     wanted, origin = known and known.description, ""
     if state:
@@ -155,8 +155,8 @@ def cached(data: Data, description: dict[str, Any], origin: str = "") -> Dataset
 
 def _cache_path(data: Data, description: dict[str, Any]) -> Path:
     content = json.dumps(description, sort_keys=True)
-    if data.name in _KNOWN:
-        content = "".join(_KNOWN[data.name].fingerprints.values())
+    if data.name in KNOWN:
+        content = "".join(KNOWN[data.name].fingerprints.values())
     return cache.path_of(data.cache_dir, data.name, content)
 
 
@@ -191,7 +191,7 @@ def _read(data: Data) -> Dataset:
 
 def is_official(name: str) -> bool:
     """Whether every source of this data set is checked against its known official content."""
-    return name in _KNOWN
+    return name in KNOWN
 
 
 def tfds_directory(data: Data) -> Path:
@@ -207,7 +207,7 @@ def _fingerprint(images: UInt8[np.ndarray, "n ..."], labels: Int32[np.ndarray, "
     return fingerprint.of_split(images, labels)["content"]
 
 
-def _check(dataset: Dataset, known: _Known | None) -> None:
+def _check(dataset: Dataset, known: Known | None) -> None:
     """Raises UserError for an empty split, a label out of range, or unofficial content."""
     source, num_classes = dataset.source, len(dataset.class_names)
     for split, (images, labels) in dataset.splits.items():

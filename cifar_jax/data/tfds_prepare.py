@@ -31,7 +31,7 @@ from tensorflow_datasets.core.download.util import DownloadError
 
 from cifar_jax.errors import UserError
 
-_PROBE_SECONDS = 5
+PROBE_SECONDS = 5
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def _probe(builder: tfds.core.DatasetBuilder) -> None:
     for url in {urlsplit(url).netloc: url for url in builder.url_infos or ()}.values():
         request = urllib.request.Request(url, method="HEAD")
         try:
-            urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
+            urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
         except urllib.error.HTTPError as error:
             if error.code < 500:  # the host answers; TFDS reports what is wrong, if anything
                 continue

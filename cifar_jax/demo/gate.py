@@ -32,7 +32,7 @@ _POSTS = {  # content type, most bytes
     _CALL: ("application/json", 64 << 10),
 }
 _UPLOADS_AT_ONCE = 4
-_BODY_TIMEOUT = 60  # seconds between two parts of a request body
+BODY_TIMEOUT = 60  # seconds between two parts of a request body
 
 _HEADERS = {
     # Gradio uses inline scripts and eval.
@@ -177,7 +177,7 @@ def _with_timeout(receive: Receive) -> Receive:
         if not more:
             return await receive()
         try:
-            async with asyncio.timeout(_BODY_TIMEOUT):
+            async with asyncio.timeout(BODY_TIMEOUT):
                 message = await receive()
         except TimeoutError as error:
             raise HTTPException(408, "timed out waiting for the request body") from error

@@ -22,7 +22,7 @@ from cifar_jax.export.verification import Batches
 _PLATFORMS = ("cpu", "cuda", "tpu")
 
 # The complete program that calls an export.
-_CALLER = """
+CALLER = """
 import jax.export
 import numpy as np
 
@@ -69,7 +69,7 @@ def call_elsewhere(data: bytes, images: Batches) -> Batches:
         (directory / "model.stablehlo").write_bytes(data)
         np.savez(directory / "images.npz", allow_pickle=False, **images)
         done = subprocess.run(
-            [sys.executable, "-c", _CALLER],
+            [sys.executable, "-c", CALLER],
             cwd=home,  # so that this package cannot be imported
             env={**os.environ, "JAX_PLATFORMS": "cpu"},  # this process may hold the accelerator
             capture_output=True,

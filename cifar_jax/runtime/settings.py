@@ -14,7 +14,7 @@ from typing import Any
 _log = logging.getLogger(__name__)
 
 # Named as in `jax.config`; environment variables are the same in capitals. Values: JAX's defaults.
-_JAX: dict[str, Any] = {
+PINNED: dict[str, Any] = {
     # Dtypes and promotion.
     "jax_enable_x64": False,
     "jax_numpy_dtype_promotion": "standard",
@@ -44,7 +44,7 @@ _JAX: dict[str, Any] = {
 }
 # The additional ones are those of JAX without a context manager, and Flax's. They are read once, at
 # import.
-_VARIABLES = [name.upper() for name in _JAX] + [
+IGNORED = [name.upper() for name in PINNED] + [
     "EAGER_CONSTANT_FOLDING",
     "JAX_ACCURATE_ERF_INV",
     "JAX_COMPILER_ENABLE_REMAT_PASS",
@@ -75,7 +75,7 @@ RECORDED = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 
 def ignore_environment() -> None:
     """Removes these variables from the environment. Call before JAX is imported."""
-    found = [name for name in _VARIABLES if os.environ.pop(name, None) is not None]
+    found = [name for name in IGNORED if os.environ.pop(name, None) is not None]
     if found:
         _log.warning("ignoring %s: a run depends on its config alone", ", ".join(found))
 
@@ -89,6 +89,6 @@ def pinned() -> Iterator[None]:
     import jax
 
     with contextlib.ExitStack() as stack:
-        for name, value in _JAX.items():
+        for name, value in PINNED.items():
             stack.enter_context(getattr(jax, name.removeprefix("jax_"))(value))
         yield

@@ -24,7 +24,7 @@ from cifar_jax.training.experiment import Experiment, build
 
 # How many training images the test also scores, without augmentation and dropout: the first ones,
 # since the data set is shuffled. Scoring all of them would take almost as long as an epoch.
-_TRAINING_IMAGES = 10_000
+TRAINING_IMAGES = 10_000
 
 
 def predict(
@@ -92,11 +92,11 @@ def final_test(
     eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
     logits, train_logits = (
         predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
-        for images in (experiment.test[0], experiment.train[0][:_TRAINING_IMAGES])
+        for images in (experiment.test[0], experiment.train[0][:TRAINING_IMAGES])
     )
     if not np.isfinite(logits).all():
         raise UserError(f"logits in {workdir} are not finite: lower config.optimizer.learning_rate")
-    labels, train_labels = experiment.test[1], experiment.train[1][:_TRAINING_IMAGES]
+    labels, train_labels = experiment.test[1], experiment.train[1][:TRAINING_IMAGES]
     loss = metrics.cross_entropy(logits, labels)
     result = {
         "parameters": summary.count(variables),
