@@ -1,4 +1,4 @@
-"""A whole run: what it writes, when it stops, what it refuses."""
+"""A complete run: what it writes, when it stops, what it refuses."""
 
 import dataclasses
 import itertools
@@ -269,7 +269,7 @@ def test_a_run_on_all_images_tests_its_last_epoch_also_with_test_time_augmentati
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "when"), [("renamed", "save"), ("deleted", "row")])
 def test_a_workdir_that_disappears_is_reported_and_intact(config, tmp_path, monkeypatch, how, when):
-    """It goes before the row of an epoch is written, or between the row and the checkpoint."""
+    """It disappears before the row of an epoch is written, or between row and checkpoint."""
     config.epochs = 2
     workdir, place = epath.Path(tmp_path) / "run", epath.Path(tmp_path) / "moved"
     module, name = {"row": (member, "cross_entropy"), "save": (MetricsWriter, "append")}[when]

@@ -10,7 +10,7 @@ from cifar_jax.forms import Damaged
 VERSION = 2  # of config.json; files from before 26 November 2026 have none
 # Keys that every version has saved.
 _FROM_THE_BEGINNING = ("seed", "epochs", "batch_size", "data", "model", "optimizer")
-_OF_FAMILY = {  # the keys of version 1, whose section had those of every family
+_OF_FAMILY = {  # the keys of each family; version 1 had all of them in one section
     "cnn": ("name", "blocks", "dense", "dense_dropout", "dense_l2", "dirac"),
     "speedrun": ("name", "widths", "residual", "norm_momentum", "logit_scale", "head_std", "dirac"),
 }

@@ -25,8 +25,8 @@ _GLOROT = nn.initializers.glorot_uniform()
 class ConvBlock:
     """Convolution, ReLU, [batch norm], [max-pool], [dropout], in this order.
 
-    The order is that of the report's tables. They do not show the ReLU, since Keras includes it in
-    the convolution (`Conv2D(..., activation="relu")`); so it comes before batch norm.
+    The order follows the tables of the report. They do not show the ReLU, since Keras includes it
+    in the convolution (`Conv2D(..., activation="relu")`); so it comes before batch norm.
     """
 
     filters: int = key(REQUIRED, SIZE, "number of filters of the convolution")

@@ -14,7 +14,7 @@ def make_schedule(
 
     Args:
       peak: the learning rate at the end of the warm-up.
-      epochs: of the whole run.
+      epochs: number of epochs of the run.
     """
     total = epochs * steps_per_epoch
     warmup = min(round(schedule.warmup_epochs * steps_per_epoch), total - 1)

@@ -55,7 +55,7 @@ class Experiment:
         return height, width, channels
 
     def put(self, tree: Any) -> Any:
-        """Copies the arrays of a tree to the devices, whole to each."""
+        """Copies the arrays of a tree to every device, unsharded."""
         return jax.device_put(tree, sharding.replicated(self.mesh))
 
     def train_step(self) -> steps.TrainStep:

@@ -20,7 +20,7 @@ from cifar_jax.optim.rules import Table
 from cifar_jax.runtime import compilation, sharding
 from cifar_jax.training.state import EpochSums, TrainState
 
-# Images and labels of a split, whole on every device.
+# Images and labels of a split, unsharded: every device has a copy.
 Arrays = tuple[UInt8[Array, "n h w c"], Int32[Array, " n"]]
 Order = Int32[Array, "steps_per_epoch batch"]  # indices of the images in each batch of an epoch
 # Mean and standard deviation to standardize by, float32 [C] each.
@@ -59,7 +59,7 @@ class TrainStep:
     optimizer: Optimizer
     augment: Augment
     label_smoothing: float
-    epochs: int  # of the whole run
+    epochs: int  # number of epochs of the run
     mesh: Mesh
 
     def __call__(
