@@ -72,10 +72,10 @@ def test_each_addition_takes_as_few_files_as_the_page_says():
 def test_a_network_of_nested_blocks_trains_predicts_and_is_exported(checkout: pathlib.Path):
     small = ("--config.model.widths=(8,16)", "--config.model.blocks=1")
     text = run(checkout, "--config=configs/resnet.py", "--workdir=resnet", *small, *DIGITS,
-               "--config.augment.flip=False")  # fmt: skip
+               "--config.augment.flip=False", "--config.epochs=3")  # fmt: skip
     rows = {line.split()[0]: line.split()[-1] for line in text.splitlines() if "/" in line}
-    # 4x4 positions of 3x3 kernels from 8 to 16 channels.
-    assert rows["stage_1_block_0/first_conv"] == f"{16 * 9 * 8 * 16:,}"
+    # 16x16 positions (digits come as 32x32 pixels), 3x3 kernels from 8 to 16 channels.
+    assert rows["stage_1_block_0/first_conv"] == f"{16 * 16 * 9 * 8 * 16:,}"
     assert float(re.search(r"test accuracy (0\.\d+)", text)[1]) > 0.5
     Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).save(checkout / "one.png")
     assert "one.png" in run(checkout, "--mode=predict", "--workdir=resnet", "one.png")
