@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from cifar_jax.errors import UserError
-from cifar_jax.runtime.interrupt import Interrupted, StopRequest
+from cifar_jax.runtime.interrupt import Interrupted
 from cifar_jax.training import seeds
 
 pytestmark = pytest.mark.slow
@@ -84,17 +84,11 @@ def test_evaluating_the_common_directory_points_to_the_seeds(together):
     assert status == 2 and f"{workdir}/seed-3" in output
 
 
-def test_interrupted_seeds_resume_from_a_common_step(together, tmp_path, monkeypatch):
+def test_interrupted_seeds_resume_from_a_common_step(together, tmp_path):
     workdir, _ = together
-    requests = iter([False] * 50 + [True] * 99)  # epochs have 38 steps
-    with monkeypatch.context() as patch:
-        patch.setattr(StopRequest, "requested", property(lambda _: next(requests)), raising=False)
-        patch.setattr(StopRequest, "__init__", lambda self: None)
-        patch.setattr(StopRequest, "__enter__", lambda self: self)
-        patch.setattr(StopRequest, "__exit__", lambda self, *_: None)
-        patch.setattr(StopRequest, "poll", lambda self: None)
-        with pytest.raises(Interrupted, match=r"saved step \d+ in "):
-            tiny.train(config_of(2), tmp_path)
+    step = 51  # in the second epoch of 38 steps
+    with tiny.stop_at(step), pytest.raises(Interrupted, match=f"saved step {step} in "):
+        tiny.train(config_of(2), tmp_path)
     # As if killed between the saves of the two seeds.
     metrics = tmp_path / "seed-4" / "metrics.jsonl"
     metrics.write_text("")

@@ -3,9 +3,7 @@
 import dataclasses
 import itertools
 import json
-import os
 import shutil
-import signal
 
 import command_line
 import jax.numpy as jnp
@@ -21,7 +19,7 @@ from cifar_jax.evaluation import trained
 from cifar_jax.runtime.checkpoint import Checkpoints
 from cifar_jax.runtime.interrupt import Interrupted
 from cifar_jax.runtime.metrics_writer import MetricsWriter
-from cifar_jax.training import experiment, member, steps
+from cifar_jax.training import experiment, member
 from cifar_jax.training import test as evaluate
 from configs import model1
 
@@ -119,27 +117,12 @@ def test_the_plateau_lowers_the_learning_rate(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_stops_the_run_after_the_current_step(config, tmp_path, monkeypatch):
-    made = 0
-    make = steps.make_dispatch
-
-    def make_dispatch(*arguments):
-        train_steps = make(*arguments)
-
-        def signalled(state, arrays, order, n):
-            nonlocal made
-            made += n
-            if made == 42:  # in the second epoch of 38 steps
-                os.kill(os.getpid(), signal.SIGTERM)
-            return train_steps(state, arrays, order, n)
-
-        return signalled
-
-    monkeypatch.setattr(steps, "make_dispatch", make_dispatch)
+def test_a_signal_stops_the_run_after_the_current_step(config, tmp_path):
     config.checkpoint.every_steps = 0
-    with pytest.raises(Interrupted, match="saved step 42 in"):
+    step = 42  # in the second epoch of 38 steps
+    with tiny.stop_at(step), pytest.raises(Interrupted, match=f"saved step {step} in"):
         tiny.train(config, tmp_path)
-    assert (tmp_path / "checkpoints" / "42").is_dir() and made == 42
+    assert (tmp_path / "checkpoints" / str(step)).is_dir()
 
 
 @pytest.mark.slow

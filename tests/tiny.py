@@ -1,6 +1,10 @@
 """A tiny experiment for tests: fabricated images and a network with a few units."""
 
+import itertools
+import os
 import pathlib
+import signal
+from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
 
@@ -17,7 +21,7 @@ from cifar_jax.data import sources
 from cifar_jax.models.network import Network
 from cifar_jax.report import page
 from cifar_jax.runtime import sharding
-from cifar_jax.training import experiment, run
+from cifar_jax.training import experiment, run, steps
 from configs import base
 
 CLASS_NAMES = ("north", "east", "south", "west")
@@ -59,6 +63,23 @@ def network(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: 
 def train(config: ConfigDict, workdir: pathlib.Path | epath.Path) -> dict[str, Any]:
     """Trains a config as `main.py` does, and returns the result."""
     return run.run(typed(config), epath.Path(workdir), write_report=page.write)
+
+
+def stop_at(step: int) -> AbstractContextManager[None]:
+    """Runs that are trained in this context get SIGTERM while they make this step."""
+    make = steps.make_dispatch
+
+    def make_dispatch(train_step: Any, mesh: Mesh) -> steps.Dispatch:
+        dispatch, made = make(train_step, mesh), itertools.count(1)
+
+        def signalled(*arguments: Any) -> Any:
+            if next(made) == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return dispatch(*arguments)
+
+        return signalled
+
+    return mock.patch.object(steps, "make_dispatch", make_dispatch)
 
 
 def images_and_labels(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import sys
 from cifar_jax.data import images
 from cifar_jax.errors import UserError
 
-_MAX_TOTAL = 4 * images.MAX_BYTES  # of all files together; the oldest are deleted first
+MAX_TOTAL = 4 * images.MAX_BYTES  # of all files together; the oldest are deleted first
 # Runs as a separate process. However this process ends, the keeper's standard input is closed, and
 # it deletes the directory.
 _KEEPER = """
@@ -90,7 +90,7 @@ def make_room(kept: frozenset[str]) -> None:
     found = [(os.stat(path), path) for path in files() if path not in kept]
     total = sum(status.st_size for status, _ in found)
     for status, path in sorted(found, key=lambda entry: entry[0].st_mtime):
-        if total <= _MAX_TOTAL:
+        if total <= MAX_TOTAL:
             break
         os.unlink(path)
         total -= status.st_size
