@@ -37,7 +37,9 @@ RESULT_KEYS = {
 
 @pytest.fixture
 def config():
-    return command_line.tiny_config()
+    config = command_line.tiny_config()
+    config.data.standardize = False  # so that the network sees pixels in [0, 1]
+    return config
 
 
 @pytest.mark.slow
