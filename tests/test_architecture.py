@@ -51,7 +51,7 @@ def test_the_map_names_every_module_once():
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_package_imports_only_from_floors_below(path):
+def test_a_package_imports_only_from_floors_below(path: pathlib.Path):
     level = {name: floor for floor, name in FLOORS}
     # Floors 0 and 7 hold several files, which may import each other.
     own = {
@@ -75,7 +75,7 @@ def test_no_packages_import_each_other_in_a_circle():
 
 
 @pytest.mark.parametrize(("library", "only"), [("orbax", "runtime"), ("tensorflow", None)])
-def test_one_package_imports_orbax_and_none_tensorflow(library, only):
+def test_one_package_imports_orbax_and_none_tensorflow(library: str, only: str | None):
     importers = {
         package(p) for p in SOURCES for name in imported(p) if name.split(".")[0] == library
     }

@@ -1,5 +1,7 @@
 """Each augmentation is exact to the pixel, and does nothing when it is off."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,25 +14,25 @@ SIZE = 8
 KEY = jax.random.key(0)
 
 
-def distinct(batch, seed=0):
+def distinct(batch: int, seed: int = 0):
     """Images `[batch, 8, 8, 3]` float32 in which no pixel is zero and no two are equal."""
     order = np.random.default_rng(seed).permutation(batch * SIZE * SIZE * 3)
     return ((order + 1) / len(order)).astype(np.float32).reshape(batch, SIZE, SIZE, 3)
 
 
-def one_hot(batch):
+def one_hot(batch: int):
     return np.eye(4, dtype=np.float32)[np.arange(batch) % 4]
 
 
-def options_of(overrides):
+def options_of(overrides: dict[str, Any]):
     return tiny.typed(tiny.config(overrides)).augment
 
 
-def draw_of(images):
+def draw_of(images: np.ndarray | jax.Array):
     return augment.Draw(jnp.arange(len(images), dtype=jnp.int32), 0, KEY)
 
 
-def apply(overrides, key=KEY, batch=32):
+def apply(overrides: dict[str, Any], key: Any = KEY, batch: int = 32):
     options = options_of({f"augment.{name}": value for name, value in overrides.items()})
     images, targets = jnp.asarray(distinct(batch)), jnp.asarray(one_hot(batch))
     return jax.device_get(augment.augment(options, key, draw_of(images), images, targets))
@@ -65,12 +67,12 @@ def test_given_flips_are_applied():
 
 @pytest.mark.parametrize("fill", ["zero", "reflect"])
 @pytest.mark.parametrize("padding", [1, 3])
-def test_crop_is_a_window_of_the_padded_image(padding, fill):
+def test_crop_is_a_window_of_the_padded_image(padding: int, fill: str):
     images = distinct(64)
     found = apply({"crop_padding": padding, "crop_fill": fill}, batch=64)[0]
     assert found.shape == images.shape
     mode = {"zero": "constant", "reflect": "reflect"}[fill]
-    padded = np.pad(images, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)), mode)
+    padded = np.pad(images, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)), mode)  # pyright: ignore[reportArgumentType, reportCallIssue]
     side = 2 * padding + 1
     windows = np.lib.stride_tricks.sliding_window_view(padded, (SIZE, SIZE), (1, 2))
     windows = windows.transpose(0, 1, 2, 4, 5, 3)  # [64, side, side, 8, 8, 3]
@@ -90,7 +92,7 @@ def test_crop_reaches_every_offset():
 
 
 @pytest.mark.parametrize("size", [1, 3, SIZE])
-def test_cutout_zeroes_a_square_fully_inside_the_image(size):
+def test_cutout_zeroes_a_square_fully_inside_the_image(size: int):
     images = distinct(64)
     found = np.asarray(augment.cutout(KEY, jnp.asarray(images), size))
     hole = (found == 0).all(-1)
@@ -119,7 +121,7 @@ def test_mixup_mixes_images_and_targets_with_one_weight():
 
 
 def test_mixup_draws_the_weight_from_the_beta_distribution():
-    def weight(key):
+    def weight(key: jax.Array):
         images = jnp.zeros((2, 1, 1, 1))
         return augment.mixup(key, images, jnp.eye(2), 0.2)[1][0, 0]
 
@@ -139,7 +141,7 @@ def test_without_augmentations_nothing_changes():
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_each_option_turns_on_its_augmentation(name):
+def test_each_option_turns_on_its_augmentation(name: str):
     images, targets = apply({name: EVERYTHING[name]})
     assert (images != distinct(32)).any()
     assert (targets != one_hot(32)).any() == (name == "mixup")
@@ -176,7 +178,7 @@ def test_one_augmentation_does_not_change_the_draws_of_another():
 
 
 @pytest.mark.parametrize(("kind", "count"), [("none", 1), ("flip", 2), ("multicrop", 6)])
-def test_view_weights_sum_to_one_and_each_view_has_its_mirror_image(kind, count):
+def test_view_weights_sum_to_one_and_each_view_has_its_mirror_image(kind: str, count: int):
     images = distinct(2)
     views = [(w, np.asarray(view)) for w, view in augment.views(jnp.asarray(images), kind)]
     assert len(views) == count and sum(w for w, _ in views) == 1

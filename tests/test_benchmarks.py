@@ -2,7 +2,9 @@
 
 import copy
 import json
+import pathlib
 import shutil
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from cifar_jax.models import summary
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
-def test_a_network_described_for_peers_is_the_one_we_train(name):
+def test_a_network_described_for_peers_is_the_one_we_train(name: str):
     model = models.build(networks.scaled(name, 1.0).model, (32, 32, 3), 10)
     rows = summary.layers(model, (32, 32, 3))
     ours = [row.shape[-1] for row in rows if row.multiply_adds]
@@ -46,7 +48,7 @@ def test_ratios_are_taken_round_by_round():
     assert session.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 1.0]) == (3.0, 2.0, 4.0)
 
 
-def test_without_evidence_there_is_no_table(tmp_path):
+def test_without_evidence_there_is_no_table(tmp_path: pathlib.Path):
     assert table.section(tmp_path) == ""
 
 
@@ -59,7 +61,9 @@ BEGUN = {"processor": "a", "cpu_count": 2, "python": "3", "jax": "0", "time": "2
 
 
 @pytest.mark.parametrize("path", EVIDENCE, ids=lambda path: path.stem)
-def test_each_figure_names_the_machine_and_commit_of_its_own_evidence(path, tmp_path):
+def test_each_figure_names_the_machine_and_commit_of_its_own_evidence(
+    path: pathlib.Path, tmp_path: pathlib.Path
+):
     for file in EVIDENCE:
         shutil.copy(file, tmp_path)
     report = json.loads(path.read_text())
@@ -83,7 +87,9 @@ def test_a_tree_with_changes_and_the_load_are_told():
 
 
 @pytest.mark.parametrize("dirty", [True, None])
-def test_evidence_is_not_written_from_a_tree_with_changes(dirty, tmp_path, monkeypatch):
+def test_evidence_is_not_written_from_a_tree_with_changes(
+    dirty: bool | None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     found = BEGUN | {"git_commit": "1" * 40, "git_dirty": dirty}
     monkeypatch.setattr(machine.environment, "collect", lambda: found)
     with pytest.raises(SystemExit, match="commit them"):
@@ -95,7 +101,7 @@ def test_evidence_is_not_written_from_a_tree_with_changes(dirty, tmp_path, monke
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_every_benchmark_begins_with_where_it_runs(path):
+def test_every_benchmark_begins_with_where_it_runs(path: pathlib.Path):
     body = path.read_text().partition("\ndef main(")[2]
     begins = body.index("machine.begin(_OUTPUT.value)")
     for work in ("install()", "measure(", "_measure(", "subprocess", "_step(", "seconds_to(",
@@ -105,7 +111,7 @@ def test_every_benchmark_begins_with_where_it_runs(path):
 
 
 # ---------------------------------------------------------------------------- damaged evidence
-def leaves(value, path=()):
+def leaves(value: Any, path: tuple[Any, ...] = ()):
     yield path
     for key, item in value.items() if isinstance(value, dict) else ():
         yield from leaves(item, (*path, key))
@@ -113,7 +119,7 @@ def leaves(value, path=()):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EVIDENCE, ids=lambda path: path.stem)
-def test_evidence_of_another_form_is_named(path, tmp_path):
+def test_evidence_of_another_form_is_named(path: pathlib.Path, tmp_path: pathlib.Path):
     """Each value in turn is null, and each key in turn is missing: a line, or the same tables."""
     for file in EVIDENCE:
         shutil.copy(file, tmp_path)

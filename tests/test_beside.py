@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+from typing import Any
 
 import command_line
 import pytest
@@ -44,7 +45,9 @@ READERS = {
 
 @pytest.mark.parametrize("mode", READERS)
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
-def test_what_reads_leaves_checkpoints_and_lock_alone(finished, tmp_path, mode, state):
+def test_what_reads_leaves_checkpoints_and_lock_alone(
+    finished: epath.Path, tmp_path: pathlib.Path, mode: str, state: str
+):
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
     if state == "unfinished":
@@ -69,7 +72,9 @@ def test_what_reads_leaves_checkpoints_and_lock_alone(finished, tmp_path, mode, 
     assert not [path for path in workdir.rglob(".*") if path.name != ".lock"]
 
 
-def test_opening_checkpoints_writes_nothing_before_the_first_save(finished, tmp_path):
+def test_opening_checkpoints_writes_nothing_before_the_first_save(
+    finished: epath.Path, tmp_path: pathlib.Path
+):
     directory = tmp_path / "checkpoints"
     shutil.copytree(finished / "checkpoints", directory)
     (directory / "120.orbax-checkpoint-tmp").mkdir()
@@ -82,14 +87,16 @@ def test_opening_checkpoints_writes_nothing_before_the_first_save(finished, tmp_
 
 # ---------------------------------------------------------------------------- two that train
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_the_config_is_checked_under_the_lock(tmp_path, monkeypatch, seeds):
+def test_the_config_is_checked_under_the_lock(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, seeds: int
+):
     """Another run begins, and ends or is killed, while this one loads its data."""
     config, other = command_line.tiny_config(), command_line.tiny_config()
     other.optimizer.learning_rate = 0.5
     config.seeds = other.seeds = seeds
     build = experiment.build
 
-    def meanwhile(*arguments):
+    def meanwhile(*arguments: Any):
         with claim.claimed(epath.Path(tmp_path), tiny.typed(other)):
             return build(*arguments)
 
@@ -100,12 +107,14 @@ def test_the_config_is_checked_under_the_lock(tmp_path, monkeypatch, seeds):
     assert "0.5" in (tmp_path / "config.json").read_text()
 
 
-def test_a_seed_whose_directory_holds_another_run_is_refused(tmp_path, monkeypatch):
+def test_a_seed_whose_directory_holds_another_run_is_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     config, other = command_line.tiny_config(), command_line.tiny_config()
     config.seeds = 2
     build = experiment.build
 
-    def meanwhile(*arguments):
+    def meanwhile(*arguments: Any):
         with claim.claimed(epath.Path(tmp_path) / "seed-1", tiny.typed(other)):
             return build(*arguments)
 
@@ -117,12 +126,14 @@ def test_a_seed_whose_directory_holds_another_run_is_refused(tmp_path, monkeypat
     ]
 
 
-def test_several_processes_may_write_one_file(tmp_path, monkeypatch):
+def test_several_processes_may_write_one_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     """Evaluated twice at once: neither renames what the other has half written."""
     path = epath.Path(tmp_path) / "result.json"
     replace, names = type(path).replace, []
 
-    def between(self, target):
+    def between(self: pathlib.Path, target: pathlib.Path):
         names.append(self.name)
         if len(names) == 1:
             files.write_json(path, {"by": "the other"})

@@ -3,7 +3,9 @@
 import ast
 import pathlib
 import pickle
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +54,7 @@ ALLOWED = {
 }
 
 
-def names(node: ast.expr | None, constants: dict[str, ast.expr]) -> Iterator[str]:
+def names(node: ast.expr | None, constants: Mapping[str, ast.expr]) -> Iterator[str]:
     """The classes that an `except` names; looks up named tuples of classes."""
     if node is None:
         yield "BaseException"
@@ -90,7 +92,7 @@ def catches() -> Iterator[tuple[str, set[str]]]:
             elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
                 caught = [*node.args]
             for expression in caught:
-                around = [f for f in functions if f.lineno <= node.lineno <= (f.end_lineno or 0)]
+                around = [f for f in functions if f.lineno <= node.lineno <= (f.end_lineno or 0)]  # pyright: ignore[reportAttributeAccessIssue]
                 function = max(around, key=lambda f: f.lineno).name if around else "at its top"
                 yield f"{path.relative_to(ROOT)}:{function}", set(names(expression, constants))
 
@@ -108,18 +110,20 @@ def test_the_search_handles_named_tuples_and_nesting():
 
 
 # ---------------------------------------------------------------------------- bugs
-def bug(*_, **__):
+def bug(*_, **__: Any):
     raise TypeError("a bug")
 
 
 @pytest.fixture
-def png(tmp_path):
+def png(tmp_path: pathlib.Path):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     return tmp_path / "a.png"
 
 
 @pytest.mark.parametrize(("module", "name"), [(images, "_to_color"), (image_formats, "_check_bmp")])
-def test_a_bug_in_reading_images_is_not_reported_as_damage(monkeypatch, png, module, name):
+def test_a_bug_in_reading_images_is_not_reported_as_damage(
+    monkeypatch: pytest.MonkeyPatch, png: pathlib.Path, module: types.ModuleType, name: str
+):
     Image.open(png).save(png.with_suffix(".bmp"))
     monkeypatch.setattr(module, name, bug)
     with pytest.raises(TypeError, match="a bug"):
@@ -127,7 +131,9 @@ def test_a_bug_in_reading_images_is_not_reported_as_damage(monkeypatch, png, mod
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyError, RuntimeError])
-def test_a_bug_in_checking_the_cache_is_not_reported_as_damage(monkeypatch, tmp_path, kind):
+def test_a_bug_in_checking_the_cache_is_not_reported_as_damage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, kind: type
+):
     arrays = {field: np.zeros((1, 2, 2, 3), np.uint8) for field in cache.FIELDS}
     np.savez(tmp_path / "set.npz", allow_pickle=False, **arrays)
 
@@ -142,7 +148,7 @@ def test_a_bug_in_checking_the_cache_is_not_reported_as_damage(monkeypatch, tmp_
 @pytest.mark.parametrize("kind", [TypeError, ValueError, AttributeError])
 @pytest.mark.parametrize("suffix", ["", ".bin"])
 def test_a_bug_in_reading_the_archive_is_not_reported_as_damage(
-    monkeypatch, tmp_path, kind, suffix
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, kind: type, suffix: str
 ):
     rows = np.zeros((2, 3072), np.uint8)
     content = pickle.dumps({"data": rows, "labels": [0, 1]}, protocol=2)
@@ -159,7 +165,9 @@ def test_a_bug_in_reading_the_archive_is_not_reported_as_damage(
 
 
 @pytest.mark.parametrize("kind", [TypeError, AttributeError])
-def test_a_bug_in_preparing_does_not_ask_for_tensorflow(monkeypatch, tmp_path, kind):
+def test_a_bug_in_preparing_does_not_ask_for_tensorflow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, kind: type
+):
     def download_and_prepare(**_):
         raise kind("a bug")
 
@@ -177,7 +185,9 @@ def test_a_missing_module_of_this_project_is_a_bug():
         errors.missing(ours, "--mode=demo", "r.txt")
 
 
-def test_a_bug_in_reading_a_config_is_not_a_user_error(monkeypatch, tmp_path):
+def test_a_bug_in_reading_a_config_is_not_a_user_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+):
     (tmp_path / "mine.py").write_text("from configs import base\nget_config = base.get_config\n")
     monkeypatch.setattr(config_file, "_split", bug)
     with pytest.raises(TypeError, match="a bug"):

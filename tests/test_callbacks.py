@@ -1,5 +1,7 @@
 """Early stopping and plateau act in the same epoch as their Keras counterparts."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import tiny
 from cifar_jax.optim import callbacks
 
 
-def run(overrides, losses, accuracies=None):
+def run(overrides: dict[str, Any], losses: list[float], accuracies: list[float] | None = None):
     """The states after each epoch."""
     config = tiny.typed(tiny.config(overrides))
     options = (config.early_stopping, config.plateau)
@@ -21,27 +23,29 @@ def run(overrides, losses, accuracies=None):
     return states
 
 
-def stopping(**options):
+def stopping(**options: Any):
     return {f"early_stopping.{key}": value for key, value in {"enabled": True, **options}.items()}
 
 
-def plateau(**options):
+def plateau(**options: Any):
     return {f"plateau.{key}": value for key, value in {"enabled": True, **options}.items()}
 
 
-def stop_epoch(overrides, losses, accuracies=None):
+def stop_epoch(
+    overrides: dict[str, Any], losses: list[float], accuracies: list[float] | None = None
+):
     """The first epoch, counted from 1, after which the run should stop; None if none."""
     states = run(overrides, losses, accuracies)
     stops = [epoch for epoch, state in enumerate(states, 1) if state.should_stop]
     return stops[0] if stops else None
 
 
-def scales(overrides, losses):
+def scales(overrides: dict[str, Any], losses: list[float]):
     return [float(state.learning_rate_scale) for state in run(overrides, losses)]
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
-def test_stops_at_the_nth_epoch_without_improvement(patience):
+def test_stops_at_the_nth_epoch_without_improvement(patience: int):
     losses = [1.0, 0.9, 0.9, 0.95, 0.91, 0.92]  # the best is epoch 2; a tie is not an improvement
     assert stop_epoch(stopping(patience=patience), losses) == 2 + patience
 

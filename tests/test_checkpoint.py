@@ -37,7 +37,7 @@ def save_all(directory: pathlib.Path, accuracies: dict[int, float | None]) -> No
             checkpoints.save(step, state_of(step), 1.5, accuracy)
 
 
-def test_the_two_latest_and_the_earliest_best_are_kept(tmp_path):
+def test_the_two_latest_and_the_earliest_best_are_kept(tmp_path: pathlib.Path):
     save_all(tmp_path, {1: 0.5, 2: 0.9, 3: 0.9, 4: 0.7, 5: None, 6: 0.1})
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         assert checkpoints.steps == [2, 5, 6]
@@ -49,19 +49,19 @@ def test_the_two_latest_and_the_earliest_best_are_kept(tmp_path):
     assert best.state["none"] is None
 
 
-def test_an_empty_directory_has_nothing_to_restore(tmp_path):
+def test_an_empty_directory_has_nothing_to_restore(tmp_path: pathlib.Path):
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         assert checkpoints.restore_latest(LIKE) is None
         assert checkpoints.restore(LIKE, 1) is None
 
 
-def test_a_relative_directory_works(tmp_path, monkeypatch):
+def test_a_relative_directory_works(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     save_all(pathlib.Path("run/checkpoints"), {3: None})
     assert (tmp_path / "run/checkpoints/3").is_dir()
 
 
-def test_saving_a_step_again_replaces_it(tmp_path):
+def test_saving_a_step_again_replaces_it(tmp_path: pathlib.Path):
     save_all(tmp_path, {3: None})
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         checkpoints.save(3, state_of(4), 0.0, 0.5)
@@ -97,7 +97,9 @@ def orbax_garbage():
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("how", ["missing", "truncated", "emptied", "flipped"])
-def test_a_damaged_latest_checkpoint_is_skipped_or_restored_exactly(tmp_path, caplog, how):
+def test_a_damaged_latest_checkpoint_is_skipped_or_restored_exactly(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, how: str
+):
     """Whichever file is damaged, the restored state never differs from the saved one."""
     caplog.set_level(logging.WARNING, "cifar_jax")
     skipped = 0
@@ -124,7 +126,7 @@ def test_a_damaged_latest_checkpoint_is_skipped_or_restored_exactly(tmp_path, ca
 @pytest.mark.usefixtures("orbax_garbage")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_if_all_checkpoints_are_damaged_one_line_says_so(tmp_path):
+def test_if_all_checkpoints_are_damaged_one_line_says_so(tmp_path: pathlib.Path):
     save_all(tmp_path, {10: 0.5, 20: 0.4})
     for path in list(tmp_path.glob("*/state/manifest.ocdbt")):
         damage(path, "flipped")
@@ -134,7 +136,7 @@ def test_if_all_checkpoints_are_damaged_one_line_says_so(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_checkpoint_can_be_restored_on_another_number_of_devices(tmp_path):
+def test_a_checkpoint_can_be_restored_on_another_number_of_devices(tmp_path: pathlib.Path):
     save_all(tmp_path, {7: None})
     one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), LIKE)
@@ -144,7 +146,9 @@ def test_a_checkpoint_can_be_restored_on_another_number_of_devices(tmp_path):
     np.testing.assert_array_equal(restored.state["weights"], state_of(7)["weights"])
 
 
-def test_a_checkpoint_of_another_tree_is_refused_and_not_taken_for_damaged(tmp_path, caplog):
+def test_a_checkpoint_of_another_tree_is_refused_and_not_taken_for_damaged(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+):
     """Of another version of the code, or of another config: there is nothing to repair."""
     save_all(tmp_path, {10: 0.5, 20: 0.4})
     more = {**LIKE, "momentum": LIKE["weights"]}
@@ -167,7 +171,7 @@ class Halves(flax.struct.PyTreeNode):
     first: jax.Array
 
 
-def test_entries_are_read_whatever_kind_of_node_they_were_saved_as(tmp_path):
+def test_entries_are_read_whatever_kind_of_node_they_were_saved_as(tmp_path: pathlib.Path):
     state = {"halves": Halves(jnp.arange(3), jnp.zeros(4)), "steps": (jnp.ones(2), jnp.int32(3))}
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         checkpoints.save(10, jax.device_put(state, sharding.replicated(sharding.make_mesh())))

@@ -7,8 +7,11 @@ import ast
 import importlib
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +20,7 @@ import pytest
 from jax import lax
 
 from cifar_jax import models
+from cifar_jax.config.schema import Model
 from cifar_jax.models import cnn, layers, speedrun
 from cifar_jax.runtime import compilation
 from cifar_jax.training import state
@@ -30,32 +34,32 @@ def normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
-def with_constant(e):
+def with_constant(e: jax.Array):
     return jnp.sum((e @ jnp.full((64, 64), 0.5, e.dtype)) * e, -1)
 
 
-def with_constant_bias(e):
+def with_constant_bias(e: jax.Array):
     return jnp.sum(jnp.square(e @ jnp.full((64, 32), 0.5, e.dtype) + 1), 0)
 
 
-def largest_product(e):
+def largest_product(e: jax.Array):
     return jnp.max(e @ jnp.full((64, 64), 0.5, e.dtype), -1)
 
 
-def gradient_of_constant(e):
+def gradient_of_constant(e: jax.Array):
     return jax.grad(lambda e: jnp.sum(jnp.square(e @ jnp.full((64, 64), 0.5, e.dtype))))(e)
 
 
-def vmapped_matrix_vector(x):
+def vmapped_matrix_vector(x: jax.Array):
     matrix = jnp.eye(3, dtype=x.dtype)
     return jax.vmap(lambda row: jnp.sum(jnp.square(matrix @ row)))(x)
 
 
-def batch_of_products(a, b):
+def batch_of_products(a: jax.Array, b: jax.Array):
     return jnp.sum(jnp.square(jnp.einsum("nij,nj->ni", a, b)), -1)
 
 
-def product_over(axis):
+def product_over(axis: int):
     return lambda a, b: jnp.sum(a * b, axis=axis)
 
 
@@ -73,14 +77,14 @@ REPRODUCERS = {
 }
 
 
-def in_float64(function, *arrays):
+def in_float64(function: Callable[..., Any], *arrays: np.ndarray):
     """Runs operation by operation, so that nothing is fused."""
     with jax.enable_x64(True), jax.disable_jit():
         return np.asarray(function(*(jnp.asarray(array, jnp.float64) for array in arrays)))
 
 
 @pytest.mark.parametrize("name", REPRODUCERS)
-def test_programs_that_the_library_gets_wrong_give_correct_results(name):
+def test_programs_that_the_library_gets_wrong_give_correct_results(name: str):
     function, *arrays = REPRODUCERS[name]
     expected = in_float64(function, *arrays)
     np.testing.assert_allclose(
@@ -91,7 +95,7 @@ def test_programs_that_the_library_gets_wrong_give_correct_results(name):
 def test_a_dilated_window_gives_correct_results():
     """The library drops the holes if window and stride are 1 (xla issue 48714)."""
 
-    def pool(x):
+    def pool(x: jax.Array):
         return lax.reduce_window(
             x, -np.inf, lax.max, (2, 1), (2, 1), ((0, 0), (0, 0)), base_dilation=(1, 2)
         )
@@ -107,14 +111,14 @@ def test_reductions_use_the_library():
     """Without it, training would be a third slower."""
     x = jax.ShapeDtypeStruct((128, 32, 32, 64), np.float32)
     program = compilation.jit(lambda x: (x * x).sum((0, 1, 2))).compile(x).as_text()
-    assert "__ynn_fusion" in program and compilation.is_sound(program)
+    assert "__ynn_fusion" in program and compilation.is_sound(program)  # pyright: ignore[reportArgumentType, reportOperatorIssue]
 
 
 def test_each_shape_dtype_and_static_argument_gets_its_own_program():
     double = compilation.jit(lambda x, n: x * n, static_argnums=(1,))
-    assert double(np.float32([1, 2]), 2).tolist() == [2, 4]
-    assert double(np.float32([1, 2]), 3).tolist() == [3, 6]
-    assert double(np.int32([1, 2, 3]), 3).tolist() == [3, 6, 9]
+    assert double(np.float32([1, 2]), 2).tolist() == [2, 4]  # pyright: ignore[reportArgumentType]
+    assert double(np.float32([1, 2]), 3).tolist() == [3, 6]  # pyright: ignore[reportArgumentType]
+    assert double(np.int32([1, 2, 3]), 3).tolist() == [3, 6, 9]  # pyright: ignore[reportArgumentType]
     assert double(1.5, 3) == 4.5 and double(2, 3) == 6
 
 
@@ -131,7 +135,7 @@ def test_every_program_of_the_package_is_compiled_by_this_jit():
     assert found == {"compilation.py", "stablehlo_format.py"}
 
 
-def test_single_operations_do_not_use_the_library(monkeypatch):
+def test_single_operations_do_not_use_the_library(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=all")
     monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", "/somewhere")
     compilation.set_up()
@@ -141,10 +145,10 @@ def test_single_operations_do_not_use_the_library(monkeypatch):
 
 
 # ---------------------------------------------------------------------------- gradients
-def gradient(model, variables, images, targets):
+def gradient(model: nn.Module, variables: Any, images: jax.Array, targets: jax.Array):
     """The gradient of the mean cross-entropy in training mode, for all parameters."""
 
-    def loss_of(params, batch_stats, images, targets):
+    def loss_of(params: Any, batch_stats: Any, images: jax.Array, targets: jax.Array):
         logits, _ = model.apply(
             {"params": params, "batch_stats": batch_stats},
             images,
@@ -161,7 +165,7 @@ _CHECKED: dict[str, float] = {}  # results by network, since model1 and model2 s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_gradient_of_each_config_agrees_with_float64(name):
+def test_the_gradient_of_each_config_agrees_with_float64(name: str):
     """Up to 1e-3 of its norm, for each parameter; the reference uses XLA's own convolutions.
 
     Most differ by 1e-6. If two pixels of a pooling window are equal up to rounding, the gradient
@@ -177,7 +181,7 @@ def test_the_gradient_of_each_config_agrees_with_float64(name):
     assert _CHECKED[network] < 1e-3
 
 
-def largest_difference(config) -> float:
+def largest_difference(config: Model) -> float:
     model = models.build(config, (32, 32, 3), 10)
     variables = compilation.jit(lambda: state.init_variables(model, 0, (32, 32, 3)))()
     variables = jax.device_get((variables["params"], variables["batch_stats"]))
@@ -190,7 +194,7 @@ def largest_difference(config) -> float:
     with jax.enable_x64(True):
         precise = model.clone(dtype=np.dtype(np.float64))
         wide = jax.tree.map(lambda leaf: leaf.astype(np.float64), variables)
-        plain = {"conv_general_dilated": lax.conv_general_dilated}
+        plain: dict[str, Any] = {"conv_general_dilated": lax.conv_general_dilated}
         with (
             mock.patch.multiple(cnn, **plain),
             mock.patch.multiple(layers, **plain),

@@ -1,7 +1,9 @@
 """The compiled train step never waits for the host, and devices exchange little."""
 
 import os
+import pathlib
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +19,13 @@ from configs import base
 HOST_TRANSFER = r' infeed| outfeed| send\(| recv\(|custom_call_target="[^"]*callback|S\(5\)'
 
 
-def compiled_step(devices: int, size: int = 1, **overrides) -> str:
+def compiled_step(devices: int, size: int = 1, **overrides: Any) -> str:
     experiment = tiny.build(tiny.config({"batch_size": 16, **overrides}), devices)
     lane, state = lanes.make_lanes([experiment]), experiment.abstract_state()
-    return lane.dispatch.compile(state, lane.arrays, lane.order(0), size).as_text()
+    return lane.dispatch.compile(state, lane.arrays, lane.order(0), size).as_text()  # pyright: ignore[reportFunctionMemberAccess]
 
 
-def convolutional(**more) -> dict:
+def convolutional(**more: Any) -> dict:
     """Overrides for two convolution blocks with batch norm, pooling, dropout and augmentations."""
     block = base.conv_block(80, batch_norm=True, pool=2, dropout=0.2, l2=0.01)
     augment = {"augment.flip": True, "augment.crop_padding": 1, "augment.cutout": 2}
@@ -33,7 +35,7 @@ def convolutional(**more) -> dict:
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("size", [1, 3])
-def test_no_step_waits_for_the_host(devices, size):
+def test_no_step_waits_for_the_host(devices: int, size: int):
     overrides = (
         {} if size > 1 else convolutional()
     )  # XLA compiles convolutions in a loop to very slow code
@@ -44,7 +46,7 @@ def test_no_step_waits_for_the_host(devices, size):
 
 def test_a_wait_for_the_host_would_be_detected():
     watched = jax.jit(lambda x: jax.debug.callback(print, x) or x + 1)
-    assert re.search(HOST_TRANSFER, watched.lower(1.0).compile().as_text())
+    assert re.search(HOST_TRANSFER, watched.lower(1.0).compile().as_text())  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 @pytest.mark.slow
@@ -81,7 +83,7 @@ def test_evaluation_compiles_once_for_any_number_of_images():
     shapes = set()
     made = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
 
-    def eval_step(variables, images, batch):
+    def eval_step(variables: Any, images: jax.Array, batch: jax.Array):
         shapes.add(batch.shape)
         return made(variables, images, batch)
 
@@ -92,19 +94,21 @@ def test_evaluation_compiles_once_for_any_number_of_images():
     assert shapes == {(8,)}
 
 
-def test_compiled_programs_are_cached_in_the_set_or_the_default_directory(monkeypatch, tmp_path):
+def test_compiled_programs_are_cached_in_the_set_or_the_default_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
     former = (
-        jax.config.jax_compilation_cache_dir,
-        jax.config.jax_persistent_cache_min_compile_time_secs,
+        jax.config.jax_compilation_cache_dir,  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.jax_persistent_cache_min_compile_time_secs,  # pyright: ignore[reportAttributeAccessIssue]
     )
     try:
         compilation.set_up()
-        assert jax.config.jax_compilation_cache_dir == former[0] is not None
+        assert jax.config.jax_compilation_cache_dir == former[0] is not None  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", None)
         compilation.set_up()
-        assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "cifar_jax" / "xla-"))
+        assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "cifar_jax" / "xla-"))  # pyright: ignore[reportAttributeAccessIssue]
     finally:
         jax.config.update("jax_compilation_cache_dir", former[0])
         jax.config.update("jax_persistent_cache_min_compile_time_secs", former[1])

@@ -3,13 +3,17 @@
 import dataclasses
 import importlib
 import json
+import pathlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
+from ml_collections import ConfigDict
 
 from cifar_jax import models
 from cifar_jax.config import convert, files, keys, migration, schema, validation
+from cifar_jax.config.schema import Config
 from cifar_jax.errors import UserError
 from cifar_jax.forms import Damaged
 from configs import base
@@ -145,7 +149,7 @@ CONTRADICTIONS = [
 ]
 
 
-def with_value(key, value):
+def with_value(key: str, value: object):
     """The default config with a value that may have the wrong type, as in `config.json`."""
     config = base.get_config()
     with config.ignore_type():
@@ -153,32 +157,32 @@ def with_value(key, value):
     return config
 
 
-def with_blocks(blocks):
+def with_blocks(blocks: int | tuple[ConfigDict | int | tuple[int, int], ...] | None):
     config = base.get_config()
     with config.ignore_type():
         config.model.blocks = blocks
     return config
 
 
-def faults(config):
+def faults(config: ConfigDict):
     with pytest.raises(UserError) as caught:
         tiny.typed(config)
     return str(caught.value).splitlines()
 
 
-def reloaded(config):
+def reloaded(config: schema.Config):
     return migration.from_json(json.loads(json.dumps(migration.to_json(config))), models)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_configs_of_this_repository_are_valid(name):
+def test_configs_of_this_repository_are_valid(name: str):
     config = importlib.import_module(f"configs.{name}").get_config()
     tiny.typed(config)
     assert config.is_locked  # otherwise a mistyped key in an experiment would be accepted
 
 
 @pytest.mark.parametrize(("key", "value", "allowed"), BAD_VALUES)
-def test_an_invalid_value_gets_one_line_with_key_and_remedy(key, value, allowed):
+def test_an_invalid_value_gets_one_line_with_key_and_remedy(key: str, value: Any, allowed: str):
     (line,) = faults(with_value(key, value))
     assert line.startswith(f"config.{key} must be {allowed}")
     assert line.endswith(f": it is {value!r}")
@@ -235,7 +239,9 @@ def test_the_largest_seeds_are_allowed():
         ),
     ],
 )
-def test_a_nan_is_blamed_on_large_factors(overrides, step, named, spared):
+def test_a_nan_is_blamed_on_large_factors(
+    overrides: dict[str, Any], step: int, named: str, spared: str
+):
     config = base.get_config()
     for name, value in overrides.items():
         config.update_from_flattened_dict({name: value})
@@ -257,7 +263,7 @@ def test_each_fault_gets_a_line():
 
 
 @pytest.mark.parametrize(("overrides", "start"), CONTRADICTIONS)
-def test_contradicting_values_are_refused(overrides, start):
+def test_contradicting_values_are_refused(overrides: dict[str, Any], start: str):
     config = base.get_config()
     config.update_from_flattened_dict(overrides)
     (line,) = faults(config)
@@ -275,7 +281,9 @@ def test_values_without_contradiction_are_allowed():
 
 
 @pytest.mark.parametrize(("key", "value", "allowed"), BAD_BLOCK_VALUES)
-def test_an_invalid_value_in_a_block_is_reported_with_the_block(key, value, allowed):
+def test_an_invalid_value_in_a_block_is_reported_with_the_block(
+    key: str, value: float | str | tuple[int, int], allowed: str
+):
     block = base.conv_block(32)
     with block.ignore_type():
         block[key] = value
@@ -299,7 +307,9 @@ def test_a_missing_key_in_a_block_is_named():
 
 
 @pytest.mark.parametrize("blocks", [32, (32,), ((32, 3),), None])
-def test_blocks_of_the_wrong_type_are_refused(blocks):
+def test_blocks_of_the_wrong_type_are_refused(
+    blocks: int | tuple[int | tuple[int, int], ...] | None,
+):
     (line,) = faults(with_blocks(blocks))
     assert line.startswith("config.model.blocks")
     assert "base.conv_block(...)" in line
@@ -339,7 +349,7 @@ def test_keys_of_another_network_are_refused_in_one_line():
     assert "base.model('speedrun')" in line
 
 
-def test_a_block_listed_three_times_becomes_three_blocks(tmp_path):
+def test_a_block_listed_three_times_becomes_three_blocks(tmp_path: pathlib.Path):
     path = tmp_path / "thrice.py"
     path.write_text(
         "from configs import base\n"
@@ -350,7 +360,7 @@ def test_a_block_listed_three_times_becomes_three_blocks(tmp_path):
     )
     config = files.load(str(path))
     config.model.blocks[0].filters = 96
-    assert [block.filters for block in tiny.typed(config).model.blocks] == [96, 16, 16]
+    assert [block.filters for block in tiny.typed(config).model.blocks] == [96, 16, 16]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 # ---------------------------------------------------------------------------- without effect
@@ -371,7 +381,7 @@ def test_a_block_listed_three_times_becomes_three_blocks(tmp_path):
         ("init.skip=('head/.*',)", "init.workdir is ''", "init.workdir first"),
     ],
 )
-def test_an_override_without_effect_is_refused(argument, needed, remedy):
+def test_an_override_without_effect_is_refused(argument: str, needed: str, remedy: str):
     config = base.get_config()
     with pytest.raises(UserError) as caught:
         files.typed(config, models, [f"--config.{argument}"])
@@ -389,13 +399,13 @@ def test_an_override_with_an_effect_is_accepted():
 
 # ---------------------------------------------------------------------------- as JSON
 @pytest.mark.parametrize("name", NAMES)
-def test_a_reloaded_config_does_not_differ(name):
+def test_a_reloaded_config_does_not_differ(name: str):
     config = tiny.typed(importlib.import_module(f"configs.{name}").get_config())
     assert reloaded(config) == config
     assert keys.differences(reloaded(config), config) == []
 
 
-def changed(config=None, **sections):
+def changed(config: Config | None = None, **sections: dict[str, Any]):
     config = config or tiny.typed(base.get_config())
     return dataclasses.replace(
         config,
@@ -443,7 +453,7 @@ RESULTS = sorted((Path(__file__).parent.parent / "results").glob("*/seed-*/confi
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: "-".join(path.parts[-3:-1]))
-def test_published_configs_equal_those_in_configs(path):
+def test_published_configs_equal_those_in_configs(path: pathlib.Path):
     config = migration.from_json(json.loads(path.read_text()), models)
     name = path.parts[-3]
     today = tiny.typed(importlib.import_module(f"configs.{name}").get_config())
@@ -455,7 +465,7 @@ def test_published_configs_equal_those_in_configs(path):
 CHANGED_SINCE_PUBLISHED: dict[str, list[str]] = {}
 
 
-def version_1(**changes):
+def version_1(**changes: Any):
     """The config of `configs/speedrun_cpu.py` as saved before there were version numbers."""
     path = next(path for path in RESULTS if "speedrun_cpu" in path.parts)
     saved = json.loads(path.read_text())
@@ -477,7 +487,7 @@ def test_keys_of_version_1_become_rules():
         schema.Rule("stem/bias", rate=0.5),
     )
     assert (config.init.whitening_images, config.init.whitening_epsilon) == (77, 1e-3)
-    assert config.model.whitening is True
+    assert config.model.whitening is True  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize(
@@ -490,7 +500,7 @@ def test_keys_of_version_1_become_rules():
         ({"surprise": 1}, "config.surprise is not a key"),
     ],
 )
-def test_an_invalid_saved_config_is_called_damaged(change, fault):
+def test_an_invalid_saved_config_is_called_damaged(change: dict[str, Any], fault: str):
     with pytest.raises(Damaged, match=fault):
         migration.from_json(version_1() | change, models)
     current = migration.to_json(tiny.typed(base.get_config()))

@@ -1,6 +1,8 @@
 """Convolution and pooling equal XLA's in value and gradients, also under vmap and sharding."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -38,7 +40,7 @@ SHAPES = [
 ]
 
 
-def arrays(shape, dtype=jnp.float32):
+def arrays(shape: tuple[int, int, int, int, int, int, int, str], dtype: type = jnp.float32):
     batch, height, width, channels_in, channels_out, kernel, stride, padding = shape
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (batch, height, width, channels_in), dtype)
@@ -47,17 +49,28 @@ def arrays(shape, dtype=jnp.float32):
     return x, w, jax.random.normal(keys[2], out.shape, dtype)
 
 
-def call(convolution, shape, x, w):
+def call(
+    convolution: Callable[..., Any],
+    shape: tuple[int, int, int, int, int, int, int, str],
+    x: jax.Array,
+    w: jax.Array,
+):
     stride, padding = shape[-2:]
     return convolution(x, w, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def value_and_gradients(convolution, shape, x, w, cotangent):
+def value_and_gradients(
+    convolution: Callable[..., Any],
+    shape: tuple[int, int, int, int, int, int, int, str],
+    x: jax.Array,
+    w: jax.Array,
+    cotangent: jax.Array,
+):
     value, pullback = jax.vjp(functools.partial(call, convolution, shape), x, w)
     return value, *pullback(cotangent)
 
 
-def assert_close(ours, expected, tolerance=1e-5):
+def assert_close(ours: Sequence[jax.Array], expected: Sequence[jax.Array], tolerance: float = 1e-5):
     """Compares relative to the largest entry, since sums of thousands of terms may cancel."""
     for name, a, b in zip(("value", "input", "kernel"), ours, expected, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
@@ -67,7 +80,7 @@ def assert_close(ours, expected, tolerance=1e-5):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_value_and_gradients_equal_xlas(shape):
+def test_value_and_gradients_equal_xlas(shape: tuple[int, int, int, int, int, int, int, str]):
     run = [
         jax.jit(functools.partial(value_and_gradients, convolution, shape))(*arrays(shape))
         for convolution in (conv_general_dilated, lax.conv_general_dilated)
@@ -119,18 +132,18 @@ def test_only_the_cpu_replaces_xlas_convolutions():
     assert operations == {"cpu": (True, 0), "cuda": (False, 3), "tpu": (False, 3)}
 
 
-def operations(function, *arguments) -> float:
+def operations(function: Callable[..., Any], *arguments: Any) -> float:
     """How many floating-point operations the compiled program does."""
-    return compilation.jit(function).compile(*arguments).cost_analysis()["flops"]
+    return compilation.jit(function).compile(*arguments).cost_analysis()["flops"]  # pyright: ignore[reportOptionalSubscript]
 
 
 @pytest.mark.parametrize("channels", [20, 160])  # the second one by Winograd's method
-def test_the_first_layer_computes_no_input_gradient(channels):
+def test_the_first_layer_computes_no_input_gradient(channels: int):
     model = nn.Conv(64, (3, 3), use_bias=False, conv_general_dilated=conv_general_dilated)
     x = jnp.ones((2, 8, 8, channels))
     params = model.init(jax.random.key(0), x)
     kernel, both = (
-        operations(jax.grad(lambda p, x: model.apply(p, x).sum(), argnums=by), params, x)
+        operations(jax.grad(lambda p, x: model.apply(p, x).sum(), argnums=by), params, x)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
         for by in (0, (0, 1))
     )
     assert 0 < kernel < 0.6 * both
@@ -147,7 +160,7 @@ def test_the_backward_pass_reuses_what_winograd_computed_in_the_forward_pass():
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 3)])
 @pytest.mark.parametrize("window", [2, 3])
-def test_pooling_equals_xlas_in_value_and_gradient(size, window):
+def test_pooling_equals_xlas_in_value_and_gradient(size: tuple[int, int], window: int):
     if min(size) < window:
         pytest.skip("no whole window")
     # Few distinct values, so that windows have several maxima; the first one gets the gradient.

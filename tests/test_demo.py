@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import tiny
 from demo_server import serving
+from etils import epath
 from PIL import Image
+from playwright.sync_api import Browser, Page
 from test_report_browser import browser  # noqa: F401 (fixture)
 
 from cifar_jax.config import schema
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def dataless(compass, tmp_path_factory) -> pathlib.Path:
+def dataless(compass: epath.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A run on smaller images with other classes; its data are not on this machine."""
     directory = shutil.copytree(compass, tmp_path_factory.mktemp("demo") / "compass")
     config = json.loads((directory / "config.json").read_text())
@@ -47,7 +49,9 @@ def test_set():
 
 
 @pytest.fixture(scope="module")
-def photos(finished, test_set, tmp_path_factory) -> dict[str, pathlib.Path]:
+def photos(
+    finished: epath.Path, test_set: sources.Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, pathlib.Path]:
     """True class -> file of an enlarged test image that the network classifies correctly."""
     correct = trained.load(finished).predict(test_set.test_images).argmax(1) == test_set.test_labels
     files, directory = {}, tmp_path_factory.mktemp("photos")
@@ -61,7 +65,12 @@ def photos(finished, test_set, tmp_path_factory) -> dict[str, pathlib.Path]:
 
 # ---------------------------------------------------------------------------- in a browser
 @pytest.fixture(scope="module")
-def address(browser, finished, dataless, tmp_path_factory):  # noqa: F811
+def address(
+    browser: Browser,  # noqa: F811
+    finished: epath.Path,
+    dataless: pathlib.Path,
+    tmp_path_factory: pytest.TempPathFactory,
+):
     """The address of a page with both runs."""
     temporary = tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:
@@ -74,15 +83,16 @@ def address(browser, finished, dataless, tmp_path_factory):  # noqa: F811
 
 
 @contextlib.contextmanager
-def opened(browser, address, width=1200):  # noqa: F811
+def opened(browser: Browser, address: str, width: int = 1200):  # noqa: F811
     """Opens the page: it must log no error, ask no other machine, and fit the width."""
     context = browser.new_context(viewport={"width": width, "height": 900})
     page, logged, requested = context.new_page(), [], set()
     page.on("console", lambda message: logged.append((message.type, message.text)))
     page.on("pageerror", lambda error: logged.append(("error", str(error))))
     page.on("request", lambda request: requested.add(request.url))
-    page.on(
-        "response", lambda r: r.status >= 400 and logged.append(("error", f"{r.status} {r.url}"))
+    page.on(  # pyright: ignore[reportCallIssue]
+        "response",
+        lambda r: r.status >= 400 and logged.append(("error", f"{r.status} {r.url}")),  # pyright: ignore[reportArgumentType]
     )
     page.set_default_timeout(60_000)
     page.goto(address)
@@ -94,17 +104,22 @@ def opened(browser, address, width=1200):  # noqa: F811
     context.close()
 
 
-def upload(page, path) -> None:
+def upload(page: Page, path: pathlib.Path) -> None:
     page.set_input_files("#picture input[type=file]", path)
 
 
-def shows(page, name: str) -> None:
+def shows(page: Page, name: str) -> None:
     """Waits until the first panel shows the class `name`."""
     page.wait_for_selector(f"[data-testid=label-output-value] >> nth=0 >> text=/^{name}$/")
 
 
 @pytest.mark.parametrize("width", [1200, 375])
-def test_two_networks_classify_a_picture_side_by_side(browser, address, photos, width):  # noqa: F811
+def test_two_networks_classify_a_picture_side_by_side(
+    browser: Browser,  # noqa: F811
+    address: str,
+    photos: dict[str, pathlib.Path],
+    width: int,
+):
     with opened(browser, address, width) as page:
         upload(page, photos["7"])
         shows(page, "7")
@@ -125,7 +140,7 @@ def test_two_networks_classify_a_picture_side_by_side(browser, address, photos, 
             )
         for size in ("32 x 32", "8 x 8"):
             assert page.get_by_text(f"What the network sees, {size}").count() == 1
-        tops = [panel.bounding_box()["y"] for panel in panels.all()]
+        tops = [panel.bounding_box()["y"] for panel in panels.all()]  # pyright: ignore[reportOptionalSubscript]
         assert (tops[0] == tops[1]) == (width == 1200)  # side by side, or one above the other
 
 
@@ -140,10 +155,10 @@ BRING_FILE = """([event, target, bytes]) => {
 
 
 def test_pictures_can_be_dropped_pasted_or_taken_from_the_test_set(
-    browser,  # noqa: F811
-    address,
-    photos,
-    finished,
+    browser: Browser,  # noqa: F811
+    address: str,
+    photos: dict[str, pathlib.Path],
+    finished: epath.Path,
 ):
     with opened(browser, address) as page:
         drop = ["drop", "#picture button[aria-dropeffect]", [*photos["3"].read_bytes()]]
@@ -161,10 +176,10 @@ def test_pictures_can_be_dropped_pasted_or_taken_from_the_test_set(
 
 
 def test_an_unreadable_file_is_reported_and_the_page_still_works(
-    browser,  # noqa: F811
-    address,
-    photos,
-    tmp_path,
+    browser: Browser,  # noqa: F811
+    address: str,
+    photos: dict[str, pathlib.Path],
+    tmp_path: pathlib.Path,
 ):
     broken, vector, text = (tmp_path / name for name in ("broken.png", "vector.svg", "notes.txt"))
     broken.write_bytes(photos["3"].read_bytes()[:200])
@@ -190,7 +205,7 @@ def test_an_unreadable_file_is_reported_and_the_page_still_works(
 
 
 # ---------------------------------------------------------------------------- without a browser
-def test_the_demo_serves_only_this_machine_until_sigterm(finished):
+def test_the_demo_serves_only_this_machine_until_sigterm(finished: epath.Path):
     with serving(f"--workdir={finished}", end=signal.SIGTERM) as (url, _):
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(f"{url}gradio_api/file={finished / 'config.json'}")
@@ -224,7 +239,9 @@ def test_gradio_is_imported_with_telemetry_off():
     assert python(program) == (0, "False True\n")
 
 
-def test_a_missing_gradio_is_named(finished, tmp_path, monkeypatch):
+def test_a_missing_gradio_is_named(
+    finished: epath.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     program = (
         "import runpy, sys; sys.modules['gradio'] = None;"
@@ -235,7 +252,7 @@ def test_a_missing_gradio_is_named(finished, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_class_has_an_example(finished, test_set):
+def test_every_class_has_an_example(finished: epath.Path, test_set: sources.Dataset):
     found = examples.find(trained.load(finished))
     assert tuple(example.truth for example in found) == test_set.class_names
     for example in found:
@@ -244,7 +261,7 @@ def test_every_class_has_an_example(finished, test_set):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_overlay_is_gray_where_the_mask_is_zero_and_colored_elsewhere(channels):
+def test_the_overlay_is_gray_where_the_mask_is_zero_and_colored_elsewhere(channels: int):
     image = np.full((4, 8, channels), 100, np.uint8)
     image[0, 0] = 200
     mask = np.zeros((4, 8), np.float32)

@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 import urllib.parse
+from collections.abc import Callable, MutableMapping
+from typing import Any
 from unittest import mock
 
 import command_line
@@ -22,6 +24,7 @@ import jpegs
 import pytest
 import starlette.requests
 from demo_server import Server, file, serving
+from etils import epath
 from test_image_formats import PIXELS, encoded
 
 pytest.importorskip("gradio", reason="requirements-demo.txt is not installed")
@@ -41,12 +44,12 @@ NOT_A_PART = (404, b"not part of this page")
 
 
 @pytest.fixture(scope="module")
-def temporary(tmp_path_factory) -> pathlib.Path:
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return tmp_path_factory.mktemp("temporary")
 
 
 @pytest.fixture(scope="module")
-def server(finished, temporary):
+def server(finished: epath.Path, temporary: pathlib.Path):
     """A demo. When its terminal is gone it must exit cleanly, silently, and leave no files."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
@@ -56,20 +59,20 @@ def server(finished, temporary):
 
 
 @pytest.fixture(scope="module")
-def ours(server, temporary) -> pathlib.Path:
+def ours(server: Server, temporary: pathlib.Path) -> pathlib.Path:
     """The directory of uploads."""
     (directory,) = temporary.iterdir()
     return directory
 
 
-def shown(server) -> str:
+def shown(server: Server) -> str:
     """The page's message and the number of classes that have a probability."""
     message, label, *_ = server.answers()
     return f"{message} {len(label.get('confidences') or ())}"
 
 
 # ---------------------------------------------------------------------------- files
-def test_an_upload_is_answered_and_can_be_fetched(server, ours):
+def test_an_upload_is_answered_and_can_be_fetched(server: Server, ours: pathlib.Path):
     path = server.uploaded("a picture.png", PICTURE)
     assert pathlib.Path(path).parent.parent == ours
     quoted = urllib.parse.quote(path)
@@ -83,7 +86,9 @@ def test_an_upload_is_answered_and_can_be_fetched(server, ours):
     "../../../../tmp/picture.png", "/etc/picture.png", "..", ".", "", "a/..", "x" * 5000, "é\n.png",
     "picture.png\0.txt", "..\\..\\picture.png", "%2e%2e%2fpicture.png", "deep_links/state.json",
 ])  # fmt: skip
-def test_an_upload_stays_in_the_upload_directory_whatever_its_name(server, ours, name):
+def test_an_upload_stays_in_the_upload_directory_whatever_its_name(
+    server: Server, ours: pathlib.Path, name: str
+):
     status, answer = server.upload(name, PICTURE)
     if status == 200:
         (path,) = json.loads(answer)
@@ -94,14 +99,14 @@ def test_an_upload_stays_in_the_upload_directory_whatever_its_name(server, ours,
         assert status in (400, 413)
 
 
-def test_the_page_says_that_lossless_jpegs_are_not_supported(server):
+def test_the_page_says_that_lossless_jpegs_are_not_supported(server: Server):
     path = server.uploaded("photo.jpg", jpegs.lossless(PIXELS))
     server.call(UPLOAD, [file(path)])
     assert "Cannot read this picture: a lossless JPEG, which is not supported" in shown(server)
 
 
 @pytest.fixture(scope="module")
-def traps(ours, tmp_path_factory) -> list[str]:
+def traps(ours: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Paths of files that are not uploads, of missing files, and of links."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "picture.png").write_bytes(PICTURE)
@@ -130,7 +135,9 @@ def traps(ours, tmp_path_factory) -> list[str]:
     ]
 
 
-def test_a_call_reads_only_uploads_and_reveals_nothing_about_other_files(server, ours, traps):
+def test_a_call_reads_only_uploads_and_reveals_nothing_about_other_files(
+    server: Server, ours: pathlib.Path, traps: list[str]
+):
     began = time.monotonic()
     for path in traps:
         assert server.call(UPLOAD, [file(path)]) == NOT_A_FILE, path
@@ -140,7 +147,7 @@ def test_a_call_reads_only_uploads_and_reveals_nothing_about_other_files(server,
     assert shown(server).endswith(" 10")
 
 
-def test_only_uploads_are_served(server, traps):
+def test_only_uploads_are_served(server: Server, traps: list[str]):
     for path in traps:
         for quoted in (urllib.parse.quote(path, safe="/:~"), urllib.parse.quote(path, safe="")):
             assert server.ask(f"/gradio_api/file={quoted}") == NOT_A_FILE, path
@@ -149,13 +156,13 @@ def test_only_uploads_are_served(server, traps):
 
 
 @pytest.mark.parametrize("directory", ["assets", "static", "svelte"])
-def test_gradios_asset_paths_cannot_escape_their_directories(server, directory):
+def test_gradios_asset_paths_cannot_escape_their_directories(server: Server, directory: str):
     for above in ("..", "%2e%2e", "..%2f..", "%2fetc", "x/../../.."):
         for name in ("package.json", "routes.py", "nowhere"):
             assert server.ask(f"/{directory}/{above}/{name}") == NOT_A_PART
 
 
-def test_the_server_sends_no_requests_of_its_own(server, temporary):
+def test_the_server_sends_no_requests_of_its_own(server: Server, temporary: pathlib.Path):
     requested = []
 
     class Other(http.server.BaseHTTPRequestHandler):
@@ -178,9 +185,9 @@ def test_the_server_sends_no_requests_of_its_own(server, temporary):
 
 
 # ---------------------------------------------------------------------------- routes, calls
-def test_only_the_gradio_routes_that_the_page_uses_answer(server):
+def test_only_the_gradio_routes_that_the_page_uses_answer(server: Server):
     """Tries every route in Gradio's source, including those that depend on its settings."""
-    (place,) = importlib.util.find_spec("gradio").submodule_search_locations
+    (place,) = importlib.util.find_spec("gradio").submodule_search_locations  # pyright: ignore[reportGeneralTypeIssues, reportOptionalMemberAccess]
     source = (pathlib.Path(place) / "routes.py").read_text()
     routes = re.findall(r'@(app|router)\.(\w+)\(\s*f?"([^"]*)"', source)
     answered = set()
@@ -222,19 +229,19 @@ def test_only_the_gradio_routes_that_the_page_uses_answer(server):
     *({"data": [], "session_hash": session} for session in ("", "../x", None, "x" * 65, 1)),
     {"data": [], "trigger_id": "x"},
 ])  # fmt: skip
-def test_calls_that_the_page_does_not_make_are_refused(server, call):
+def test_calls_that_the_page_does_not_make_are_refused(server: Server, call: dict[str, Any]):
     call = {"function": UPLOAD, **call}
     assert server.call(**call) == (422, b"not a call this page makes")
 
 
-def test_a_body_that_is_not_a_call_is_refused(server):
+def test_a_body_that_is_not_a_call_is_refused(server: Server):
     deep = b"[" * 30_000
     for body in (b"", b"null", b"[]", b"0", b'"', b"{", deep, b"\xff", b'{"data": ' + deep):
         found = server.ask("/gradio_api/queue/join", body, Content_Type="application/json")
         assert found == (422, b"not a call this page makes")
 
 
-def test_a_test_image_is_selected_by_its_index(server):
+def test_a_test_image_is_selected_by_its_index(server: Server):
     select = {"event_data": {"index": 3, "value": {"image": file("/etc/passwd")}}}
     assert server.call(SELECT, [], **select)[0] == 200
     _, message, *_ = server.answers()
@@ -252,10 +259,12 @@ REQUESTS = [("/", None), ("/config", None), ("/theme.css", None), ("/gradio_api/
 
 
 @pytest.mark.parametrize(("path", "body"), REQUESTS)
-def test_only_this_machines_names_with_the_port_are_accepted_as_host(server, path, body):
+def test_only_this_machines_names_with_the_port_are_accepted_as_host(
+    server: Server, path: str, body: bytes | None
+):
     port = server.port
     for host in (
-        *("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}"),
+        *("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}"),  # pyright: ignore[reportOptionalOperand]
         *(f"127.0.0.2:{port}", f"localhost.evil.example:{port}", f"0.0.0.0:{port}", f":{port}"),
         *(f"localhost:{port}@evil.example", f"2130706433:{port}", f"[::]:{port}", "", None),
         f"127.0.0.1:{port}, evil.example",
@@ -265,7 +274,7 @@ def test_only_this_machines_names_with_the_port_are_accepted_as_host(server, pat
         assert status == 400 or answer == f"this page is at localhost:{port}".encode()
 
 
-def test_every_name_of_this_machine_is_accepted(server):
+def test_every_name_of_this_machine_is_accepted(server: Server):
     for name in ("localhost", "127.0.0.1", "[::1]", "LocalHost"):
         host = f"{name}:{server.port}"
         assert server.ask("/", host=host)[0] == 200
@@ -273,12 +282,12 @@ def test_every_name_of_this_machine_is_accepted(server):
 
 
 @pytest.mark.parametrize(("path", "body"), REQUESTS)
-def test_requests_from_other_origins_are_refused(server, path, body):
+def test_requests_from_other_origins_are_refused(server: Server, path: str, body: bytes | None):
     kind = {"/gradio_api/queue/join": "application/json"}.get(path, "multipart/form-data")
     port = server.port
     for origin in (
         *("https://evil.example", "null", "", f"http://localhost:{port}", f"{server.origin}/"),
-        *(f"https://127.0.0.1:{port}", "http://127.0.0.1", f"http://127.0.0.1:{port + 1}"),
+        *(f"https://127.0.0.1:{port}", "http://127.0.0.1", f"http://127.0.0.1:{port + 1}"),  # pyright: ignore[reportOptionalOperand]
     ):
         status, answer = server.ask(path, body, Origin=origin, Content_Type=kind)
         assert (status, answer) == (403, b"requests from other pages are refused"), origin
@@ -290,7 +299,7 @@ def test_requests_from_other_origins_are_refused(server, path, body):
     assert (status == 200) == (path == "/")
 
 
-def test_no_other_page_may_frame_this_one(server):
+def test_no_other_page_may_frame_this_one(server: Server):
     import urllib.request
 
     with urllib.request.urlopen(server.origin) as answer:
@@ -303,7 +312,7 @@ def test_no_other_page_may_frame_this_one(server):
     "text/plain", "application/x-www-form-urlencoded", None, "", "multipart/form-data",
     "text/plain; application/json",
 ])  # fmt: skip
-def test_content_types_that_an_html_form_can_send_are_refused(server, kind):
+def test_content_types_that_an_html_form_can_send_are_refused(server: Server, kind: str | None):
     body = json.dumps({"fn_index": CLEAR, "data": [], "session_hash": "x"}).encode()
     assert server.ask("/gradio_api/queue/join", body, Content_Type=kind)[0] == 415
     if kind != "multipart/form-data":
@@ -311,7 +320,7 @@ def test_content_types_that_an_html_form_can_send_are_refused(server, kind):
 
 
 # ---------------------------------------------------------------------------- size and time
-def test_bodies_must_declare_their_length_and_be_small(server):
+def test_bodies_must_declare_their_length_and_be_small(server: Server):
     for path, kind, most in (
         ("/gradio_api/queue/join", "application/json", 64 << 10),
         ("/gradio_api/upload", "multipart/form-data", images.MAX_BYTES + (64 << 10)),
@@ -325,7 +334,7 @@ def test_bodies_must_declare_their_length_and_be_small(server):
             assert status == 411 or length and status == 400
 
 
-def test_requests_that_never_end_do_not_block_others(server):
+def test_requests_that_never_end_do_not_block_others(server: Server):
     """Uploads and calls that stall in the middle, and streams that nobody reads."""
     head = f"Host: 127.0.0.1:{server.port}\r\n"
     upload = "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000\r\n\r\n--x"
@@ -363,18 +372,22 @@ def upload_until(status: int, server: Server) -> None:
     ("/gradio_api/queue/join", "application/json"),
     ("/gradio_api/upload", "multipart/form-data; boundary=x"),
 ])  # fmt: skip
-def test_a_body_that_does_not_arrive_times_out(path, kind, monkeypatch):
+def test_a_body_that_does_not_arrive_times_out(
+    path: str, kind: str, monkeypatch: pytest.MonkeyPatch
+):
     import gradio as gr
 
     from cifar_jax.demo import gate
 
-    async def read_body(scope, receive, send):
+    async def read_body(
+        scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
+    ):
         await starlette.requests.Request(scope, receive).body()
 
-    async def nothing():
+    async def nothing() -> Any:
         await asyncio.sleep(60)
 
-    async def send(message):
+    async def send(message: MutableMapping[str, Any]):
         sent.append(message)
 
     sent = []
@@ -389,7 +402,7 @@ def test_a_body_that_does_not_arrive_times_out(path, kind, monkeypatch):
     assert sent[0]["status"] == 408
 
 
-def test_the_oldest_uploads_are_deleted_to_make_room(monkeypatch):
+def test_the_oldest_uploads_are_deleted_to_make_room(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(uploads, "MAX_TOTAL", 25)
     directory = pathlib.Path(uploads.DIRECTORY) / ("a" * 64)
     directory.mkdir()
@@ -406,7 +419,9 @@ def test_the_oldest_uploads_are_deleted_to_make_room(monkeypatch):
     assert uploads.read(str(paths[3])) == bytes(10)
 
 
-def test_a_file_swapped_for_a_link_or_pipe_while_opening_is_not_followed(monkeypatch, tmp_path):
+def test_a_file_swapped_for_a_link_or_pipe_while_opening_is_not_followed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+):
     directory = pathlib.Path(uploads.DIRECTORY) / ("b" * 64)
     directory.mkdir()
     (tmp_path / "secret").write_text("secret")
@@ -432,7 +447,7 @@ PROGRAM = (
     )),
     "os.killpg(0, signal.SIGKILL); time.sleep(60)",
 ])  # fmt: skip
-def test_uploads_are_deleted_however_the_process_ends(end, tmp_path):
+def test_uploads_are_deleted_however_the_process_ends(end: str, tmp_path: pathlib.Path):
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM + end],
         cwd=command_line.ROOT,

@@ -23,7 +23,7 @@ def anchors(page: pathlib.Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_to_a_file_or_a_heading(page):
+def test_every_link_leads_to_a_file_or_a_heading(page: pathlib.Path):
     text = prose(page)
     targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
     for target in targets:
@@ -36,7 +36,7 @@ def test_every_link_leads_to_a_file_or_a_heading(page):
             assert anchor in anchors(file), target
 
 
-def test_a_heading_becomes_an_anchor(tmp_path):
+def test_a_heading_becomes_an_anchor(tmp_path: pathlib.Path):
     page = tmp_path / "page.md"
     page.write_text("# What's new: `final_long`, 2 x\n```\n# no heading\n```\n")
     assert anchors(page) == {"whats-new-final_long-2-x"}

@@ -6,7 +6,8 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import command_line
 import numpy as np
@@ -42,13 +43,19 @@ class Recorder:
                 os, name, lambda src, dst, rename=rename, **kw: self._rename(rename, src, dst, **kw)
             )
 
-    def _sync(self, sync, descriptor: int) -> None:
+    def _sync(self, sync: Callable[[int], None], descriptor: int) -> None:
         self.now += 1
         sync(descriptor)
         found = os.fstat(descriptor)
         self.synced[found.st_dev, found.st_ino] = self.now, found.st_size
 
-    def _rename(self, rename, source, target, **arguments) -> None:
+    def _rename(
+        self,
+        rename: Callable[..., None],
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        **arguments: Any,
+    ) -> None:
         self.now += 1
         rename(source, target, **arguments)
         found = os.stat(target)
@@ -57,7 +64,7 @@ class Recorder:
     def assert_durable(self, path: pathlib.Path) -> None:
         """Asserts that the file was synced before its last rename, and its directory after it."""
         renamed, *inode = self.renamed[str(path)]
-        when, size = self.synced[tuple(inode)]
+        when, size = self.synced[tuple(inode)]  # pyright: ignore[reportArgumentType]
         assert when < renamed and size == path.stat().st_size, f"{path}: renamed, then written"
         assert self.when(path.parent) > renamed, f"{path}: its directory is not on the disk"
 
@@ -67,7 +74,7 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder(monkeypatch) -> Recorder:
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return Recorder(monkeypatch)
 
 
@@ -79,13 +86,15 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_file_is_on_the_disk_before_it_is_renamed(tmp_path, recorder, writer):
+def test_a_file_is_on_the_disk_before_it_is_renamed(
+    tmp_path: pathlib.Path, recorder: "Recorder", writer: str
+):
     for _ in range(2):  # a new file, then a replacement
         WRITERS[writer](epath.Path(tmp_path) / "file")
         recorder.assert_durable(tmp_path / "file")
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: pathlib.Path):
     path = epath.Path(tmp_path) / "result.json"
     files.write_json(path, {"a": 1})
     with pytest.raises(ValueError):
@@ -97,7 +106,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"result.json", "a.npz"}
 
 
-def test_a_row_is_on_the_disk_when_the_next_epoch_begins(tmp_path, recorder):
+def test_a_row_is_on_the_disk_when_the_next_epoch_begins(
+    tmp_path: pathlib.Path, recorder: "Recorder"
+):
     row = {"epoch": 1, "step": 10, "train_loss": 0.5}
     with MetricsWriter(epath.Path(tmp_path), 0) as writer:
         writer.append(row)
@@ -108,7 +119,9 @@ def test_a_row_is_on_the_disk_when_the_next_epoch_begins(tmp_path, recorder):
         recorder.assert_durable(tmp_path / "metrics.jsonl")
 
 
-def test_a_checkpoint_is_on_the_disk_before_the_next_is_saved(tmp_path, recorder):
+def test_a_checkpoint_is_on_the_disk_before_the_next_is_saved(
+    tmp_path: pathlib.Path, recorder: "Recorder"
+):
     directory = tmp_path / "checkpoints"
     with Checkpoints(epath.Path(directory)) as checkpoints:
         for step in (10, 20):
@@ -121,13 +134,15 @@ def test_a_checkpoint_is_on_the_disk_before_the_next_is_saved(tmp_path, recorder
             recorder.assert_durable(path / "crc32.txt")
 
 
-def test_directories_that_a_run_creates_are_on_the_disk(tmp_path, recorder):
+def test_directories_that_a_run_creates_are_on_the_disk(
+    tmp_path: pathlib.Path, recorder: "Recorder"
+):
     files.make_directory(epath.Path(tmp_path) / "a" / "b" / "c")
     for name in (".", "a", "a/b"):
         assert recorder.when(tmp_path / name), f"what {name} holds"
 
 
-def test_every_file_of_a_finished_run_is_on_the_disk(tmp_path, recorder):
+def test_every_file_of_a_finished_run_is_on_the_disk(tmp_path: pathlib.Path, recorder: "Recorder"):
     config = command_line.tiny_config()
     config.epochs = 1
     workdir = epath.Path(tmp_path)
@@ -161,19 +176,23 @@ def test_there_is_one_way_to_write_a_file():
     assert found == {*WRITE_BY_THEMSELVES}
 
 
-def test_an_object_store_is_left_to_itself(monkeypatch):
+def test_an_object_store_is_left_to_itself(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "open", None)
     files.sync(epath.Path("gs://bucket/run/config.json"))
 
 
 @pytest.mark.parametrize("code", ["EINVAL", "ENOTSUP"])
-def test_a_file_system_that_cannot_sync_directories_will_do(tmp_path, monkeypatch, code):
+def test_a_file_system_that_cannot_sync_directories_will_do(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, code: str
+):
     with refusing(monkeypatch, getattr(errno, code)):
         files.write_json(epath.Path(tmp_path) / "file", {})
     assert (tmp_path / "file").exists()
 
 
-def test_a_disk_that_fails_is_named_and_the_old_file_stays(tmp_path, monkeypatch):
+def test_a_disk_that_fails_is_named_and_the_old_file_stays(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     path = epath.Path(tmp_path) / "file"
     files.write_json(path, {"a": 1})
     with refusing(monkeypatch, errno.EIO), pytest.raises(UserError, match="cannot write"):
@@ -183,8 +202,8 @@ def test_a_disk_that_fails_is_named_and_the_old_file_stays(tmp_path, monkeypatch
 
 
 @contextlib.contextmanager
-def refusing(monkeypatch, code: int) -> Iterator[None]:
-    def refuse(descriptor):
+def refusing(monkeypatch: pytest.MonkeyPatch, code: int) -> Iterator[None]:
+    def refuse(descriptor: int):
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:

@@ -1,6 +1,7 @@
 """Evaluation counts every image once, and its figures are those of the textbook."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,28 +11,28 @@ import tiny
 from sklearn import metrics as sklearn_metrics
 
 from cifar_jax import metrics
-from cifar_jax.training import steps
+from cifar_jax.training import experiment, steps
 from cifar_jax.training import test as evaluate
 
 
-def random_logits(size, classes=10, seed=0, scale=3.0):
+def random_logits(size: int, classes: int = 10, seed: int = 0, scale: float = 3.0):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, size).astype(np.int32)
     return (scale * rng.standard_normal((size, classes))).astype(np.float32), labels
 
 
-def logits_of(probabilities):
+def logits_of(probabilities: list[list[float]]):
     return np.log(np.array(probabilities)).astype(np.float32)
 
 
 # ---------------------------------------------------------------------------- predict
 @pytest.mark.parametrize("size", [1, 7, 10, 23])
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 23, 30])
-def test_predict_gives_each_image_its_logits_in_order(size, batch_size):
+def test_predict_gives_each_image_its_logits_in_order(size: int, batch_size: int):
     images = np.random.default_rng(0).integers(0, 256, (size, 2, 2, 1), np.uint8)
     shapes = set()
 
-    def eval_step(variables, images, batch):
+    def eval_step(variables: dict[str, float], images: jax.Array, batch: np.ndarray):
         shapes.add(batch.shape)
         pixels = images[batch].reshape(len(batch), -1).astype(jnp.float32)
         return pixels * variables["scale"]
@@ -53,13 +54,15 @@ def network():
 
 
 @pytest.mark.parametrize("size", [1, 7, 10, 23])
-def test_the_real_step_on_padded_batches_is_the_network_applied(network, size):
+def test_the_real_step_on_padded_batches_is_the_network_applied(
+    network: tuple[experiment.Experiment, dict[str, dict[str, Any]]], size: int
+):
     experiment, variables = network
     images, _ = tiny.images_and_labels(23, seed=1)
     eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
     found = evaluate.predict(eval_step, variables, experiment.put(images[:size]), 8)
     mean, std = experiment.statistics
-    pixels = jnp.asarray((images[:size].astype(np.float32) / 255 - mean) / std)
+    pixels = jnp.asarray((images[:size].astype(np.float32) / 255 - mean) / std)  # pyright: ignore[reportOperatorIssue]
     # One image at a time: no image may depend on those that share its batch.
     apply = jax.jit(lambda one: experiment.model.apply(variables, one[None], train=False)[0])
     expected = [apply(one) for one in pixels]
@@ -87,7 +90,7 @@ def test_accuracy_counts_the_largest_logit():
 
 
 # ---------------------------------------------------------------------------- calibration
-def slow_calibration_error(logits, labels, bins):
+def slow_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int):
     """Guo et al. 2017, equations 2 and 3, image by image."""
     total = 0.0
     for i in range(bins):
@@ -104,7 +107,7 @@ def slow_calibration_error(logits, labels, bins):
 
 @pytest.mark.parametrize("bins", [1, 5, 15])
 @pytest.mark.parametrize("scale", [0.3, 3.0, 30.0])
-def test_calibration_error_is_that_of_the_paper(bins, scale):
+def test_calibration_error_is_that_of_the_paper(bins: int, scale: float):
     logits, labels = random_logits(200, scale=scale)
     found = metrics.calibration(logits, labels, bins).expected_error
     assert found == pytest.approx(slow_calibration_error(logits, labels, bins), abs=1e-9)
@@ -171,7 +174,7 @@ def test_report_has_the_figures_of_each_class():
 @pytest.mark.parametrize(
     "name", ["accuracy", "macro avg", "weighted avg", "micro avg", "samples avg"]
 )
-def test_a_class_may_be_called_like_a_row_of_scikit_learn(name):
+def test_a_class_may_be_called_like_a_row_of_scikit_learn(name: str):
     logits = np.array([[2, 1, 0], [2, 0, 1], [0, 2, 1], [1, 2, 0]], np.float32)
     labels = np.array([0, 0, 0, 1], np.int32)
     found = metrics.classification_figures(logits, labels, (name, "dog", "owl"))

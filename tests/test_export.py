@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import command_line
 import jax
@@ -66,14 +67,14 @@ def needs(format: str) -> None:
 
 
 @pytest.fixture(scope="module", params=[cnn, speedrun, bfloat16])
-def workdir(request, tmp_path_factory) -> epath.Path:
+def workdir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> epath.Path:
     """A workdir as after a run, but with random weights and batch statistics."""
     config = typed(request.param())
     exp = experiment.build(config)
     state = exp.initial_state()
     rng = np.random.default_rng(0)
 
-    def perturbed(leaf):
+    def perturbed(leaf: np.ndarray):
         return leaf + abs(rng.normal(0, 0.1, leaf.shape)).astype(leaf.dtype)
 
     state = state.replace(
@@ -109,7 +110,7 @@ def assert_close(
     np.testing.assert_allclose(found, wanted, rtol=0, atol=relative * abs(wanted).max())
 
 
-def test_stablehlo_of_every_network_takes_any_batch_on_every_platform(workdir):
+def test_stablehlo_of_every_network_takes_any_batch_on_every_platform(workdir: epath.Path):
     export.run(workdir, "stablehlo")
     data = (workdir / "export" / "model.stablehlo").read_bytes()
     exported = jax.export.deserialize(bytearray(data))
@@ -121,7 +122,7 @@ def test_stablehlo_of_every_network_takes_any_batch_on_every_platform(workdir):
     assert_close(np.asarray(exported.call(images)), network, images, relative)
 
 
-def test_onnx_of_every_network_takes_any_batch(workdir):
+def test_onnx_of_every_network_takes_any_batch(workdir: epath.Path):
     needs("onnx")
     export.run(workdir, "onnx", str(workdir / "mine.onnx"))
     session = session_of(workdir / "mine.onnx")
@@ -150,7 +151,7 @@ def opset_and_ir_version(data: bytes) -> tuple[int, int]:
     return opset, model.ir_version
 
 
-def test_onnx_has_the_lowest_version_that_supports_its_operations(workdir):
+def test_onnx_has_the_lowest_version_that_supports_its_operations(workdir: epath.Path):
     """ONNX Runtime 1.17 runs opset 20 and IR version 9 (see docs/log.md); GELU needs opset 20."""
     needs("onnx-int8")
     from cifar_jax.export import onnx_format, onnx_int8_format
@@ -167,14 +168,16 @@ def test_onnx_has_the_lowest_version_that_supports_its_operations(workdir):
 NEEDED = ("jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum", "flatbuffers")
 
 
-def test_stablehlo_needs_exactly_the_packages_that_the_docs_name(finished, tmp_path):
+def test_stablehlo_needs_exactly_the_packages_that_the_docs_name(
+    finished: epath.Path, tmp_path: pathlib.Path
+):
     """The calling process can import only these packages, and fails without one of them."""
     export.run(finished, "stablehlo", str(tmp_path / "model.stablehlo"))
     images = some_images(3)
-    np.savez(tmp_path / "images.npz", **{"3": images})
+    np.savez(tmp_path / "images.npz", **{"3": images})  # pyright: ignore[reportArgumentType]
     (tmp_path / "packages").mkdir()
     for name in NEEDED:
-        package = pathlib.Path(importlib.util.find_spec(name).origin).parent
+        package = pathlib.Path(importlib.util.find_spec(name).origin).parent  # pyright: ignore[reportArgumentType, reportOptionalMemberAccess]
         for found in (
             package,
             *package.parent.glob(f"{name}.libs"),
@@ -199,7 +202,7 @@ def test_stablehlo_needs_exactly_the_packages_that_the_docs_name(finished, tmp_p
     assert "Please install 'flatbuffers'" in call().stderr
 
 
-def test_safetensors_load_like_a_workdir(finished, tmp_path):
+def test_safetensors_load_like_a_workdir(finished: epath.Path, tmp_path: pathlib.Path):
     published = epath.Path(tmp_path) / "published"
     assert "bit for bit" in export.run(finished, "safetensors", str(published))
     original, exported = cifar_jax.load(str(finished)), cifar_jax.load(str(published))
@@ -212,7 +215,7 @@ def test_safetensors_load_like_a_workdir(finished, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.stablehlo", "published"]
 
 
-def test_safetensors_of_another_network_are_refused(finished, tmp_path):
+def test_safetensors_of_another_network_are_refused(finished: epath.Path, tmp_path: pathlib.Path):
     export.run(finished, "safetensors", str(tmp_path / "published"))
     config = json.loads((tmp_path / "published" / "config.json").read_text())
     config["model"]["dense"] = [17]
@@ -225,14 +228,16 @@ def test_safetensors_of_another_network_are_refused(finished, tmp_path):
         cifar_jax.load(str(tmp_path / "published"))
 
 
-def test_a_directory_with_other_files_is_left_alone(finished, tmp_path):
+def test_a_directory_with_other_files_is_left_alone(finished: epath.Path, tmp_path: pathlib.Path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="holds other files: choose another --output"):
         export.run(finished, "safetensors", str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_int8_writes_its_measured_accuracy_beside_the_model(finished, tmp_path):
+def test_int8_writes_its_measured_accuracy_beside_the_model(
+    finished: epath.Path, tmp_path: pathlib.Path
+):
     needs("onnx-int8")
     line = export.run(finished, "onnx-int8", str(tmp_path / "small.onnx"))
     figures = json.loads((tmp_path / "small.json").read_text())
@@ -246,13 +251,13 @@ def test_int8_writes_its_measured_accuracy_beside_the_model(finished, tmp_path):
     assert {node.op_type for node in _graph(tmp_path / "small.onnx").node} >= {"QuantizeLinear"}
 
 
-def _graph(path):
+def _graph(path: pathlib.Path | epath.Path):
     import onnx
 
     return onnx.load(path).graph
 
 
-def contents(directory) -> dict[str, bytes | str]:
+def contents(directory: pathlib.Path | epath.Path) -> dict[str, bytes | str]:
     """Path -> content of each file below `directory`; for a link, its target."""
     return {
         str(path.relative_to(directory)): os.readlink(path)
@@ -264,7 +269,9 @@ def contents(directory) -> dict[str, bytes | str]:
 
 
 @pytest.mark.parametrize("format", export.FORMATS)
-def test_a_users_file_is_replaced_only_with_force(finished, tmp_path, format):
+def test_a_users_file_is_replaced_only_with_force(
+    finished: epath.Path, tmp_path: pathlib.Path, format: str
+):
     """Also if it is a link, a broken link or a directory."""
     needs(format)
     run = epath.Path(tmp_path / "run")
@@ -296,7 +303,7 @@ def test_a_users_file_is_replaced_only_with_force(finished, tmp_path, format):
     assert contents(tmp_path / "papers") == {"config.json": b"years of work"}
 
 
-def test_the_int8_figures_never_replace_a_users_file(finished, tmp_path):
+def test_the_int8_figures_never_replace_a_users_file(finished: epath.Path, tmp_path: pathlib.Path):
     needs("onnx-int8")
     (tmp_path / "small.json").write_text("years of work")
     with pytest.raises(
@@ -309,7 +316,9 @@ def test_the_int8_figures_never_replace_a_users_file(finished, tmp_path):
 
 
 @pytest.mark.parametrize("format", export.FORMATS)
-def test_an_earlier_export_is_replaced_unless_the_user_changed_it(finished, tmp_path, format):
+def test_an_earlier_export_is_replaced_unless_the_user_changed_it(
+    finished: epath.Path, tmp_path: pathlib.Path, format: str
+):
     needs(format)
     run = epath.Path(tmp_path / "run")
     shutil.copytree(finished, run)
@@ -328,11 +337,13 @@ def test_an_earlier_export_is_replaced_unless_the_user_changed_it(finished, tmp_
 
 
 @pytest.mark.parametrize("format", FILES)
-def test_an_export_with_wrong_logits_is_not_written(finished, tmp_path, format, monkeypatch):
+def test_an_export_with_wrong_logits_is_not_written(
+    finished: epath.Path, tmp_path: pathlib.Path, format: str, monkeypatch: pytest.MonkeyPatch
+):
     needs(format)
     apply = trained.Trained.apply
 
-    def tampered(self, variables, images):
+    def tampered(self: trained.Trained, variables: Any, images: jax.Array):
         # Exports are written from host arrays.
         on_host = isinstance(jax.tree.leaves(variables)[0], np.ndarray)
         return apply(self, variables, images) * (-1 if on_host else 1)
@@ -343,8 +354,10 @@ def test_an_export_with_wrong_logits_is_not_written(finished, tmp_path, format, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_safetensors_that_load_back_differently_are_not_written(finished, tmp_path, monkeypatch):
-    def tampered(variables):
+def test_safetensors_that_load_back_differently_are_not_written(
+    finished: epath.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    def tampered(variables: Any):
         return to_bytes(jax.tree.map(lambda leaf: leaf + 1e-6, variables))
 
     to_bytes = weights.to_bytes
@@ -354,7 +367,9 @@ def test_safetensors_that_load_back_differently_are_not_written(finished, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_formats_bad_paths_and_missing_packages_are_named(finished, tmp_path, monkeypatch):
+def test_unknown_formats_bad_paths_and_missing_packages_are_named(
+    finished: epath.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     with pytest.raises(UserError, match="--format=tflite is not an export format: use stablehlo"):
         export.run(finished, "tflite")
     (tmp_path / "file").write_text("")
@@ -366,7 +381,7 @@ def test_unknown_formats_bad_paths_and_missing_packages_are_named(finished, tmp_
         export.run(finished, "onnx")
 
 
-def test_the_command_line_exports(finished, tmp_path):
+def test_the_command_line_exports(finished: epath.Path, tmp_path: pathlib.Path):
     workdir = shutil.copytree(finished, tmp_path / "run")
     status, output = run("--mode=export", f"--workdir={workdir}", "--format=safetensors")
     path = workdir / "export" / "safetensors"

@@ -76,7 +76,7 @@ def test_a_network_of_nested_blocks_trains_predicts_and_is_exported(checkout: pa
     rows = {line.split()[0]: line.split()[-1] for line in text.splitlines() if "/" in line}
     # 16x16 positions (digits come as 32x32 pixels), 3x3 kernels from 8 to 16 channels.
     assert rows["stage_1_block_0/first_conv"] == f"{16 * 16 * 9 * 8 * 16:,}"
-    assert float(re.search(r"test accuracy (0\.\d+)", text)[1]) > 0.5
+    assert float(re.search(r"test accuracy (0\.\d+)", text)[1]) > 0.5  # pyright: ignore[reportOptionalSubscript]
     Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).save(checkout / "one.png")
     assert "one.png" in run(checkout, "--mode=predict", "--workdir=resnet", "one.png")
     run(checkout, "--mode=export", "--workdir=resnet", "--format=stablehlo")
@@ -88,7 +88,7 @@ def test_an_augmentation_and_an_optimizer_are_keys_of_any_config(checkout: pathl
                "--config.augment.noise=0.1", "--config.optimizer.name=lion",
                "--config.optimizer.learning_rate=3e-4")  # fmt: skip
     assert re.search(r"^noise +augmentation", text, re.MULTILINE)
-    assert float(re.search(r"test accuracy (0\.\d+)", text)[1]) > 0.8
+    assert float(re.search(r"test accuracy (0\.\d+)", text)[1]) > 0.8  # pyright: ignore[reportOptionalSubscript]
 
 
 def test_a_data_set_of_tfds_needs_its_name_alone(

@@ -1,13 +1,16 @@
 """Files that Pillow decodes wrongly are refused; all others are decoded correctly."""
 
 import io
+import pathlib
 import struct
+from typing import Any
 
 import command_line
 import jpegs
 import numpy as np
 import pytest
 import tiny
+from etils import epath
 from PIL import Image
 
 from cifar_jax.data import images
@@ -20,13 +23,15 @@ GRAYS = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
 TWO = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
 
 
-def encoded(image: Image.Image, format: str, **options) -> bytes:
+def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
-def bmp(size, bits, content, palette, compression=0) -> bytes:
+def bmp(
+    size: tuple[int, int], bits: int, content: bytes, palette: np.ndarray, compression: int = 0
+) -> bytes:
     """A BMP with a BITMAPINFOHEADER and a palette `[N, 3]`; `content` starts at the bottom row."""
     colors = np.pad(palette[:, ::-1], ((0, 0), (0, 1))).tobytes()
     start = 14 + 40 + len(colors)
@@ -37,7 +42,7 @@ def bmp(size, bits, content, palette, compression=0) -> bytes:
     )
 
 
-def reason(data: bytes, shape=(4, 4, 3)) -> str:
+def reason(data: bytes, shape: tuple[int, int, int] = (4, 4, 3)) -> str:
     """The one-line reason why `data` is refused."""
     with pytest.raises(UserError) as caught:
         images.decode(data, shape)
@@ -72,14 +77,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_kinds_that_pillow_decodes_wrongly_are_refused(kind):
+def test_kinds_that_pillow_decodes_wrongly_are_refused(kind: str):
     found = reason(REFUSED[kind])
     assert found.startswith(kind) and found.endswith(", which is not supported: save it as PNG")
 
 
 @pytest.mark.parametrize("marker", [m for m in range(0xC0, 0xD0) if m not in (0xC4, 0xC8, 0xCC)])
 @pytest.mark.parametrize("size", [(400, 304), (24, 20)])
-def test_a_frame_of_any_kind_is_decoded_or_refused(marker, size):
+def test_a_frame_of_any_kind_is_decoded_or_refused(marker: int, size: tuple[int, int]):
     """The rest of the file is always a sequential JPEG; only the frame marker differs."""
     data = jpegs.gray_blocks(size, marker)
     if marker in (0xC0, 0xC1):
@@ -102,7 +107,7 @@ def test_a_frame_of_any_kind_is_decoded_or_refused(marker, size):
     jpegs.segment(0xFE, jpegs.frame(jpegs.SOF0, (8, 8), 8, 1)),
     jpegs.segment(0xE1, b"Exif\0\0" + jpegs.gray_blocks((8, 8))),
 ])  # fmt: skip
-def test_the_frame_is_found_whatever_comes_before_it(between):
+def test_the_frame_is_found_whatever_comes_before_it(between: bytes):
     lossless = jpegs.lossless(PIXELS)
     assert reason(lossless[:2] + b"\xff\xfe\0\2" + between + lossless[2:]).startswith("a lossless")
     plain = jpegs.gray_blocks((24, 20))
@@ -137,14 +142,16 @@ def test_a_jpeg_with_very_many_scans_or_segments_is_refused():
 # ---------------------------------------------------------------------------- JPEG, decoded
 @pytest.mark.parametrize("name", jpegs.FROM_TOOLS)
 @pytest.mark.parametrize("shape", [SHAPE, (5, 6, 3)])  # decoded at full size, and drafted
-def test_other_encodings_of_the_same_image_give_the_same_pixels(name, shape):
+def test_other_encodings_of_the_same_image_give_the_same_pixels(
+    name: str, shape: tuple[int, int, int]
+):
     expected = images.decode(jpegs.from_tool("original"), shape)
     np.testing.assert_array_equal(images.decode(jpegs.from_tool(name), shape), expected)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("transform", [0, 2])
-def test_adobes_cmyk_and_ycck_are_inverted(transform, progressive):
+def test_adobes_cmyk_and_ycck_are_inverted(transform: int, progressive: bool):
     stored = np.broadcast_to(np.array([10, 200, 90, 60], np.uint8), (16, 16, 4))
     data = encoded(Image.fromarray(stored, "CMYK"), "JPEG", quality=100, progressive=progressive)
     at = data.index(b"Adobe") + 11
@@ -163,7 +170,7 @@ def test_adobes_cmyk_and_ycck_are_inverted(transform, progressive):
 # ---------------------------------------------------------------------------- BMP
 @pytest.mark.parametrize("bits", [1, 4, 8])
 @pytest.mark.parametrize("palette", ["colors", "grays", "two"])
-def test_a_bmp_with_a_palette_is_decoded_correctly_or_refused(bits, palette):
+def test_a_bmp_with_a_palette_is_decoded_correctly_or_refused(bits: int, palette: str):
     colors = {"colors": COLORS, "grays": GRAYS, "two": TWO}[palette][: 2**bits]
     indices = np.random.default_rng(2).integers(0, len(colors), (6, 32))
     digits = np.unpackbits(indices[::-1, :, None].astype(np.uint8), axis=2)[..., 8 - bits :]
@@ -181,7 +188,9 @@ def test_a_bmp_with_a_palette_is_decoded_correctly_or_refused(bits, palette):
 
 # ---------------------------------------------------------------------------- predict
 @pytest.mark.slow
-def test_a_lossless_jpeg_does_not_affect_other_predictions(compass, tmp_path):
+def test_a_lossless_jpeg_does_not_affect_other_predictions(
+    compass: epath.Path, tmp_path: pathlib.Path
+):
     (tmp_path / "photos").mkdir()
     for i, image in enumerate(tiny.images_and_labels(6)[0]):
         Image.fromarray(image).save(tmp_path / f"photos/{i}.png")
@@ -207,6 +216,6 @@ def test_a_lossless_jpeg_does_not_affect_other_predictions(compass, tmp_path):
 
 
 @pytest.mark.parametrize("format", ["DIB", "ICO", "ICNS", "TIFF", "PPM", "JPEG2000", "TGA", "EPS"])
-def test_no_other_format_is_opened(format):
+def test_no_other_format_is_opened(format: str):
     data = encoded(Image.fromarray(PIXELS).resize((32, 32)), format)
     assert reason(data) == "not a PNG, JPEG, WebP, GIF or BMP image"

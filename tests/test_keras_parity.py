@@ -19,6 +19,7 @@ gradient. Therefore the test uses small batches of noise, and makes three choice
 """
 
 import os
+from typing import Any
 
 os.environ["KERAS_BACKEND"] = "jax"  # read when keras is imported; tests/conftest.py sets it too
 
@@ -129,7 +130,7 @@ KERAS = {
 }
 
 
-def build_keras(name):
+def build_keras(name: str):
     """The network of the report, compiled as in the report.
 
     The softmax is part of the loss, so that logits can be compared. The flip is left out: here it
@@ -143,7 +144,7 @@ def build_keras(name):
     return model
 
 
-def our_config(name) -> Config:
+def our_config(name: str) -> Config:
     """Our config without augmentation, dropout and validation images."""
     config = importlib.import_module(f"configs.{name}").get_config()
     config.optimizer.learning_rate = LEARNING_RATE[name]
@@ -157,7 +158,7 @@ def our_config(name) -> Config:
     return tiny.typed(config)
 
 
-def experiment_of(name):
+def experiment_of(name: str):
     """Our experiment, on the data that both sides train on."""
     images, labels = data()
     names = tuple("abcdefghij")
@@ -166,14 +167,14 @@ def experiment_of(name):
 
 
 @functools.cache
-def initial_variables(name):
+def initial_variables(name: str):
     """Our initial parameters and batch statistics, on the host: the train step donates its own."""
     model, seed = experiment_of(name).model, our_config(name).seed
     create = functools.partial(state.init_variables, model, seed, IMAGE_SHAPE)
     return jax.device_get(jax.jit(create)())
 
 
-def as_keras_weights(variables):
+def as_keras_weights(variables: dict[str, dict[str, dict[str, np.ndarray]]]):
     """Our variables as the list that `keras.Model.set_weights` takes, layer by layer."""
     params, batch_stats = variables["params"], variables["batch_stats"]
     blocks = sum(layer.startswith("conv2d_") for layer in params)
@@ -191,11 +192,11 @@ def as_keras_weights(variables):
     return weights
 
 
-def randomized(variables):
+def randomized(variables: dict[str, dict[str, dict[str, np.ndarray]]]):
     """The variables with random biases, scales and statistics instead of 0 or 1, to test them."""
     rng = np.random.default_rng(1)
 
-    def perturb(path, leaf):
+    def perturb(path: tuple[Any, Any, Any], leaf: np.ndarray):
         if path[-1].key == "kernel":
             return leaf
         noise = rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32)
@@ -205,7 +206,7 @@ def randomized(variables):
 
 
 @functools.cache
-def data(seed=CHOSEN_SEED):
+def data(seed: int = CHOSEN_SEED):
     """uint8 images and int32 labels for `STEPS` batches, taken in order."""
     rng = np.random.default_rng(seed)
     size = STEPS * BATCH_SIZE
@@ -213,7 +214,7 @@ def data(seed=CHOSEN_SEED):
     return rng.integers(0, 256, (size, *IMAGE_SHAPE), np.uint8), labels
 
 
-def keras_batches(seed=CHOSEN_SEED):
+def keras_batches(seed: int = CHOSEN_SEED):
     images, labels = data(seed)
     pixels, targets = images.astype(np.float32) / 255, np.eye(10, dtype=np.float32)[labels]
     for first in range(0, len(labels), BATCH_SIZE):
@@ -222,7 +223,7 @@ def keras_batches(seed=CHOSEN_SEED):
 
 
 @functools.cache
-def train_keras(name):
+def train_keras(name: str):
     """Seed of the images -> weights after `STEPS` steps from our initial ones, and mean loss.
 
     The loss is the one that Keras prints, including the L2 penalty.
@@ -246,7 +247,7 @@ def train_keras(name):
     return results
 
 
-def train_ours(name, seeds=(CHOSEN_SEED,)):
+def train_ours(name: str, seeds: tuple[int, ...] = (CHOSEN_SEED,)):
     """The same with our train step, on all devices."""
     order = np.arange(STEPS * BATCH_SIZE, dtype=np.int32).reshape(STEPS, BATCH_SIZE)
     exp = experiment_of(name)
@@ -256,18 +257,18 @@ def train_ours(name, seeds=(CHOSEN_SEED,)):
         for _ in range(STEPS):
             train_state, sums = lane.dispatch(train_state, arrays, exp.put(order), 1)
         weights = as_keras_weights(jax.device_get(train_state.variables()))
-        results[seed] = weights, float(sums.objective) / STEPS
+        results[seed] = weights, float(sums.objective) / STEPS  # pyright: ignore[reportPossiblyUnboundVariable]
     return results
 
 
-def differences(weights, others):
+def differences(weights: list[np.ndarray], others: list[np.ndarray]):
     """The absolute differences of all parameters and statistics, in one flat array."""
     pairs = zip(weights, others, strict=True)
     return np.concatenate([np.abs(ours - theirs).ravel() for ours, theirs in pairs])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_loss_and_penalty_match_keras(name):
+def test_logits_loss_and_penalty_match_keras(name: str):
     exp = experiment_of(name)
     model, variables = exp.model, randomized(initial_variables(name))
     pixels, targets = next(keras_batches())
@@ -286,7 +287,7 @@ def test_logits_loss_and_penalty_match_keras(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_five_training_steps_match_keras(name):
+def test_five_training_steps_match_keras(name: str):
     ours, theirs = train_ours(name, (CHOSEN_SEED, *OTHER_SEEDS)), train_keras(name)
     before = as_keras_weights(initial_variables(name))
     for seed, (weights, objective) in ours.items():
@@ -299,7 +300,7 @@ def test_five_training_steps_match_keras(name):
         assert objective == pytest.approx(keras_objective, rel=5e-5 if far.any() else 1e-5)
 
 
-def test_the_comparison_detects_the_adam_of_optax(monkeypatch):
+def test_the_comparison_detects_the_adam_of_optax(monkeypatch: pytest.MonkeyPatch):
     # They differ only in where the epsilon of 1e-7 is added.
     monkeypatch.setattr(chain, "scale_by_keras_adam", optax.scale_by_adam)
     weights, _ = train_ours("model1")[CHOSEN_SEED]

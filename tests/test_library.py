@@ -6,6 +6,8 @@ import io
 import pathlib
 import tempfile
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,17 +19,18 @@ from PIL import Image
 import cifar_jax
 from cifar_jax.data import images
 from cifar_jax.errors import UserError
+from cifar_jax.evaluation import trained
 
 PIXELS, _ = tiny.images_and_labels(3, seed=5)
 SHAPE = PIXELS.shape[1:]
 
 
 @pytest.fixture(scope="module")
-def model(compass):
+def model(compass: epath.Path):
     return cifar_jax.load(str(compass))
 
 
-def one_line(caught) -> str:
+def one_line(caught: Any) -> str:
     text = str(caught.value)
     assert text and "\n" not in text
     return text
@@ -35,7 +38,7 @@ def one_line(caught) -> str:
 
 # ---------------------------------------------------------------------------- decode
 @pytest.fixture(scope="module")
-def file(tmp_path_factory):
+def file(tmp_path_factory: pytest.TempPathFactory):
     path = tmp_path_factory.mktemp("files") / "picture.png"
     Image.fromarray(PIXELS[0]).save(path)
     with gzip.open(path.with_suffix(".gz"), "wb") as packed:
@@ -48,7 +51,7 @@ def file(tmp_path_factory):
 class SlowStream:
     """A stream outside `io` that returns fewer bytes than requested, as a socket does."""
 
-    def __init__(self, data):
+    def __init__(self, data: bytes):
         self.data = data
 
     def read(self, _):
@@ -56,7 +59,7 @@ class SlowStream:
         return part
 
 
-def temporary(path):
+def temporary(path: pathlib.Path):
     stream = tempfile.NamedTemporaryFile()
     stream.write(path.read_bytes())
     stream.seek(0)
@@ -82,7 +85,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_decode_accepts_a_path_the_content_or_a_stream(file, kind):
+def test_decode_accepts_a_path_the_content_or_a_stream(file: pathlib.Path, kind: str):
     with contextlib.ExitStack() as stack:
         source = SOURCES[kind](file)
         if hasattr(source, "close"):
@@ -105,13 +108,13 @@ def test_decode_accepts_a_path_the_content_or_a_stream(file, kind):
     (lambda: "a\0b", "not a valid path"),
     (lambda: "/dev/zero", "a pipe, socket or device"),
 ])  # fmt: skip
-def test_decode_refuses_anything_else(source, reason):
+def test_decode_refuses_anything_else(source: Callable[..., Any], reason: str):
     with pytest.raises(UserError) as caught:
         images.decode(source(), SHAPE)
     assert one_line(caught).startswith(reason)
 
 
-def test_an_unknown_fit_is_refused(file):
+def test_an_unknown_fit_is_refused(file: pathlib.Path):
     with pytest.raises(UserError, match="fit='stretch' is not one of crop, whole"):
         images.decode(file, SHAPE, "stretch")
 
@@ -125,7 +128,7 @@ READ_ONLY.flags.writeable = False
     list(PIXELS), tuple(PIXELS), jax.numpy.asarray(PIXELS), READ_ONLY,
     np.asfortranarray(PIXELS), np.repeat(PIXELS, 2, axis=2)[:, :, ::2], PIXELS[::-1][::-1],
 ], ids=["list", "tuple", "jax", "read-only", "fortran", "strided", "reversed"])  # fmt: skip
-def test_predict_accepts_an_array_or_a_list_of_images(model, given):
+def test_predict_accepts_an_array_or_a_list_of_images(model: trained.Trained, given: object):
     np.testing.assert_allclose(model.predict(given), model.predict(PIXELS), atol=1e-6)
 
 
@@ -144,7 +147,7 @@ def test_predict_accepts_an_array_or_a_list_of_images(model, given):
     (3, "int64 []"),
     ([PIXELS[0], PIXELS[0, 1:]], "setting an array element with a sequence"),
 ])  # fmt: skip
-def test_predict_refuses_anything_else(model, given, reason):
+def test_predict_refuses_anything_else(model: trained.Trained, given: object, reason: str):
     for call in (model.predict, model.logits):
         with pytest.raises(UserError) as caught:
             call(given)
@@ -152,12 +155,14 @@ def test_predict_refuses_anything_else(model, given, reason):
         assert "takes images uint8 [N, 8, 8, 3]: " in text and reason in text
 
 
-def test_predict_accepts_zero_images(model):
+def test_predict_accepts_zero_images(model: trained.Trained):
     assert model.predict(PIXELS[:0]).shape == (0, 4)
 
 
 # ---------------------------------------------------------------------------- load
-def test_load_accepts_any_kind_of_path(compass, model, monkeypatch):
+def test_load_accepts_any_kind_of_path(
+    compass: epath.Path, model: trained.Trained, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HOME", str(compass.parent))
     for path in (compass, epath.Path(compass), f"{compass}/", f"~/{compass.name}"):
         assert cifar_jax.load(path).epoch == model.epoch
@@ -165,7 +170,9 @@ def test_load_accepts_any_kind_of_path(compass, model, monkeypatch):
     assert cifar_jax.load(".").class_names == model.class_names
 
 
-def test_load_refuses_paths_without_a_run(compass, tmp_path, monkeypatch):
+def test_load_refuses_paths_without_a_run(
+    compass: epath.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     for path in (tmp_path, tmp_path / "nowhere", compass / "config.json", "", "~nobody-here/run"):
         with pytest.raises(UserError, match="no run in .* train one there first"):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import threading
@@ -28,14 +29,16 @@ def test_tunables_set_by_the_user_are_kept():
     ("platforms", "libc", "expected"),
     [("cpu", "glibc", True), ("cuda", "glibc", False), ("cpu", "", False)],
 )
-def test_only_linux_cpus_with_glibc_are_tuned(monkeypatch, platforms, libc, expected):
+def test_only_linux_cpus_with_glibc_are_tuned(
+    monkeypatch: pytest.MonkeyPatch, platforms: str, libc: str, expected: bool
+):
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
     monkeypatch.setattr(memory.sys, "platform", "linux")
     monkeypatch.setattr(memory.platform, "libc_ver", lambda: (libc, ""))
     assert memory.applies() is expected
 
 
-def test_malloc_is_not_tuned_if_an_accelerator_plugin_is_installed(monkeypatch):
+def test_malloc_is_not_tuned_if_an_accelerator_plugin_is_installed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setattr(memory.sys, "platform", "linux")
     monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
@@ -48,7 +51,7 @@ def test_malloc_is_not_tuned_if_an_accelerator_plugin_is_installed(monkeypatch):
 
 @pytest.mark.slow
 @linux
-def test_the_restart_keeps_arguments_and_process(tmp_path):
+def test_the_restart_keeps_arguments_and_process(tmp_path: pathlib.Path):
     program = tmp_path / "program.py"
     program.write_text(
         "import os, sys\n"
@@ -71,7 +74,9 @@ def test_the_restart_keeps_arguments_and_process(tmp_path):
 @pytest.mark.slow
 @linux
 @pytest.mark.parametrize(("flag", "tuned"), [("--tune_memory", True), ("--notune_memory", False)])
-def test_a_run_records_its_memory_settings(tmp_path, monkeypatch, flag, tuned):
+def test_a_run_records_its_memory_settings(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, flag: str, tuned: bool
+):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     command = (command_line.TINY, f"--workdir={tmp_path}", "--config.epochs=1", flag)
     status, output = command_line.run(*command)
@@ -83,7 +88,7 @@ def test_a_run_records_its_memory_settings(tmp_path, monkeypatch, flag, tuned):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "restarts"), [("evaluate", True), ("predict", False)])
-def test_predicting_does_not_restart(mode, restarts):
+def test_predicting_does_not_restart(mode: str, restarts: bool):
     program = (
         "import runpy; from cifar_jax.runtime import memory;"
         " memory.restart = lambda: print('again'); runpy.run_path('main.py', run_name='__main__')"
@@ -112,7 +117,7 @@ print("run", sys.argv[1:], "GLIBC_TUNABLES" in os.environ, "CIFAR_JAX_RESTARTED"
 """
 
 
-def started(directory, form: str, deaf: bool = False) -> list[str]:
+def started(directory: pathlib.Path, form: str, deaf: bool = False) -> list[str]:
     """The output lines of a program started in the given form with arguments `a b` and `--c`."""
     text = RESTARTS.format(root=str(command_line.ROOT), deaf=deaf)
     program = directory / "program.py"
@@ -147,12 +152,12 @@ def started(directory, form: str, deaf: bool = False) -> list[str]:
 @pytest.mark.slow
 @linux
 @pytest.mark.parametrize("form", ["program.py", "-m", "program.zip"])
-def test_a_program_named_on_the_command_line_restarts_once(tmp_path, form):
+def test_a_program_named_on_the_command_line_restarts_once(tmp_path: pathlib.Path, form: str):
     assert started(tmp_path, form) == ["start", "start", "run ['a b', '--c'] True False"]
 
 
 @linux
-def test_a_python_whose_glibc_ignores_tunables_restarts_only_once(tmp_path):
+def test_a_python_whose_glibc_ignores_tunables_restarts_only_once(tmp_path: pathlib.Path):
     lines = started(tmp_path, "program.py", deaf=True)
     assert lines == ["start", "start", "run ['a b', '--c'] False False"]
 
@@ -160,13 +165,15 @@ def test_a_python_whose_glibc_ignores_tunables_restarts_only_once(tmp_path):
 @pytest.mark.slow
 @linux
 @pytest.mark.parametrize("form", ["-", "none", "/dev/stdin", "pipe", "-c", "caller.py"])
-def test_a_program_that_cannot_be_repeated_does_not_restart(tmp_path, form):
+def test_a_program_that_cannot_be_repeated_does_not_restart(tmp_path: pathlib.Path, form: str):
     arguments = [] if form == "none" else ["a b", "--c"]
     assert started(tmp_path, form) == ["start", f"run {arguments} False False"]
 
 
 @linux
-def test_a_failed_restart_only_gives_a_warning(monkeypatch, caplog):
+def test_a_failed_restart_only_gives_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     def refuse(*_):
         raise OSError(errno.E2BIG, "Argument list too long")
 

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import pathlib
 import struct
 import sys
 import time
@@ -16,31 +17,33 @@ from cifar_jax.errors import UserError
 from cifar_jax.runtime import metrics_writer, workdir_schema
 from cifar_jax.runtime.metrics_writer import MetricsWriter, Progress
 
-FIGURES = dict.fromkeys(("train_accuracy", "train_objective", "images_per_second", "seconds"), 0.5)
+FIGURES: dict[str, float] = dict.fromkeys(
+    ("train_accuracy", "train_objective", "images_per_second", "seconds"), 0.5
+)
 FIGURES["learning_rate"] = 1e-3
 
 
-def row(epoch, loss=0.5):
+def row(epoch: int, loss: float = 0.5):
     figures = dict.fromkeys(workdir_schema.FIGURES) | FIGURES | {"train_loss": loss}
     return {"epoch": epoch, "step": 10 * epoch, **figures}
 
 
 @pytest.fixture
-def workdir(tmp_path):
+def workdir(tmp_path: pathlib.Path):
     return epath.Path(tmp_path)
 
 
-def write(workdir, step, rows):
+def write(workdir: epath.Path, step: int, rows: list[dict[str, float | None]]):
     with MetricsWriter(workdir, step) as writer:
         for one in rows:
             writer.append(one)
 
 
-def lines(workdir):
+def lines(workdir: epath.Path):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def events(workdir):
+def events(workdir: epath.Path):
     """All TensorBoard events, oldest first.
 
     In the file, each event has a length, its checksum, the message, and its checksum.
@@ -55,7 +58,7 @@ def events(workdir):
     return sorted(found, key=lambda event: event.wall_time)
 
 
-def scalars(workdir):
+def scalars(workdir: epath.Path):
     return {
         (value.tag, event.step): value.simple_value
         for event in events(workdir)
@@ -63,13 +66,13 @@ def scalars(workdir):
     }
 
 
-def test_there_is_one_row_per_epoch_in_order(workdir):
+def test_there_is_one_row_per_epoch_in_order(workdir: epath.Path):
     write(workdir, 0, [row(1), row(2), row(3)])
     assert lines(workdir) == [row(1), row(2), row(3)]
     assert metrics_writer.read_rows(workdir) == [row(1), row(2), row(3)]
 
 
-def test_a_row_can_be_read_as_soon_as_it_is_written(workdir):
+def test_a_row_can_be_read_as_soon_as_it_is_written(workdir: epath.Path):
     with MetricsWriter(workdir, 0) as writer:
         writer.append(row(1))
         assert lines(workdir) == [row(1)]
@@ -79,11 +82,11 @@ def test_a_row_can_be_read_as_soon_as_it_is_written(workdir):
         assert ("train_loss", 10) in scalars(workdir)
 
 
-def test_a_missing_file_has_no_rows(workdir):
+def test_a_missing_file_has_no_rows(workdir: epath.Path):
     assert metrics_writer.read_rows(workdir) == []
 
 
-def test_resuming_drops_the_rows_of_epochs_that_are_repeated(workdir):
+def test_resuming_drops_the_rows_of_epochs_that_are_repeated(workdir: epath.Path):
     write(workdir, 0, [row(1), row(2), row(3)])
     with MetricsWriter(workdir, 20) as writer:
         assert lines(workdir) == [row(1), row(2)]  # at once: a kill now leaves no row of epoch 3
@@ -91,13 +94,13 @@ def test_resuming_drops_the_rows_of_epochs_that_are_repeated(workdir):
     assert lines(workdir) == [row(1), row(2), row(3, loss=0.25)]
 
 
-def test_resuming_within_an_epoch_keeps_earlier_rows(workdir):
+def test_resuming_within_an_epoch_keeps_earlier_rows(workdir: epath.Path):
     write(workdir, 0, [row(1), row(2)])
     write(workdir, 15, [row(2, loss=0.25)])
     assert lines(workdir) == [row(1), row(2, loss=0.25)]
 
 
-def test_a_truncated_last_line_is_left_out(workdir, caplog):
+def test_a_truncated_last_line_is_left_out(workdir: epath.Path, caplog: pytest.LogCaptureFixture):
     write(workdir, 0, [row(1), row(2)])
     path = workdir / "metrics.jsonl"
     path.write_text(path.read_text() + json.dumps(row(3))[:20])
@@ -108,12 +111,14 @@ def test_a_truncated_last_line_is_left_out(workdir, caplog):
     assert lines(workdir) == [row(1), row(2), row(3)]
 
 
-def test_a_failed_write_leaves_the_file_intact(workdir, monkeypatch):
+def test_a_failed_write_leaves_the_file_intact(
+    workdir: epath.Path, monkeypatch: pytest.MonkeyPatch
+):
     """Fails at the rename: the new content is then in another file next to the old one."""
     write(workdir, 0, [row(1)])
     beside = []
 
-    def no_rename(self, target):
+    def no_rename(self: epath.Path, target: epath.Path):
         beside.append((self.parent, self.read_text()))
         assert target == workdir / "metrics.jsonl"
         raise OSError("disk full")
@@ -128,25 +133,25 @@ def test_a_failed_write_leaves_the_file_intact(workdir, monkeypatch):
     assert [json.loads(line) for line in text.splitlines()] == [row(1), row(2)]
 
 
-def test_a_number_that_json_lacks_is_refused(workdir):
+def test_a_number_that_json_lacks_is_refused(workdir: epath.Path):
     with MetricsWriter(workdir, 0) as writer, pytest.raises(ValueError, match="JSON"):
         writer.append(row(1, loss=float("nan")))
     assert not (workdir / "metrics.jsonl").exists()
 
 
-def test_no_temporary_file_is_left(workdir):
+def test_no_temporary_file_is_left(workdir: epath.Path):
     write(workdir, 0, [row(1), row(2)])
     assert sorted(path.name for path in workdir.iterdir()) == ["metrics.jsonl", "tensorboard"]
 
 
-def test_tensorboard_has_the_scalars_of_every_row(workdir):
+def test_tensorboard_has_the_scalars_of_every_row(workdir: epath.Path):
     write(workdir, 0, [row(1, loss=0.5), row(2, loss=0.25)])
     expected = {(key, step): np.float32(v) for key, v in FIGURES.items() for step in (10, 20)}
     expected |= {("train_loss", 10): 0.5, ("train_loss", 20): 0.25}
     assert scalars(workdir) == pytest.approx(expected)
 
 
-def test_tensorboard_is_told_which_steps_are_repeated(workdir):
+def test_tensorboard_is_told_which_steps_are_repeated(workdir: epath.Path):
     write(workdir, 0, [row(1), row(2)])
     write(workdir, 10, [row(2, loss=0.125)])
     starts = [e.step for e in events(workdir) if e.session_log.status == event_pb2.SessionLog.START]
@@ -159,7 +164,7 @@ def test_tensorboard_is_told_which_steps_are_repeated(workdir):
 
 
 # ---------------------------------------------------------------------------- progress
-def test_progress_prints_plain_lines_without_a_terminal(capsys):
+def test_progress_prints_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]):
     progress = Progress(epochs=3, steps_per_epoch=10, step=0, interval=0.0)
     progress.update(10, 0.5, 0.75, 1234.0)
     progress.update(15, 0.25, 0.875, 1234.0)
@@ -169,14 +174,14 @@ def test_progress_prints_plain_lines_without_a_terminal(capsys):
     assert second.startswith("epoch 2/3, step 15/30: loss 0.2500, accuracy 0.8750")
 
 
-def test_progress_prints_nothing_before_its_interval(capsys):
+def test_progress_prints_nothing_before_its_interval(capsys: pytest.CaptureFixture[str]):
     progress = Progress(epochs=3, steps_per_epoch=10, step=0, interval=60.0)
     progress.update(10, 0.5, 0.75, 1234.0)
     progress.close()
     assert capsys.readouterr() == ("", "")
 
 
-def test_time_left_is_based_on_this_process_only(monkeypatch):
+def test_time_left_is_based_on_this_process_only(monkeypatch: pytest.MonkeyPatch):
     now = 100.0
     monkeypatch.setattr(metrics_writer.time, "monotonic", lambda: now)
     progress = Progress(epochs=10, steps_per_epoch=100, step=400)
@@ -187,7 +192,7 @@ def test_time_left_is_based_on_this_process_only(monkeypatch):
     progress.close()
 
 
-def test_progress_is_one_line_on_a_terminal(monkeypatch):
+def test_progress_is_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True

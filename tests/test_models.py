@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from ml_collections import ConfigDict
 
 from cifar_jax.data import augment
 from cifar_jax.errors import UserError
@@ -95,20 +97,20 @@ KERAS_KINDS = {
 }
 
 
-def load(name):
+def load(name: str):
     return importlib.import_module(f"configs.{name}").get_config()
 
 
-def abstract_variables(model, image_shape=CIFAR):
+def abstract_variables(model: nn.Module, image_shape: tuple[int, int, int] = CIFAR):
     return jax.eval_shape(functools.partial(state.init_variables, model, 0, image_shape))
 
 
-def concrete_variables(model, image_shape=CIFAR):
+def concrete_variables(model: nn.Module, image_shape: tuple[int, int, int] = CIFAR):
     # Compiling one program is faster than compiling dozens of single operations.
     return jax.jit(functools.partial(state.init_variables, model, 0, image_shape))()
 
 
-def summary_lines(name):
+def summary_lines(name: str):
     """The printed summary of a config, including the state of its optimizer."""
     config = tiny.typed(load(name))
     model = tiny.network(load(name), CIFAR, 10)
@@ -122,13 +124,13 @@ def summary_lines(name):
     return shown.splitlines()
 
 
-def l2_by_path(model, variables):
+def l2_by_path(model: nn.Module, variables: Any):
     """Path -> L2 weight, for the parameters that have one."""
     table = rules.table(variables["params"], model.rules(), tiny.typed(base.get_config()).optimizer)
     return {path: setting.l2 for path, setting in table.settings.items() if setting.l2}
 
 
-def small_config(*blocks, **model):
+def small_config(*blocks: ConfigDict, **model: Any):
     """A config with a network that is small enough to compile quickly."""
     config = base.get_config()
     config.model.blocks = blocks
@@ -137,7 +139,9 @@ def small_config(*blocks, **model):
     return config
 
 
-def build_small(*blocks, dtype="float32", **model):
+def build_small(
+    *blocks: ConfigDict, dtype: str = "float32", **model: Any
+) -> tuple[Any, dict[str, Any]]:
     """A network for images of shape `[8, 8, 3]` and three classes, and its variables."""
     config = small_config(*blocks, **model)
     config.dtype = dtype
@@ -145,12 +149,12 @@ def build_small(*blocks, dtype="float32", **model):
     return network, concrete_variables(network, (8, 8, 3))
 
 
-def random_images(shape=(4, 8, 8, 3), seed=0):
+def random_images(shape: tuple[int, int, int, int] = (4, 8, 8, 3), seed: int = 0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_layers_match_the_table_of_the_report(name):
+def test_layers_match_the_table_of_the_report(name: str):
     config = load(name)
     augmentations = augment.names(tiny.typed(config).augment)
     assert augmentations == (["random_flip"] if name != "model1" else [])
@@ -162,7 +166,7 @@ def test_layers_match_the_table_of_the_report(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_printed_summary_shows_the_table_of_the_report(name):
+def test_the_printed_summary_shows_the_table_of_the_report(name: str):
     header, _, *lines = summary_lines(name)
     assert header.split() == "layer type output shape parameters multiply-adds".split()
     kinds = {**KERAS_KINDS, "augmentation": "RandomFlip"}
@@ -174,7 +178,7 @@ def test_the_printed_summary_shows_the_table_of_the_report(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_parameter_count_matches_the_report(name):
+def test_the_parameter_count_matches_the_report(name: str):
     model = tiny.network(load(name), CIFAR, 10)
     assert summary.count(abstract_variables(model)) == PARAMETERS[name]
     assert sum(row.parameters for row in summary.layers(model, CIFAR)) == PARAMETERS[name]
@@ -209,13 +213,13 @@ def test_model_2_with_the_state_of_adam_has_the_367712_parameters_of_the_report(
         ("final", "head", 640),  # 64 inputs * 10 classes
     ],
 )
-def test_multiply_adds_count_the_uses_of_kernels(name, layer, multiply_adds):
+def test_multiply_adds_count_the_uses_of_kernels(name: str, layer: str, multiply_adds: int):
     rows = {row.name: row for row in summary.layers(tiny.network(load(name), CIFAR, 10), CIFAR)}
     assert rows[layer].multiply_adds == multiply_adds
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_l2_applies_only_where_model_3_and_the_final_model_set_it(name):
+def test_l2_applies_only_where_model_3_and_the_final_model_set_it(name: str):
     model = tiny.network(load(name), CIFAR, 10)
     found = l2_by_path(model, abstract_variables(model))
     regularized = [f"conv2d_{i}/kernel" for i in range(4)] if name in ("model3", "final") else []
@@ -229,7 +233,7 @@ def test_dense_l2_applies_to_hidden_dense_kernels_only():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_networks_take_gray_images_and_100_classes(name):
+def test_networks_take_gray_images_and_100_classes(name: str):
     model = tiny.network(load(name), (28, 28, 1), 100)
     variables = abstract_variables(model, (28, 28, 1))
     images = jax.ShapeDtypeStruct((5, 28, 28, 1), jnp.float32)
@@ -249,7 +253,9 @@ def test_networks_take_gray_images_and_100_classes(name):
         ((32, 2, 1), [base.conv_block(4, pool=3)], 0),
     ],
 )
-def test_a_block_that_leaves_no_pixel_is_refused_by_name(image_shape, blocks, culprit):
+def test_a_block_that_leaves_no_pixel_is_refused_by_name(
+    image_shape: tuple[int, int, int], blocks: list[ConfigDict], culprit: int
+):
     with pytest.raises(UserError, match=rf"^config\.model\.blocks\[{culprit}\] leaves no pixel"):
         tiny.network(small_config(*blocks), image_shape, 10)
 
@@ -281,7 +287,7 @@ def test_bfloat16_is_close_to_float32_and_keeps_parameters_and_logits_in_float32
 
 @pytest.mark.parametrize("window", [2, 3])
 @pytest.mark.parametrize("size", [(8, 6), (7, 11)], ids=["even", "odd"])
-def test_max_pool_has_the_values_and_gradients_of_flax(size, window):
+def test_max_pool_has_the_values_and_gradients_of_flax(size: tuple[int, int], window: int):
     x = jax.random.normal(jax.random.key(0), (2, *size, 3))  # no two values are equal
     height, width = size[0] // window, size[1] // window
     cotangent = jax.random.normal(jax.random.key(1), (2, height, width, 3))
@@ -340,14 +346,14 @@ def test_the_activation_comes_before_batch_norm():
 
 
 @pytest.mark.parametrize("in_blocks, in_dense", [(0.5, 0.0), (0.0, 0.5)], ids=["block", "dense"])
-def test_dropout_acts_in_training_only(in_blocks, in_dense):
+def test_dropout_acts_in_training_only(in_blocks: float, in_dense: float):
     network, variables = build_small(base.conv_block(4, dropout=in_blocks), dense_dropout=in_dense)
     without, _ = build_small(base.conv_block(4))
     images = random_images()
     logits = network.apply(variables, images, train=False)  # works without a dropout key
     np.testing.assert_array_equal(logits, without.apply(variables, images, train=False))
 
-    def train_logits(seed):
+    def train_logits(seed: int):
         return network.apply(variables, images, train=True, rngs={"dropout": jax.random.key(seed)})
 
     np.testing.assert_array_equal(train_logits(0), train_logits(0))
@@ -380,7 +386,7 @@ class Block(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool):
         y = nn.Conv(self.width, (3, 3), use_bias=False, name="conv_0")(x)
         y = nn.relu(nn.BatchNorm(use_running_average=not train, name="norm")(y))
         y = nn.Conv(self.width, (1, 1), feature_group_count=self.width, name="conv_1")(y)
@@ -391,7 +397,7 @@ class Nested(nn.Module):
     """A network with nested blocks and attention."""
 
     @nn.compact
-    def __call__(self, images, train):
+    def __call__(self, images: jax.Array, train: bool):
         x = nn.Conv(4, (3, 3), strides=2, name="stem")(images)
         for i in range(2):
             x = Block(4, name=f"block_{i}")(x, train)

@@ -1,12 +1,15 @@
 """A run's data may move: it goes on wherever the same data are found."""
 
 import json
+import pathlib
 import shutil
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import tiny
 from etils import epath
-from fabricate import prepare_cifar10, random_splits, write_tar
+from fabricate import Splits, prepare_cifar10, random_splits, write_tar
 from test_sources import official  # noqa: F401
 
 from cifar_jax import export
@@ -26,21 +29,21 @@ SET = "cifar10:3.0.2"  # not in `sources.KNOWN`, like most data sets
 
 
 @pytest.fixture(autouse=True)
-def machine(tmp_path, monkeypatch):
+def machine(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     """A machine without caches and without a TFDS directory."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
 
 
-def config(**data):
+def config(**data: Any):
     changes = {f"data.{key}": value for key, value in data.items()}
     changes = {"data.name": SET, "epochs": 1, "data.stratified": False, **changes}
     return tiny.typed(tiny.config(changes))
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory):
+def original(tmp_path_factory: pytest.TempPathFactory):
     """A directory with a finished run, its data and its cache."""
     root = tmp_path_factory.mktemp("original")
     prepare_cifar10(root / "data", random_splits(per_batch=8))
@@ -51,35 +54,40 @@ def original(tmp_path_factory):
 
 
 @pytest.fixture
-def workdir(original, tmp_path) -> epath.Path:
+def workdir(original: pathlib.Path, tmp_path: pathlib.Path) -> epath.Path:
     """A copy of the run whose config names a missing data directory."""
     workdir = epath.Path(shutil.copytree(original / "run", tmp_path / "run"))
     place(workdir, dir=str(tmp_path / "gone"))
     return workdir
 
 
-def place(workdir, **data) -> None:
+def place(workdir: epath.Path, **data: Any) -> None:
     saved = json.loads((workdir / "config.json").read_text())
     saved["data"] |= data
     (workdir / "config.json").write_text(json.dumps(saved))
 
 
-def unmounted(tmp_path, workdir):
+def unmounted(tmp_path: pathlib.Path, workdir: epath.Path):
     (tmp_path / "gone").mkdir()
 
 
-def unwritable_cache(tmp_path, workdir):
+def unwritable_cache(tmp_path: pathlib.Path, workdir: epath.Path):
     place(workdir, cache_dir="/proc/no/such/place")
 
 
-def in_a_store(tmp_path, workdir):
+def in_a_store(tmp_path: pathlib.Path, workdir: epath.Path):
     place(workdir, dir="gs://bucket/tfds", cache_dir="gs://bucket/cache")
 
 
 @pytest.mark.parametrize("also", [None, unmounted, unwritable_cache, in_a_store])
 @pytest.mark.parametrize("where", ["cache", "TFDS_DATA_DIR"])
 def test_missing_data_are_reported_and_found_elsewhere(
-    original, workdir, tmp_path, caplog, where, also
+    original: pathlib.Path,
+    workdir: epath.Path,
+    tmp_path: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+    where: str,
+    also: Callable[..., None] | None,
 ):
     if also:
         also(tmp_path, workdir)
@@ -90,7 +98,7 @@ def test_missing_data_are_reported_and_found_elsewhere(
     assert (workdir / "data.json").read_text() == (original / "run" / "data.json").read_text()
 
 
-def resumed(workdir):
+def resumed(workdir: epath.Path):
     (workdir / "result.json").unlink()
     return train.run(config(dir=str(workdir.parent / "gone")), workdir)
 
@@ -105,7 +113,14 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_finds_moved_data(original, workdir, tmp_path, caplog, monkeypatch, mode):
+def test_every_mode_finds_moved_data(
+    original: pathlib.Path,
+    workdir: epath.Path,
+    tmp_path: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+):
     if mode == "int8":
         pytest.importorskip("onnxruntime", reason="requirements-onnx.txt is not installed")
         from cifar_jax.export import onnx_format, onnx_int8_format
@@ -125,7 +140,12 @@ def test_every_mode_finds_moved_data(original, workdir, tmp_path, caplog, monkey
     assert found and "left out" not in caplog.text
 
 
-def test_a_new_data_directory_can_be_given(original, workdir, tmp_path, caplog):
+def test_a_new_data_directory_can_be_given(
+    original: pathlib.Path,
+    workdir: epath.Path,
+    tmp_path: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+):
     moved = shutil.copytree(original / "data", tmp_path / "moved")
     evaluate.run(workdir, str(moved))
     assert "instead" not in caplog.text
@@ -137,7 +157,7 @@ def test_a_new_data_directory_can_be_given(original, workdir, tmp_path, caplog):
     assert "instead" not in caplog.text
 
 
-def test_data_found_elsewhere_must_be_the_same(workdir, tmp_path):
+def test_data_found_elsewhere_must_be_the_same(workdir: epath.Path, tmp_path: pathlib.Path):
     prepare_cifar10(tmp_path / "tfds", random_splits(seed=1, per_batch=8))
     with pytest.raises(UserError, match=f"^config.data.dir={tmp_path}/gone does not exist$"):
         evaluate.run(workdir)
@@ -145,7 +165,9 @@ def test_data_found_elsewhere_must_be_the_same(workdir, tmp_path):
         evaluate.run(workdir, str(tmp_path / "tfds"))
 
 
-def test_without_a_fingerprint_no_data_are_taken_from_elsewhere(original, workdir, tmp_path):
+def test_without_a_fingerprint_no_data_are_taken_from_elsewhere(
+    original: pathlib.Path, workdir: epath.Path, tmp_path: pathlib.Path
+):
     data = json.loads((workdir / "data.json").read_text())
     del data["fingerprint"]
     (workdir / "data.json").write_text(json.dumps(data))
@@ -155,7 +177,12 @@ def test_without_a_fingerprint_no_data_are_taken_from_elsewhere(original, workdi
     evaluate.run(workdir, str(tmp_path / "tfds"))
 
 
-def test_a_remote_cache_directory_is_reported(original, workdir, tmp_path, caplog):
+def test_a_remote_cache_directory_is_reported(
+    original: pathlib.Path,
+    workdir: epath.Path,
+    tmp_path: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+):
     place(workdir, dir="", cache_dir="gs://bucket/cache", download=False)
     shutil.copytree(original / "data", tmp_path / "tfds")
     evaluate.run(workdir)
@@ -163,7 +190,12 @@ def test_a_remote_cache_directory_is_reported(original, workdir, tmp_path, caplo
     assert line.startswith("config.data.cache_dir=gs://bucket/cache is not on this machine")
 
 
-def test_the_cache_is_preferred_to_a_download(original, workdir, tmp_path, monkeypatch):
+def test_the_cache_is_preferred_to_a_download(
+    original: pathlib.Path,
+    workdir: epath.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
     """The TFDS directory is gone, and the config allows downloads."""
     place(workdir, dir="", download=True)
     shutil.copytree(original / "xdg", tmp_path / "xdg", dirs_exist_ok=True)
@@ -171,7 +203,11 @@ def test_the_cache_is_preferred_to_a_download(original, workdir, tmp_path, monke
     evaluate.run(workdir)
 
 
-def test_a_moved_archive_is_found(tmp_path, official, caplog):  # noqa: F811
+def test_a_moved_archive_is_found(
+    tmp_path: pathlib.Path,
+    official: Splits,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+):
     path = write_tar(tmp_path, "binary", official)
     workdir = epath.Path(tmp_path / "run")
     begun = config(name="cifar10", archive=str(path))
@@ -194,7 +230,9 @@ def test_a_moved_archive_is_found(tmp_path, official, caplog):  # noqa: F811
     assert "does not exist; using the same data from TFDS" in caplog.text
 
 
-def test_published_data_sets_are_looked_for_on_this_machine(workdir, tmp_path):
+def test_published_data_sets_are_looked_for_on_this_machine(
+    workdir: epath.Path, tmp_path: pathlib.Path
+):
     (tmp_path / "tfds" / "cifar10_1").mkdir(parents=True)
     data = trained.load(workdir).config.data
     assert run_data.tfds_directory(data, "cifar10_1/v6") == tmp_path / "tfds"

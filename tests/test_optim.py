@@ -1,5 +1,8 @@
 """The optimizer and the schedules agree with their formulas, computed in NumPy."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +18,7 @@ L2 = {"conv2d_0": {"kernel": 0.001, "bias": 0.0}, "dense_0": {"kernel": 0.05, "b
 NO_L2 = jax.tree.map(lambda _: 0.0, L2)
 
 
-def random_tree(seed, scale=1.0):
+def random_tree(seed: int, scale: float = 1.0):
     rng = np.random.default_rng(seed)
     shapes = {"kernel": (3, 2), "bias": (2,)}
     return {
@@ -27,7 +30,7 @@ def random_tree(seed, scale=1.0):
     }
 
 
-def table_of(l2):
+def table_of(l2: dict[str, Any]):
     """A table with these L2 weights, given as a tree like the parameters."""
     settings = {
         path: rules.Setting(l2=weight, decay=rules.is_kernel(path))
@@ -36,7 +39,13 @@ def table_of(l2):
     return rules.Table(settings)
 
 
-def run(overrides, l2, params, gradients, scale=1.0):
+def run(
+    overrides: dict[str, Any],
+    l2: dict[str, dict[str, float]],
+    params: dict[str, dict[str, np.ndarray]],
+    gradients: list[dict[str, dict[str, np.ndarray]]],
+    scale: float = 1.0,
+):
     """The parameters after one step for each tree in `gradients`."""
     config = tiny.typed(tiny.config({"optimizer.learning_rate": LEARNING_RATE, **overrides}))
     schedule = optax.constant_schedule(LEARNING_RATE)
@@ -50,10 +59,18 @@ def run(overrides, l2, params, gradients, scale=1.0):
     return params
 
 
-def keras_adam(params, gradients, l2, epsilon=1e-7, weight_decay=0.0, b1=0.9, b2=0.999):
+def keras_adam(
+    params: dict[str, dict[str, np.ndarray]],
+    gradients: list[dict[str, dict[str, np.ndarray]]],
+    l2: dict[str, dict[str, float]],
+    epsilon: float = 1e-7,
+    weight_decay: float = 0.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+):
     """Adam as in Keras' adam.py, in float64: L2 gradient first, weight decay last."""
 
-    def one(name, w, gradients, l2):
+    def one(name: str, w: np.ndarray, gradients: list[np.ndarray], l2: float):
         w, m, v = w.astype(np.float64), 0.0, 0.0
         for step, gradient in enumerate(gradients, 1):
             gradient = gradient + 2 * l2 * w
@@ -73,7 +90,9 @@ def keras_adam(params, gradients, l2, epsilon=1e-7, weight_decay=0.0, b1=0.9, b2
     }
 
 
-def assert_close(found, expected, rtol=1e-5):
+def assert_close(
+    found: Mapping[str, Mapping[str, Any]], expected: dict[str, Any], rtol: float = 1e-5
+):
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
     ):
@@ -137,7 +156,7 @@ def test_a_gradient_below_the_limit_is_not_clipped():
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd"])
-def test_the_plateau_scales_the_updates_of_the_chain(name):
+def test_the_plateau_scales_the_updates_of_the_chain(name: str):
     params, gradients = random_tree(0), [random_tree(1)]
     whole = run({"optimizer.name": name}, NO_L2, params, gradients)
     half = run({"optimizer.name": name}, NO_L2, params, gradients, scale=0.5)
@@ -146,7 +165,7 @@ def test_the_plateau_scales_the_updates_of_the_chain(name):
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_sgd_has_momentum(nesterov):
+def test_sgd_has_momentum(nesterov: bool):
     params, gradients = random_tree(0), [random_tree(seed) for seed in (1, 2, 3)]
     overrides = {
         "optimizer.name": "sgd",
@@ -194,11 +213,13 @@ EPOCHS, STEPS_PER_EPOCH, PEAK = 10, 20, 0.4
 TOTAL = EPOCHS * STEPS_PER_EPOCH
 
 
-def schedule(name, epochs=EPOCHS, steps_per_epoch=STEPS_PER_EPOCH, **options):
+def schedule(
+    name: str, epochs: int = EPOCHS, steps_per_epoch: int = STEPS_PER_EPOCH, **options: Any
+):
     return schedules.make_schedule(Schedule(name, **options), PEAK, epochs, steps_per_epoch)
 
 
-def assert_values(schedule, expected):
+def assert_values(schedule: Callable[..., Any], expected: dict[int, Any]):
     for step, value in expected.items():
         np.testing.assert_allclose(
             schedule(step), value, rtol=1e-5, atol=1e-8, err_msg=f"step {step}"
@@ -223,8 +244,8 @@ def test_the_warmup_may_be_shorter_than_an_epoch():
 
 
 @pytest.mark.parametrize("final", [0.0, 0.1])
-def test_cosine(final):
-    def expected(step):
+def test_cosine(final: float):
+    def expected(step: int):
         return PEAK * (final + (1 - final) * (1 + np.cos(np.pi * step / TOTAL)) / 2)
 
     steps = (0, 1, 50, 100, 150, 199, TOTAL)
@@ -279,7 +300,7 @@ def test_two_boundaries_at_the_same_step_both_count():
 
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine", "one_cycle", "piecewise"])
 @pytest.mark.parametrize("steps_per_epoch", [1, 3])
-def test_the_warmup_may_take_almost_the_whole_run(name, steps_per_epoch):
+def test_the_warmup_may_take_almost_the_whole_run(name: str, steps_per_epoch: int):
     found = schedule(name, epochs=1, steps_per_epoch=steps_per_epoch, warmup_epochs=0.9)
     values = np.array([found(step) for step in range(steps_per_epoch)])
     assert np.isfinite(values).all()
@@ -287,7 +308,7 @@ def test_the_warmup_may_take_almost_the_whole_run(name, steps_per_epoch):
 
 
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine", "one_cycle", "piecewise"])
-def test_schedules_can_be_traced(name):
+def test_schedules_can_be_traced(name: str):
     found = schedule(name, warmup_epochs=2.0)
     steps = jnp.arange(0, TOTAL, 17)
     traced = jax.jit(jax.vmap(found))(steps)

@@ -69,7 +69,7 @@ def instructions(path: pathlib.Path) -> list[str]:
     return [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
 
 
-def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel):
+def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: pathlib.Path):
     source = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "cifar_jax").rglob("*")
@@ -80,7 +80,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel):
     assert "cifar_jax/report/templates/run.html" in packed
 
 
-def test_the_wheel_needs_what_the_requirements_files_install(installed):
+def test_the_wheel_needs_what_the_requirements_files_install(installed: pathlib.Path):
     (path,) = installed.glob("lib/python*/site-packages/*.dist-info")
     needed = parsed(importlib.metadata.PathDistribution(path).requires or [])
     for extra in ("", *EXTRAS):
@@ -121,7 +121,9 @@ def test_what_is_listed_has_the_version_that_is_pinned():
 
 
 @pytest.mark.slow
-def test_the_command_reads_a_config_of_the_checkout_from_anywhere(installed, environment, tmp_path):
+def test_the_command_reads_a_config_of_the_checkout_from_anywhere(
+    installed: pathlib.Path, environment: dict[str, str], tmp_path: pathlib.Path
+):
     # The key is refused after the config was read, so nothing trains.
     command, more = installed / "bin" / "cifar-jax", ["--config.epochs=0", "--workdir=run"]
     for directory, config in ((ROOT, "configs/final.py"), (tmp_path, ROOT / "configs/final.py")):
@@ -133,7 +135,9 @@ def test_the_command_reads_a_config_of_the_checkout_from_anywhere(installed, env
         assert "error: config.epochs must be an integer from 1" in done.stderr
 
 
-def test_an_installed_package_claims_no_commit_of_the_repository_around_it(installed, environment):
+def test_an_installed_package_claims_no_commit_of_the_repository_around_it(
+    installed: pathlib.Path, environment: dict[str, str]
+):
     program = (
         "import json; from cifar_jax.runtime import environment; import cifar_jax;"
         "print(json.dumps([cifar_jax.__file__, environment.collect()['git_commit']]))"

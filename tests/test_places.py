@@ -1,6 +1,9 @@
 """Remote addresses work or are refused; none ever creates a local directory "gs:"."""
 
 import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import pytest
@@ -18,29 +21,29 @@ LOCAL = ["a", "./gs:/b", "/tmp/a", "a:b", "a b/c", "x/gs://y", "2026:/12"]
 
 
 @pytest.fixture(autouse=True)
-def empty_directory(tmp_path, monkeypatch):
+def empty_directory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     """Runs in an empty directory, which must still be empty afterwards."""
     monkeypatch.chdir(tmp_path)
     yield
     assert list(tmp_path.iterdir()) == []
 
 
-def load(**changes):
+def load(**changes: Any):
     return sources.load(config(**{"name": "cifar10:3.0.2", **changes}))
 
 
 @pytest.fixture
-def uses(tmp_path, monkeypatch):
+def uses(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     """Functions that use a path, by the option or variable that it comes from."""
 
-    def with_variable(name, call):
-        def use(path):
+    def with_variable(name: str, call: Callable[..., Any]):
+        def use(path: str):
             monkeypatch.setenv(name, path)
             call()
 
         return use
 
-    def compile_in(path):
+    def compile_in(path: str | None):
         monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # restored at the end
         before = jax.config.values["jax_compilation_cache_dir"]
         jax.config.update("jax_compilation_cache_dir", path)
@@ -49,7 +52,7 @@ def uses(tmp_path, monkeypatch):
         finally:
             jax.config.update("jax_compilation_cache_dir", before)
 
-    def workdir(path):
+    def workdir(path: str | pathlib.Path):
         return places.anywhere(path, "--workdir")
 
     return {
@@ -69,7 +72,7 @@ def uses(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", REMOTE)
-def test_remote_addresses_are_refused_in_one_line(uses, path):
+def test_remote_addresses_are_refused_in_one_line(uses: dict[str, Callable[..., Any]], path: str):
     lines = {}
     for name, use in uses.items():
         try:
@@ -83,13 +86,13 @@ def test_remote_addresses_are_refused_in_one_line(uses, path):
 
 
 @pytest.mark.parametrize("path", LOCAL)
-def test_local_paths_are_unchanged(path):
+def test_local_paths_are_unchanged(path: str):
     assert str(places.local(path, "x")) == path.replace("//", "/").removeprefix("./")
     if "://" not in path:  # etils would take it for an address
         assert str(places.anywhere(path, "x")) == path.removeprefix("./")
 
 
-def test_a_tilde_is_expanded(monkeypatch):
+def test_a_tilde_is_expanded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", "/home/me")
     for place in (places.local, places.anywhere):
         assert str(place("~/a", "x")) == "/home/me/a"

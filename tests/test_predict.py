@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import unicodedata
+from typing import Any
 from unittest import mock
 
 import jax
@@ -31,7 +32,7 @@ from cifar_jax.evaluation import trained
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
+def photos(tmp_path_factory: pytest.TempPathFactory):
     """A directory of images and other files; the expected image names; their pixels."""
     directory = tmp_path_factory.mktemp("photos")
     pixels, _ = tiny.images_and_labels(5, seed=2)
@@ -39,7 +40,7 @@ def photos(tmp_path_factory):
     for name, image in zip(names, pixels, strict=True):
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        options = {"lossless": True} if path.suffix == ".webp" else {}
+        options: dict[str, Any] = {"lossless": True} if path.suffix == ".webp" else {}
         Image.fromarray(image).save(path, **options)
     for name in (".hidden.png", "deep/notes.txt", ".git/5.png", "empty/nothing"):
         (directory / name).parent.mkdir(exist_ok=True)
@@ -49,12 +50,17 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def probabilities(compass, photos):
+def probabilities(compass: epath.Path, photos: tuple[pathlib.Path, list[str], np.ndarray]):
     return cifar_jax.load(str(compass)).predict(photos[2])
 
 
 # ---------------------------------------------------------------------------- run
-def test_csv_has_every_class_of_every_image(compass, photos, probabilities, capsys):
+def test_csv_has_every_class_of_every_image(
+    compass: epath.Path,
+    photos: tuple[pathlib.Path, list[str], np.ndarray],
+    probabilities: np.ndarray,
+    capsys: pytest.CaptureFixture[str],
+):
     directory, names, _ = photos
     assert predict.run(compass, [str(directory)], "csv", top_k=99) == (5, 0)
     output, errors = capsys.readouterr()
@@ -69,7 +75,12 @@ def test_csv_has_every_class_of_every_image(compass, photos, probabilities, caps
         assert len(row) == 1 + 2 * 4
 
 
-def test_json_is_one_object_per_line(compass, photos, probabilities, capsys):
+def test_json_is_one_object_per_line(
+    compass: epath.Path,
+    photos: tuple[pathlib.Path, list[str], np.ndarray],
+    probabilities: np.ndarray,
+    capsys: pytest.CaptureFixture[str],
+):
     directory, names, _ = photos
     assert predict.run(compass, [str(directory)], "json", top_k=2) == (5, 0)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -82,7 +93,12 @@ def test_json_is_one_object_per_line(compass, photos, probabilities, capsys):
         np.testing.assert_allclose(found, expected[best], atol=2e-6)
 
 
-def test_the_table_is_aligned(compass, photos, probabilities, capsys):
+def test_the_table_is_aligned(
+    compass: epath.Path,
+    photos: tuple[pathlib.Path, list[str], np.ndarray],
+    probabilities: np.ndarray,
+    capsys: pytest.CaptureFixture[str],
+):
     directory, names, _ = photos
     predict.run(compass, [str(directory)])
     lines = capsys.readouterr().out.splitlines()
@@ -93,7 +109,10 @@ def test_the_table_is_aligned(compass, photos, probabilities, capsys):
 
 
 def test_unreadable_images_are_reported_and_the_others_are_processed(
-    compass, photos, tmp_path, capsys
+    compass: epath.Path,
+    photos: tuple[pathlib.Path, list[str], np.ndarray],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
 ):
     directory, *_ = photos
     good = str(directory / "1.png")
@@ -133,7 +152,9 @@ ODD_NAMES = [
 
 
 @pytest.fixture(scope="module")
-def oddly_named(photos, tmp_path_factory):
+def oddly_named(
+    photos: tuple[pathlib.Path, list[str], np.ndarray], tmp_path_factory: pytest.TempPathFactory
+):
     directory = tmp_path_factory.mktemp("odd")
     data = (photos[0] / "1.png").read_bytes()
     for name in ODD_NAMES:
@@ -141,14 +162,16 @@ def oddly_named(photos, tmp_path_factory):
     return directory
 
 
-def strict_json(line):
+def strict_json(line: bytes | str):
     """Parses JSON strictly: no NaN, no half of a surrogate pair."""
     value = json.loads(line, parse_constant=pytest.fail)
     json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
-def test_json_and_csv_preserve_every_byte_of_a_name(compass, oddly_named, capfdbinary):
+def test_json_and_csv_preserve_every_byte_of_a_name(
+    compass: epath.Path, oddly_named: pathlib.Path, capfdbinary: pytest.CaptureFixture[bytes]
+):
     """Read back as docs/usage.md says, by parsers that accept only what the standards allow."""
     names = {os.fsencode(oddly_named / name) for name in ODD_NAMES}
     assert predict.run(compass, [str(oddly_named)], "json") == (len(names), 0)
@@ -167,7 +190,12 @@ def test_json_and_csv_preserve_every_byte_of_a_name(compass, oddly_named, capfdb
     assert all(0 < float(row["probability_1"]) <= 1 for row in rows)
 
 
-def test_the_table_and_errors_escape_control_characters(compass, oddly_named, tmp_path, capsys):
+def test_the_table_and_errors_escape_control_characters(
+    compass: epath.Path,
+    oddly_named: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+):
     predict.run(compass, [str(oddly_named), *(str(tmp_path / name) for name in ODD_NAMES)])
     output, errors = capsys.readouterr()
     for text in (output, errors):
@@ -182,7 +210,10 @@ def test_the_table_and_errors_escape_control_characters(compass, oddly_named, tm
 
 
 def test_class_names_are_exact_in_json_and_csv_and_printable_in_the_table(
-    compass, photos, tmp_path, capsys
+    compass: epath.Path,
+    photos: tuple[pathlib.Path, list[str], np.ndarray],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
 ):
     names = ["\x1b[31mred", 'new\nline, "quoted"', "caf\u00e9\u202f", "return\r"]
     shutil.copytree(compass, tmp_path / "run")
@@ -201,11 +232,16 @@ def test_class_names_are_exact_in_json_and_csv_and_printable_in_the_table(
     assert r"\x1b[31mred" in output and "caf\u00e9\u202f" in output and "\x1b" not in output
 
 
-def test_a_network_that_outputs_nan_is_refused(compass, photos, monkeypatch, capsys):
+def test_a_network_that_outputs_nan_is_refused(
+    compass: epath.Path,
+    photos: tuple[pathlib.Path, list[str], np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
     """NaN is neither valid JSON nor a probability."""
     load = trained.load
 
-    def broken(path):
+    def broken(path: epath.Path):
         network = load(path)
         nan = jax.tree.map(lambda leaf: leaf * np.nan, network.variables)
         return dataclasses.replace(network, variables=nan)
@@ -217,7 +253,12 @@ def test_a_network_that_outputs_nan_is_refused(compass, photos, monkeypatch, cap
     assert "NaN" not in capsys.readouterr().out
 
 
-def test_pipes_sockets_and_devices_are_refused_without_blocking(compass, photos, tmp_path, capsys):
+def test_pipes_sockets_and_devices_are_refused_without_blocking(
+    compass: epath.Path,
+    photos: tuple[pathlib.Path, list[str], np.ndarray],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+):
     names = [str(photos[0] / "pipe.png"), str(tmp_path / "socket"), "/dev/null", "/dev/zero"]
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(names[1])
@@ -228,7 +269,9 @@ def test_pipes_sockets_and_devices_are_refused_without_blocking(compass, photos,
         assert line.startswith(f"error: {name}: a pipe, socket or device: pass its content")
 
 
-def test_without_any_image_no_network_is_needed(tmp_path, capsys):
+def test_without_any_image_no_network_is_needed(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
     assert predict.run(epath.Path(tmp_path), ["nowhere.png", "*.none"]) == (0, 2)
     output, errors = capsys.readouterr()
     assert output == "" and len(errors.splitlines()) == 2
@@ -239,22 +282,29 @@ def test_without_any_image_no_network_is_needed(tmp_path, capsys):
     (["LICENSE"], "onnx", "--format=onnx is not one of table, json, csv"),
     (["LICENSE"], "table", "no run in"),
 ])  # fmt: skip
-def test_impossible_requests_are_refused(tmp_path, arguments, output_format, reason):
+def test_impossible_requests_are_refused(
+    tmp_path: pathlib.Path, arguments: list[str], output_format: str, reason: str
+):
     with pytest.raises(UserError, match=reason):
         predict.run(epath.Path(tmp_path), arguments, output_format)
 
 
-def test_many_images_are_decoded_a_few_batches_ahead(compass, photos, capsys, monkeypatch):
+def test_many_images_are_decoded_a_few_batches_ahead(
+    compass: epath.Path,
+    photos: tuple[pathlib.Path, list[str], np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
     """With batches of 8, at most two more batches are decoded while one is predicted."""
     directory, *_ = photos
     decoded, ahead = [], []
     decode, network = images.decode, trained.Trained.predict
 
-    def counted_decode(*arguments):
+    def counted_decode(*arguments: Any):
         decoded.append(1)
         return decode(*arguments)
 
-    def counted_predict(self, pixels):
+    def counted_predict(self: trained.Trained, pixels: np.ndarray):
         ahead.append(len(decoded) - 8 * len(ahead))
         return network(self, pixels)
 
@@ -265,7 +315,9 @@ def test_many_images_are_decoded_a_few_batches_ahead(compass, photos, capsys, mo
     assert len(set(capsys.readouterr().out.splitlines())) == 1
 
 
-def test_fit_decides_what_the_network_sees(compass, tmp_path, capsys):
+def test_fit_decides_what_the_network_sees(
+    compass: epath.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
     wide = np.zeros((32, 96, 3), np.uint8)
     wide[:, :32] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
@@ -275,7 +327,7 @@ def test_fit_decides_what_the_network_sees(compass, tmp_path, capsys):
     assert cropped != whole
 
 
-def test_a_network_of_one_channel(tmp_path, capsys):
+def test_a_network_of_one_channel(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):
     data = tiny.dataset()
     gray = {part: getattr(data, part)[..., :1] for part in ("train_images", "test_images")}
     data = sources.Dataset(**{**vars(data), **gray})
@@ -292,7 +344,9 @@ def test_a_network_of_one_channel(tmp_path, capsys):
 
 # ---------------------------------------------------------------------------- as a user runs it
 @pytest.mark.slow
-def test_the_command_line_predicts(compass, photos):
+def test_the_command_line_predicts(
+    compass: epath.Path, photos: tuple[pathlib.Path, list[str], np.ndarray]
+):
     directory, _, _ = photos
     first = (directory / "1.png").read_bytes()
     done = subprocess.run(
@@ -314,7 +368,9 @@ def test_the_command_line_predicts(compass, photos):
 
 
 @pytest.mark.slow
-def test_it_ends_quietly_when_the_reader_closes_the_pipe(compass, photos):
+def test_it_ends_quietly_when_the_reader_closes_the_pipe(
+    compass: epath.Path, photos: tuple[pathlib.Path, list[str], np.ndarray]
+):
     with subprocess.Popen(
         [sys.executable, "main.py", "--mode=predict", f"--workdir={compass}", str(photos[0])],
         cwd=ROOT,
@@ -322,12 +378,18 @@ def test_it_ends_quietly_when_the_reader_closes_the_pipe(compass, photos):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
-        process.stdout.close()
-        assert b" skipped (" in process.stderr.readline() and process.stderr.read() == b""
+        process.stdout.close()  # pyright: ignore[reportOptionalMemberAccess]
+        assert b" skipped (" in process.stderr.readline() and process.stderr.read() == b""  # pyright: ignore[reportOptionalMemberAccess]
     assert process.returncode == 74
 
 
-def test_the_documented_example_runs(compass, photos, tmp_path, monkeypatch, capsys):
+def test_the_documented_example_runs(
+    compass: epath.Path,
+    photos: tuple[pathlib.Path, list[str], np.ndarray],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/usage.md").read_text(), re.DOTALL)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/final").symlink_to(compass)

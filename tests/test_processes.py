@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 import command_line
 import pytest
@@ -50,7 +51,7 @@ def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
     return [(p.returncode, text) for p, text in zip(processes, outputs, strict=True)]
 
 
-def run(*args, **kwargs) -> None:
+def run(*args: Any, **kwargs: Any) -> None:
     for status, output in finish(start(*args, **kwargs)):
         assert status == 0, output
 
@@ -66,7 +67,7 @@ def assert_close(workdir: pathlib.Path, expected: pathlib.Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory) -> pathlib.Path:
+def single(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The workdir of a finished run on one device."""
     workdir = tmp_path_factory.mktemp("single")
     run(workdir, SHORT)
@@ -74,7 +75,7 @@ def single(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.mark.slow
-def test_eight_devices_give_the_same_result_as_one(single, tmp_path):
+def test_eight_devices_give_the_same_result_as_one(single: pathlib.Path, tmp_path: pathlib.Path):
     run(tmp_path, SHORT, devices=8)
     assert_close(tmp_path, single)
     environment = json.loads((tmp_path / "environment.json").read_text())
@@ -82,8 +83,10 @@ def test_eight_devices_give_the_same_result_as_one(single, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_moves_from_one_device_to_two_processes_and_back(single, tmp_path):
-    def stop(processes, step: int) -> int:
+def test_a_run_moves_from_one_device_to_two_processes_and_back(
+    single: pathlib.Path, tmp_path: pathlib.Path
+):
+    def stop(processes: list[subprocess.Popen[str]], step: int) -> int:
         """Stops the last process after a checkpoint; returns the step that all processes saved."""
         deadline = time.monotonic() + 60
         checkpoints = tmp_path / "checkpoints"
@@ -108,7 +111,9 @@ def test_a_run_moves_from_one_device_to_two_processes_and_back(single, tmp_path)
 
 
 @pytest.mark.slow
-def test_two_processes_with_four_devices_give_the_same_result_as_one(single, tmp_path):
+def test_two_processes_with_four_devices_give_the_same_result_as_one(
+    single: pathlib.Path, tmp_path: pathlib.Path
+):
     ends = finish(start(tmp_path, SHORT, processes=2, devices=4))
     assert [status for status, _ in ends] == [0, 0], ends
     assert_close(tmp_path, single)
@@ -116,7 +121,7 @@ def test_two_processes_with_four_devices_give_the_same_result_as_one(single, tmp
 
 
 @pytest.mark.slow
-def test_a_process_whose_peer_is_killed_does_not_wait_forever(tmp_path):
+def test_a_process_whose_peer_is_killed_does_not_wait_forever(tmp_path: pathlib.Path):
     survivor, victim = start(tmp_path, "--config.epochs=1000", processes=2, devices=1)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "checkpoints").glob("[0-9]*")):
@@ -129,7 +134,9 @@ def test_a_process_whose_peer_is_killed_does_not_wait_forever(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_without_its_coordinator_gives_up_in_one_line(tmp_path, monkeypatch):
+def test_a_process_without_its_coordinator_gives_up_in_one_line(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     monkeypatch.setenv("JAX_PROCESS_ID", "1")
@@ -158,7 +165,9 @@ ALL = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_
         ({"SLURM_STEP_NUM_TASKS": "4"}, False, {"cluster_detection_method": "slurm"}),
     ],
 )
-def test_the_environment_says_how_many_processes_there_are(environment, has_tpu, expected):
+def test_the_environment_says_how_many_processes_there_are(
+    environment: dict[str, str], has_tpu: bool, expected: dict[str, Any] | None
+):
     assert distributed.arguments(environment, has_tpu) == expected
 
 
@@ -172,6 +181,6 @@ def test_the_environment_says_how_many_processes_there_are(environment, has_tpu,
         ({"JAX_COORDINATOR_ADDRESS": "a"}, "host:port"),
     ],
 )
-def test_a_contradictory_environment_is_refused(changed, message):
+def test_a_contradictory_environment_is_refused(changed: dict[str, str], message: str):
     with pytest.raises(UserError, match=message):
         distributed.arguments(ALL | changed, has_tpu=False)

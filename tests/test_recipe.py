@@ -1,11 +1,14 @@
 """The parts of the speedrun recipe: whitening, lookahead, Muon and the initial head."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 from jax import lax
+from ml_collections import ConfigDict
 
 from cifar_jax.models import initializers
 from cifar_jax.optim import lookahead
@@ -17,15 +20,15 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 # ---------------------------------------------------------------------------- whitening
 @pytest.mark.parametrize("standardized", [False, True])
-def test_whitened_patches_are_uncorrelated_and_have_variance_1(standardized):
+def test_whitened_patches_are_uncorrelated_and_have_variance_1(standardized: bool):
     images, _ = tiny.images_and_labels(200)
-    mean, std = (np.float32([0.4, 0.5, 0.6]), np.float32([0.2, 0.3, 0.1]))
+    mean, std = (np.float32([0.4, 0.5, 0.6]), np.float32([0.2, 0.3, 0.1]))  # pyright: ignore[reportArgumentType]
     statistics = (mean, std) if standardized else (None, None)
-    kernel = initializers.whitening(images, *statistics, epsilon=1e-9)
+    kernel = initializers.whitening(images, *statistics, epsilon=1e-9)  # pyright: ignore[reportArgumentType]
     assert kernel.shape == (2, 2, 3, initializers.stem_filters(3)) == (2, 2, 3, 24)
     pixels = jnp.asarray(images / np.float32(255))
     pixels = (pixels - mean) / std if standardized else pixels
-    outputs = lax.conv_general_dilated(pixels, kernel, (1, 1), "VALID", dimension_numbers=LAYOUT)
+    outputs = lax.conv_general_dilated(pixels, kernel, (1, 1), "VALID", dimension_numbers=LAYOUT)  # pyright: ignore[reportArgumentType]
     outputs = np.asarray(outputs, np.float64).reshape(-1, 24)
     second_moments = outputs.T @ outputs / len(outputs)
     expected = np.block([[np.eye(12), -np.eye(12)], [-np.eye(12), np.eye(12)]])
@@ -42,7 +45,7 @@ def test_epsilon_limits_the_gain_of_directions_with_little_variance():
 
 
 @pytest.mark.parametrize("value", [0, 59, 100, 255])
-def test_the_kernel_is_finite_despite_directions_without_variance(value):
+def test_the_kernel_is_finite_despite_directions_without_variance(value: int):
     images = np.full((64, 8, 8, 3), value, np.uint8)
     for epsilon in (1e-8, 1e-12, 1e-18):  # rounding gives eigenvalues of -1e-15
         assert np.isfinite(initializers.whitening(images, None, None, epsilon)).all()
@@ -56,7 +59,7 @@ WHITENING = {
 FAST = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1, "optimizer.l2": 0.01}
 
 
-def after(overrides, n, blocks=()):
+def after(overrides: dict[str, Any], n: int, blocks: tuple[ConfigDict, ...] = ()):
     """The experiment and its state after `n` steps."""
     config = tiny.config(overrides)
     config.model.blocks = blocks

@@ -2,9 +2,12 @@
 
 import html.parser
 import json
+import pathlib
 import re
 import shutil
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import command_line
 import markupsafe
@@ -21,7 +24,7 @@ from cifar_jax.training import test as evaluate
 pytestmark = pytest.mark.slow
 
 
-def edit(path: epath.Path, change) -> None:
+def edit(path: epath.Path, change: Callable[[Any], object]) -> None:
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value))
@@ -51,15 +54,15 @@ class Reader(html.parser.HTMLParser):
         self.open: list[str] = []
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]):
         self.tags.append((tag, dict(attrs)))
         if tag not in {"meta", "link", "br", "img"}:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]):
         self.tags.append((tag, dict(attrs)))
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str):
         assert self.open.pop() == tag
 
     def of(self, tag: str) -> list[dict]:
@@ -82,7 +85,7 @@ def read(path: epath.Path) -> tuple[str, Reader]:
 
 
 # ---------------------------------------------------------------------------- one run
-def test_training_ends_with_a_complete_report_page(finished):
+def test_training_ends_with_a_complete_report_page(finished: epath.Path):
     result = json.loads((finished / "result.json").read_text())
     text, reader = read(finished / "report.html")
     assert f"{100 * result['test_accuracy']:.2f} %" in text
@@ -96,16 +99,16 @@ def test_training_ends_with_a_complete_report_page(finished):
     assert "Unfinished" not in text
 
 
-def test_the_page_shows_the_gap_with_and_without_augmentation_and_dropout(workdir):
+def test_the_page_shows_the_gap_with_and_without_augmentation_and_dropout(workdir: epath.Path):
     edit(workdir / "result.json", lambda r: r.update(train_accuracy_clean=0.9876))
     run = evidence.load(workdir)
     gaps = {"without": run.clean_gap, "with": run.gap(run.best_row)}
     assert run.clean_gap == 0.9876 - run.best_row["validation_accuracy"]
-    shown = {f"{100 * gap:.2f} points" for gap in gaps.values()}
+    shown = {f"{100 * gap:.2f} points" for gap in gaps.values()}  # pyright: ignore[reportOperatorIssue]
     text, _ = read(page.run(workdir))
     assert len(shown) == 2 and all(gap in text for gap in shown) and "98.76 %" in text
     comparison, _ = read(page.compare([workdir], workdir))
-    assert f"{100 * run.clean_gap:.2f}" in comparison
+    assert f"{100 * run.clean_gap:.2f}" in comparison  # pyright: ignore[reportOperatorIssue]
     # Results of earlier versions lack it.
     edit(workdir / "result.json", lambda r: r.pop("train_accuracy_clean"))
     assert evidence.load(workdir).clean_gap is None
@@ -113,19 +116,19 @@ def test_the_page_shows_the_gap_with_and_without_augmentation_and_dropout(workdi
     assert "without augmentation and dropout" not in page.run(workdir).read_text()
 
 
-def test_writing_the_page_again_gives_the_same_page(finished, workdir):
+def test_writing_the_page_again_gives_the_same_page(finished: epath.Path, workdir: epath.Path):
     before = (finished / "report.html").read_text()
     (workdir / "report.html").unlink()
     assert page.run(workdir).read_text() == before
 
 
-def test_a_finished_run_without_its_page_gets_it_back(workdir):
+def test_a_finished_run_without_its_page_gets_it_back(workdir: epath.Path):
     (workdir / "report.html").unlink()
     tiny.train(command_line.tiny_config(), workdir)
     assert (workdir / "report.html").exists()
 
 
-def test_an_unfinished_run_is_marked_and_shows_what_it_has_so_far(workdir):
+def test_an_unfinished_run_is_marked_and_shows_what_it_has_so_far(workdir: epath.Path):
     (workdir / "result.json").unlink()
     (workdir / "predictions.npz").unlink()
     rows = (workdir / "metrics.jsonl").read_text().splitlines()
@@ -136,34 +139,34 @@ def test_an_unfinished_run_is_marked_and_shows_what_it_has_so_far(workdir):
     assert len(reader.of("svg")) == 5 and not reader.of("img")
 
 
-def test_a_run_without_a_finished_epoch_is_refused_in_one_line(workdir):
+def test_a_run_without_a_finished_epoch_is_refused_in_one_line(workdir: epath.Path):
     (workdir / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="has not finished an epoch yet"):
         page.run(workdir)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04cut short"])
-def test_damaged_predictions_are_named_with_the_remedy(workdir, content):
+def test_damaged_predictions_are_named_with_the_remedy(workdir: epath.Path, content: bytes):
     (workdir / "predictions.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"predictions.npz is damaged .*--mode=evaluate"):
         page.run(workdir)
 
 
-def test_without_predictions_only_pictures_and_calibration_are_left_out(workdir):
+def test_without_predictions_only_pictures_and_calibration_are_left_out(workdir: epath.Path):
     (workdir / "predictions.npz").unlink()
     text, reader = read(page.run(workdir))
     assert "predictions.npz is missing" in text and "conv2d_0" in text
     assert not reader.of("img") and len(reader.of("svg")) == 6
 
 
-def test_without_the_data_set_only_layers_and_pictures_are_left_out(workdir):
+def test_without_the_data_set_only_layers_and_pictures_are_left_out(workdir: epath.Path):
     text, reader = read(page.run(with_100_classes(workdir)))
     assert "Layers and pictures are left out" in text
     assert not reader.of("img") and len(reader.of("svg")) == 7
     assert "a class called 99" in text
 
 
-def test_html_in_a_recorded_command_is_escaped(workdir):
+def test_html_in_a_recorded_command_is_escaped(workdir: epath.Path):
     edit(
         workdir / "environment.json",
         lambda e: e["starts"][0].update(command="main.py '<script>alert(1)</script>'"),
@@ -173,7 +176,7 @@ def test_html_in_a_recorded_command_is_escaped(workdir):
 
 
 # ---------------------------------------------------------------------------- its parts
-def run_of(rates, plateau: bool = True, **overrides) -> evidence.Run:
+def run_of(rates: Sequence[float], plateau: bool = True, **overrides: Any) -> evidence.Run:
     rows = [
         {"epoch": i + 1, "learning_rate": rate, "validation_accuracy": 0.1} | overrides
         for i, rate in enumerate(rates)
@@ -189,7 +192,7 @@ NAMES = (
 )
 
 
-def test_every_class_has_its_row_whatever_its_name(workdir):
+def test_every_class_has_its_row_whatever_its_name(workdir: epath.Path):
     rng = np.random.default_rng(0)
     labels = np.arange(10 * len(NAMES)) % len(NAMES)
     logits = (rng.normal(size=(len(labels), len(NAMES))) + 3 * np.eye(len(NAMES))[labels]).astype(
@@ -217,7 +220,9 @@ def test_every_class_has_its_row_whatever_its_name(workdir):
     assert len(table.splitlines()) == len(NAMES) + 2 + 4 and "\x1b" not in table
 
 
-def test_a_run_whose_name_begins_with_an_underscore_is_in_the_legend(finished, workdir):
+def test_a_run_whose_name_begins_with_an_underscore_is_in_the_legend(
+    finished: epath.Path, workdir: epath.Path
+):
     other = workdir.rename(workdir.parent / "_hidden")
     text, _ = read(page.compare([finished, other], workdir.parent))
     assert text.count("_hidden</text>") == 2  # in each figure
@@ -254,7 +259,9 @@ def test_the_confusion_figure_has_every_number_and_a_description():
 
 
 # ---------------------------------------------------------------------------- several
-def test_a_comparison_never_overwrites_a_page_of_the_user(finished, tmp_path):
+def test_a_comparison_never_overwrites_a_page_of_the_user(
+    finished: epath.Path, tmp_path: pathlib.Path
+):
     """It does replace its own pages, including those of earlier versions."""
     path = page.compare([finished], epath.Path(tmp_path))
     assert page.compare([finished], epath.Path(tmp_path)) == path
@@ -270,7 +277,9 @@ def test_a_comparison_never_overwrites_a_page_of_the_user(finished, tmp_path):
     assert (tmp_path / "comparison.html").read_text() == "<title>My comparison</title>"
 
 
-def test_a_comparison_overlays_the_curves_and_lists_config_differences(finished, workdir):
+def test_a_comparison_overlays_the_curves_and_lists_config_differences(
+    finished: epath.Path, workdir: epath.Path
+):
     edit(workdir / "config.json", lambda c: c["optimizer"].update(learning_rate=0.02))
     edit(workdir / "result.json", lambda r: r["classification_report"]["3"].update(recall=0.125))
     unfinished = epath.Path(shutil.copytree(workdir, workdir.parent / "unfinished"))
@@ -284,12 +293,12 @@ def test_a_comparison_overlays_the_curves_and_lists_config_differences(finished,
     assert text.count(">unfinished<") >= 2
 
 
-def test_runs_with_different_classes_are_not_compared(finished, workdir):
+def test_runs_with_different_classes_are_not_compared(finished: epath.Path, workdir: epath.Path):
     with pytest.raises(UserError, match="different classes"):
         page.compare([finished, with_100_classes(workdir)], workdir.parent)
 
 
-def test_the_config_of_a_workdir_is_not_changed_by_a_report(workdir):
+def test_the_config_of_a_workdir_is_not_changed_by_a_report(workdir: epath.Path):
     before = (workdir / "config.json").read_bytes()
     page.run(workdir)
     assert (workdir / "config.json").read_bytes() == before

@@ -5,6 +5,8 @@ import pathlib
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,7 +22,7 @@ from tools import flops, picture, published, results, run_tables
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def edit(path: pathlib.Path, **changes) -> None:
+def edit(path: pathlib.Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
@@ -35,7 +37,7 @@ def test_the_pages_show_what_make_results_generates():
     assert results.classification_reports(ROOT / "results") == reports
 
 
-def test_the_picture_shows_the_evidence(tmp_path):
+def test_the_picture_shows_the_evidence(tmp_path: pathlib.Path):
     drawn = (ROOT / "docs/accuracy.svg").read_text()
     assert picture.draw(ROOT / "results") == drawn
     shown = re.findall(r">(\w+)  ([\d.]+) %<", drawn)
@@ -51,7 +53,7 @@ def test_the_picture_shows_the_evidence(tmp_path):
 
 
 @pytest.mark.parametrize("color", [picture.TEXT, *picture.COLORS.values()])
-def test_the_picture_reads_well_on_light_and_dark_pages(color):
+def test_the_picture_reads_well_on_light_and_dark_pages(color: str):
     """WCAG's contrast ratio; it asks 3 of large text and of graphics."""
 
     def luminance(color: str) -> float:
@@ -85,7 +87,7 @@ def test_no_run_comes_from_a_tree_with_changes():
 
 
 @pytest.mark.slow
-def test_a_changed_result_changes_the_table(tmp_path):
+def test_a_changed_result_changes_the_table(tmp_path: pathlib.Path):
     shutil.copytree(ROOT / "results", tmp_path / "results")
     path = next((tmp_path / "results/model1").glob("seed-*/result.json"))
     result = json.loads(path.read_text())
@@ -103,7 +105,7 @@ def test_a_changed_result_changes_the_table(tmp_path):
         assert results.updated(text, page, tmp_path / "results") == made
 
 
-def test_a_class_of_any_name_is_one_cell_of_the_table(tmp_path):
+def test_a_class_of_any_name_is_one_cell_of_the_table(tmp_path: pathlib.Path):
     shutil.copytree(ROOT / "results/model1", tmp_path / "results/model1")
     classes = ["a|b", "two\nlines", "<b>", "accuracy", *map(str, range(6))]
     for path in (tmp_path / "results/model1").glob("seed-*/result.json"):
@@ -121,7 +123,7 @@ def test_a_class_of_any_name_is_one_cell_of_the_table(tmp_path):
     ]
 
 
-def test_the_table_of_longer_training_has_the_best_so_far(tmp_path):
+def test_the_table_of_longer_training_has_the_best_so_far(tmp_path: pathlib.Path):
     for name, accuracies in {
         "final": [0.2] * 10 + [0.4, 0.3] * 15,
         "final_long": [0.5] * run_tables.LONGER[-1],
@@ -139,7 +141,7 @@ def test_the_table_of_longer_training_has_the_best_so_far(tmp_path):
     assert longer.count("| 50.00 ") == len(run_tables.LONGER)
 
 
-def test_the_table_of_harder_images_has_what_was_measured(tmp_path):
+def test_the_table_of_harder_images_has_what_was_measured(tmp_path: pathlib.Path):
     run = tmp_path / "final" / "seed-0"
     shutil.copytree(ROOT / "results" / "final" / "seed-0", run)
     assert len(run_tables.harder_table(tmp_path).splitlines()) == 2  # only the title
@@ -177,7 +179,7 @@ def test_fewer_than_three_values_have_no_spread():
     assert run_tables.spread([0.1, 0.2, 0.3]) == "20.00 ± 10.00"
 
 
-def test_a_figure_links_to_the_notes_on_its_config(tmp_path):
+def test_a_figure_links_to_the_notes_on_its_config(tmp_path: pathlib.Path):
     for name in ("model1", "model3", "speedrun90"):
         shutil.copytree(ROOT / "results" / name, tmp_path / name)
         (tmp_path / name / "notes.md").unlink()
@@ -197,7 +199,7 @@ def test_a_figure_links_to_the_notes_on_its_config(tmp_path):
     assert "model1 read [twice](../docs/log.md)." in reports
 
 
-def test_times_are_those_of_a_machine(tmp_path):
+def test_times_are_those_of_a_machine(tmp_path: pathlib.Path):
     shutil.copytree(ROOT / "results" / "model1", tmp_path / "model1")
     seconds = {0: 60.0, 1: 600.0, 2: 120.0}
     for seed, time in seconds.items():
@@ -239,7 +241,7 @@ def test_each_earlier_reading_of_the_test_set_stands_beside_the_figure():
 
 # ---------------------------------------------------------------------------- new evidence
 @pytest.fixture
-def workdir(workdir) -> pathlib.Path:
+def workdir(workdir: pathlib.Path) -> pathlib.Path:
     """A finished run, of a command that a user could have typed on a clean commit."""
     environment = json.loads((workdir / "environment.json").read_text())
     start = {**environment["starts"][0], "command": "main.py --config=configs/tiny.py"}
@@ -249,7 +251,9 @@ def workdir(workdir) -> pathlib.Path:
 
 
 @pytest.mark.slow
-def test_a_run_is_added_with_what_lets_anyone_recompute_its_figures(workdir, tmp_path):
+def test_a_run_is_added_with_what_lets_anyone_recompute_its_figures(
+    workdir: pathlib.Path, tmp_path: pathlib.Path
+):
     home = published.add(workdir, tmp_path / "results")
     assert home == tmp_path / "results" / "tiny" / "seed-0"
     assert {path.name for path in home.iterdir()} == set(published.REQUIRED)
@@ -261,7 +265,7 @@ def test_a_run_is_added_with_what_lets_anyone_recompute_its_figures(workdir, tmp
         published.add(workdir, tmp_path / "results")
 
 
-def test_the_table_says_whose_logits_are_kept(workdir, tmp_path):
+def test_the_table_says_whose_logits_are_kept(workdir: pathlib.Path, tmp_path: pathlib.Path):
     shutil.copytree(ROOT / "results" / "model3", tmp_path / "model3")
     published.add(workdir, tmp_path)
     model3, tiny = run_tables.runs_table(tmp_path).splitlines()[2:]
@@ -269,7 +273,9 @@ def test_the_table_says_whose_logits_are_kept(workdir, tmp_path):
     assert "`tiny`" in tiny and tiny.endswith("| kept |")
 
 
-def test_figures_that_the_predictions_do_not_give_are_refused(workdir, tmp_path, monkeypatch):
+def test_figures_that_the_predictions_do_not_give_are_refused(
+    workdir: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     home = published.add(workdir, tmp_path / "results")
     result = json.loads((home / "result.json").read_text())
     confusion = np.roll(result["confusion_matrix"], 1, axis=0).tolist()
@@ -312,7 +318,12 @@ def test_figures_that_the_predictions_do_not_give_are_refused(workdir, tmp_path,
     ],
 )
 def test_evidence_that_nobody_could_check_is_refused(
-    workdir, tmp_path, capsys, monkeypatch, spoil, word
+    workdir: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[..., Any],
+    word: str,
 ):
     spoil(workdir)
     monkeypatch.setattr(results, "ROOT", tmp_path)
@@ -322,6 +333,6 @@ def test_evidence_that_nobody_could_check_is_refused(
     assert not list(tmp_path.glob("results/*/seed-*"))
 
 
-def change_start(workdir: pathlib.Path, **changes) -> None:
+def change_start(workdir: pathlib.Path, **changes: Any) -> None:
     starts = json.loads((workdir / "environment.json").read_text())["starts"]
     edit(workdir / "environment.json", starts=[starts[0] | changes])

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import pathlib
+from collections.abc import Callable
 
 import command_line
 import jax
@@ -10,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 from fabricate import every_host_answers, random_splits
 from test_report import read
 
@@ -29,7 +32,7 @@ def test_the_command_line_offers_every_suite():
 
 # ---------------------------------------------------------------------------- attacks
 @pytest.fixture(scope="module")
-def attacked(finished):
+def attacked(finished: epath.Path):
     """`attack(name, eps)` -> pixels, adversarial pixels, whether each is still classified right."""
     network = trained.load(finished)
     data = sources.load(network.config.data)
@@ -40,7 +43,7 @@ def attacked(finished):
     attacks = {"fgsm": adversarial.fgsm, "pgd": pgd}
 
     @functools.cache
-    def attack(name, eps):
+    def attack(name: str, eps: float):
         found = attacks[name](step, pixels, labels, eps)
         logits = network.apply_pixels(network.variables, found)
         return np.asarray(pixels), np.asarray(found), np.asarray(logits).argmax(1) == labels
@@ -50,19 +53,23 @@ def attacked(finished):
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
 @pytest.mark.parametrize("eps", [2 / 255, 32 / 255])
-def test_an_attack_stays_within_eps_and_in_range(attacked, name, eps):
+def test_an_attack_stays_within_eps_and_in_range(
+    attacked: Callable[..., tuple[np.ndarray, ...]], name: str, eps: float
+):
     pixels, found, _ = attacked(name, eps)
     assert np.abs(found - pixels).max() == pytest.approx(eps, abs=1e-6)
     assert found.min() >= 0 and found.max() <= 1
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
-def test_eps_0_changes_nothing(attacked, name):
+def test_eps_0_changes_nothing(attacked: Callable[..., tuple[np.ndarray, ...]], name: str):
     pixels, found, _ = attacked(name, 0.0)
     np.testing.assert_array_equal(found, pixels)
 
 
-def test_accuracy_falls_with_eps_and_pgd_beats_fgsm(attacked):
+def test_accuracy_falls_with_eps_and_pgd_beats_fgsm(
+    attacked: Callable[..., tuple[np.ndarray, ...]],
+):
     accuracy = {
         (name, eps): attacked(name, eps / 255)[2].mean()
         for name in ("fgsm", "pgd")
@@ -74,13 +81,15 @@ def test_accuracy_falls_with_eps_and_pgd_beats_fgsm(attacked):
         assert accuracy["pgd", eps] <= accuracy["fgsm", eps]
 
 
-def test_a_step_increases_the_loss(attacked, finished):
+def test_a_step_increases_the_loss(
+    attacked: Callable[..., tuple[np.ndarray, ...]], finished: epath.Path
+):
     """So the gradient runs through preprocessing and network, separately for each image."""
     pixels, found, _ = attacked("fgsm", 2 / 255)
     network = trained.load(finished)
     labels = sources.load(network.config.data).test_labels[:64]
 
-    def loss(pixels):
+    def loss(pixels: jax.Array | np.ndarray):
         log_p = jax.nn.log_softmax(network.apply_pixels(network.variables, jnp.asarray(pixels)))
         return -np.asarray(log_p)[np.arange(64), labels]
 
@@ -88,7 +97,7 @@ def test_a_step_increases_the_loss(attacked, finished):
 
 
 # ---------------------------------------------------------------------------- suites
-def test_suites_share_one_file_and_appear_on_the_report_page(workdir):
+def test_suites_share_one_file_and_appear_on_the_report_page(workdir: epath.Path):
     for suite, arguments in (("corruptions", ["--suite_images=16"]), ("adversarial", [])):
         status, output = command_line.run(
             "--mode=evaluate", f"--workdir={workdir}", f"--suite={suite}", *arguments
@@ -118,7 +127,9 @@ def test_suites_share_one_file_and_appear_on_the_report_page(workdir):
     assert sum(title.startswith(("CIFAR-10-C style", "Adversarial")) for title in titles) == 2
 
 
-def test_published_data_sets_are_read_from_tfds(workdir, tmp_path, monkeypatch):
+def test_published_data_sets_are_read_from_tfds(
+    workdir: epath.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     """CIFAR-10.1, prepared from random images; a network must have the same class names."""
     images, labels = random_splits()["test"]
     for name, array in (("images", images), ("labels", labels)):
@@ -153,7 +164,7 @@ def test_published_data_sets_are_read_from_tfds(workdir, tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_an_unfinished_run_is_refused(workdir):
+def test_an_unfinished_run_is_refused(workdir: epath.Path):
     (workdir / "result.json").unlink()
     with pytest.raises(UserError, match="has not finished"):
         suites.run(workdir, "adversarial")

@@ -1,5 +1,7 @@
 """Rules set learning rate, L2 and so on by path, for modules of any name and nesting."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ PARAMS = {
 }
 
 
-def settings(*own: Rule, **options):
+def settings(*own: Rule, **options: Any):
     return rules.table(PARAMS, own, Optimizer(**options)).settings
 
 
@@ -53,7 +55,7 @@ def test_the_last_rule_with_a_setting_wins_and_config_rules_come_after_network_r
 @pytest.mark.parametrize(
     "pattern", ["backbone", "conv", "Head/kernel", "head/kernel/", "block_0/.*"]
 )
-def test_a_rule_that_matches_nothing_is_refused_by_name(pattern):
+def test_a_rule_that_matches_nothing_is_refused_by_name(pattern: str):
     with pytest.raises(UserError, match="matches no parameter: .*head/kernel") as caught:
         settings(rules=(Rule(pattern, rate=2.0),))
     assert repr(pattern) in str(caught.value) and "\n" not in str(caught.value)
@@ -87,7 +89,7 @@ def test_rates_multiply_the_updates():
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
-def test_the_optimizer_does_not_see_frozen_parameters(name):
+def test_the_optimizer_does_not_see_frozen_parameters(name: str):
     options = Optimizer(name=name, rules=(Rule("backbone/.*", frozen=True),))
     table = rules.table(PARAMS, (), options)
     trained, frozen = table.split(PARAMS)

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import pathlib
 import shutil
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,29 +26,29 @@ from cifar_jax.training import test as evaluate
 pytestmark = pytest.mark.slow
 
 
-def config(**changes):
+def config(**changes: Any):
     whole = tiny.compass()
     whole.update_from_flattened_dict(changes)
     return tiny.typed(whole)
 
 
-def provide(monkeypatch, dataset: sources.Dataset) -> None:
+def provide(monkeypatch: pytest.MonkeyPatch, dataset: sources.Dataset) -> None:
     monkeypatch.setattr(sources, "load", lambda _: dataset)
 
 
 @pytest.fixture
-def workdir(compass, tmp_path) -> epath.Path:
+def workdir(compass: epath.Path, tmp_path: pathlib.Path) -> epath.Path:
     """A copy of the shared run to write into."""
     return epath.Path(shutil.copytree(compass, tmp_path / "run"))
 
 
-def content(workdir) -> dict[str, bytes]:
+def content(workdir: pathlib.Path | epath.Path) -> dict[str, bytes]:
     files = (path for path in pathlib.Path(workdir).rglob("*") if path.is_file())
     return {str(path): path.read_bytes() for path in files if path.name != ".lock"}
 
 
 # ---------------------------------------------------------------------------- what may differ
-def changed(**arrays) -> sources.Dataset:
+def changed(**arrays: Any) -> sources.Dataset:
     return dataclasses.replace(tiny.dataset(), **arrays)
 
 
@@ -103,7 +105,7 @@ OTHERS = {
 }
 
 
-def refused(call, workdir) -> str:
+def refused(call: Callable[[], object], workdir: pathlib.Path | epath.Path) -> str:
     """The line that it is refused with, leaving everything as it was."""
     before = content(workdir)
     with pytest.raises(run_data.OtherData) as error:
@@ -115,7 +117,9 @@ def refused(call, workdir) -> str:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_data_are_refused_by_what_differs(monkeypatch, workdir, name):
+def test_other_data_are_refused_by_what_differs(
+    monkeypatch: pytest.MonkeyPatch, workdir: epath.Path, name: str
+):
     dataset, expected = OTHERS[name]
     provide(monkeypatch, dataset)
     line = refused(lambda: evaluate.run(workdir), workdir)
@@ -136,7 +140,9 @@ MISSING = {"resume": "result.json", "finished": "report.html"}  # or the mode as
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_that_joins_a_run_with_data_refuses_others(monkeypatch, workdir, mode):
+def test_every_mode_that_joins_a_run_with_data_refuses_others(
+    monkeypatch: pytest.MonkeyPatch, workdir: epath.Path, mode: str
+):
     if mode == "int8":
         pytest.importorskip("onnxruntime", reason="requirements-onnx.txt is not installed")
     if mode in MISSING:
@@ -145,7 +151,9 @@ def test_every_mode_that_joins_a_run_with_data_refuses_others(monkeypatch, workd
     refused(lambda: MODES[mode](workdir), workdir)
 
 
-def test_seeds_refuse_other_data_of_any_of_them(monkeypatch, compass, tmp_path):
+def test_seeds_refuse_other_data_of_any_of_them(
+    monkeypatch: pytest.MonkeyPatch, compass: epath.Path, tmp_path: pathlib.Path
+):
     workdir = epath.Path(tmp_path)
     for seed in (0, 1):
         shutil.copytree(compass, tmp_path / f"seed-{seed}")
@@ -159,7 +167,9 @@ def test_seeds_refuse_other_data_of_any_of_them(monkeypatch, compass, tmp_path):
     assert content(workdir) == before
 
 
-def test_the_demo_shows_no_examples_of_other_data(monkeypatch, workdir, caplog):
+def test_the_demo_shows_no_examples_of_other_data(
+    monkeypatch: pytest.MonkeyPatch, workdir: epath.Path, caplog: pytest.LogCaptureFixture
+):
     provide(monkeypatch, tiny.dataset())
     network = trained.load(workdir)
     assert [example.truth for example in examples.find(network)] == list(NAMES)
@@ -169,7 +179,9 @@ def test_the_demo_shows_no_examples_of_other_data(monkeypatch, workdir, caplog):
     assert network.class_names == NAMES
 
 
-def test_a_finished_run_keeps_its_names_and_says_its_result(monkeypatch, workdir):
+def test_a_finished_run_keeps_its_names_and_says_its_result(
+    monkeypatch: pytest.MonkeyPatch, workdir: epath.Path
+):
     provide(monkeypatch, OTHERS["swapped names"][0])
     before = content(workdir)
     result = train.run(config(), workdir)
@@ -178,8 +190,10 @@ def test_a_finished_run_keeps_its_names_and_says_its_result(monkeypatch, workdir
 
 
 @pytest.mark.parametrize("changed", [0, 40])
-def test_processes_with_different_data_refuse_them(monkeypatch, tmp_path, changed):
-    def gather(value):  # with another process' value
+def test_processes_with_different_data_refuse_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, changed: int
+):
+    def gather(value: np.ndarray):  # with another process' value
         other = value.copy()
         other[:changed] += 1
         return np.stack([value, other])
@@ -197,7 +211,7 @@ def test_processes_with_different_data_refuse_them(monkeypatch, tmp_path, change
 
 # ---------------------------------------------------------------------------- runs from before
 @pytest.fixture
-def old(workdir) -> epath.Path:
+def old(workdir: epath.Path) -> epath.Path:
     """As runs were left before there were fingerprints."""
     path = workdir / "data.json"
     data = json.loads(path.read_text())
@@ -209,7 +223,9 @@ def old(workdir) -> epath.Path:
 @pytest.mark.parametrize(
     "name", ["swapped names", "a new name", "more classes", "another shape", "another seed"]
 )
-def test_a_run_without_a_fingerprint_is_compared_by_what_it_has(monkeypatch, old, name):
+def test_a_run_without_a_fingerprint_is_compared_by_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, old: epath.Path, name: str
+):
     dataset, expected = OTHERS[name]
     provide(monkeypatch, dataset)
     if name == "another seed":
@@ -217,7 +233,9 @@ def test_a_run_without_a_fingerprint_is_compared_by_what_it_has(monkeypatch, old
     assert expected in refused(lambda: evaluate.run(old), old)
 
 
-def test_a_run_without_a_fingerprint_gets_one(monkeypatch, compass, old):
+def test_a_run_without_a_fingerprint_gets_one(
+    monkeypatch: pytest.MonkeyPatch, compass: epath.Path, old: epath.Path
+):
     provide(monkeypatch, tiny.dataset())
     assert trained.load(old).class_names == NAMES
     evaluate.run(old)

@@ -1,6 +1,7 @@
 """Saliency: correct where the gradient is known, and available for every network."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ SPEEDRUN = {"model": base.model("speedrun", widths=(4,), whitening=True)}
 CONVOLUTIONAL = {"model.blocks": (base.conv_block(4, batch_norm=True, pool=2),)}
 
 
-def network(overrides=None) -> Trained:
+def network(overrides: dict[str, Any] | None = None) -> Trained:
     """A network before training."""
     experiment = tiny.build(tiny.config(overrides))
     return Trained(
@@ -36,11 +37,11 @@ def image():
     return tiny.images_and_labels(1)[0][0]
 
 
-def test_the_map_of_a_linear_network_is_its_weights(image):
+def test_the_map_of_a_linear_network_is_its_weights(image: np.ndarray):
     """The gradient is the same everywhere, so the noise makes no difference."""
     linear = network({"model.dense": (), "data.standardize": True})
     mean, std = linear.statistics
-    linear = dataclasses.replace(linear, statistics=(mean, std * np.float32([1, 2, 4])))
+    linear = dataclasses.replace(linear, statistics=(mean, std * np.float32([1, 2, 4])))  # pyright: ignore[reportArgumentType, reportOptionalOperand]
     kernel = linear.variables["params"]["head"]["kernel"].reshape(8, 8, 3, 4)
     explain = saliency.make(linear)
     for label in range(4):
@@ -53,7 +54,7 @@ def test_the_map_of_a_linear_network_is_its_weights(image):
 @pytest.mark.parametrize(
     "overrides", [{}, CONVOLUTIONAL, SPEEDRUN, {**SPEEDRUN, "dtype": "bfloat16"}]
 )
-def test_every_network_has_a_map(image, overrides):
+def test_every_network_has_a_map(image: np.ndarray, overrides: dict[str, Any]):
     explain = saliency.make(network(overrides))
     mask = explain(image, 2)
     assert mask.shape == (8, 8) and mask.dtype == np.float32
@@ -62,7 +63,7 @@ def test_every_network_has_a_map(image, overrides):
     assert not np.array_equal(explain(image, 3), mask)
 
 
-def test_a_constant_network_has_an_empty_map(image):
+def test_a_constant_network_has_an_empty_map(image: np.ndarray):
     constant = network()
     constant = dataclasses.replace(
         constant, variables=jax.tree.map(np.zeros_like, constant.variables)

@@ -4,12 +4,14 @@ import errno
 import logging
 import os
 import pathlib
+from typing import Any
 
 import command_line
 import numpy as np
 import pytest
 import tiny
 from etils import epath
+from ml_collections import ConfigDict
 from test_checkpoint import LIKE, damage, orbax_garbage, save_all, state_of  # noqa: F401
 
 from cifar_jax.errors import UserError
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def said(caplog):
+def said(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.WARNING, "cifar_jax")
     return caplog
 
@@ -38,7 +40,9 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_directory_can_have_any_name(tmp_path, monkeypatch, name):
+def test_a_directory_can_have_any_name(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
     beside = (
         tmp_path / name.replace("*", "x").replace("?", "y").replace("[!a]", "b") / "checkpoints"
     )
@@ -58,7 +62,7 @@ def test_a_directory_can_have_any_name(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize(("name", "reason"), [("a\\b", "a backslash"), ("a\udcff", "not UTF-8")])
 @pytest.mark.parametrize("relative", [False, True])
 def test_a_path_that_tensorstore_does_not_support_is_refused_at_once(
-    tmp_path, monkeypatch, name, reason, relative
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str, relative: bool
 ):
     place = tmp_path / name
     place.mkdir()
@@ -88,12 +92,12 @@ def data_file(directory: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.fixture
-def bad_disk(monkeypatch):
+def bad_disk(monkeypatch: pytest.MonkeyPatch):
     """Set `bad_disk[0]`: so many of the next saves get a bit flipped before they are read back."""
     left = [0]
     load = arrays.load
 
-    def flipped(path, like):
+    def flipped(path: pathlib.Path | epath.Path, like: Any):
         if left[0]:
             left[0] -= 1
             damage(data_file(pathlib.Path(path)), "flipped")
@@ -106,7 +110,9 @@ def bad_disk(monkeypatch):
 @pytest.mark.usefixtures("orbax_garbage")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_save_that_reads_back_wrong_is_repeated(tmp_path, said, bad_disk, times):
+def test_a_save_that_reads_back_wrong_is_repeated(
+    tmp_path: pathlib.Path, said: pytest.LogCaptureFixture, bad_disk: list[int], times: int
+):
     bad_disk[0] = times
     save_all(tmp_path, {10: 0.5})
     assert said.text.count("checkpoint of step 10 is not what was saved") == times
@@ -118,13 +124,17 @@ def test_a_save_that_reads_back_wrong_is_repeated(tmp_path, said, bad_disk, time
 
 @pytest.mark.usefixtures("orbax_garbage")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_disk_that_always_returns_wrong_data_is_a_user_error(tmp_path, bad_disk):
+def test_a_disk_that_always_returns_wrong_data_is_a_user_error(
+    tmp_path: pathlib.Path, bad_disk: list[int]
+):
     bad_disk[0] = 99
     with pytest.raises(UserError, match="returns other data than were written"):
         save_all(tmp_path, {10: 0.5})
 
 
-def test_a_save_can_be_repeated_after_the_state_is_gone(tmp_path, bad_disk):
+def test_a_save_can_be_repeated_after_the_state_is_gone(
+    tmp_path: pathlib.Path, bad_disk: list[int]
+):
     """The next step reuses the buffers of the state, so the save is repeated from a copy."""
     bad_disk[0] = 1
     state = state_of(10)
@@ -137,7 +147,9 @@ def test_a_save_can_be_repeated_after_the_state_is_gone(tmp_path, bad_disk):
 
 
 @pytest.mark.parametrize("how", ["flipped", "missing", "emptied"])
-def test_the_best_state_of_this_process_survives_damage_to_its_checkpoint(tmp_path, said, how):
+def test_the_best_state_of_this_process_survives_damage_to_its_checkpoint(
+    tmp_path: pathlib.Path, said: pytest.LogCaptureFixture, how: str
+):
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         for step, accuracy in {10: 0.9, 20: 0.5, 30: 0.4, 40: 0.3}.items():
             checkpoints.save(step, state_of(step), 1.5, accuracy)
@@ -152,8 +164,10 @@ def test_the_best_state_of_this_process_survives_damage_to_its_checkpoint(tmp_pa
         np.testing.assert_array_equal(state["weights"], state_of(10)["weights"])
 
 
-def test_a_bug_is_not_reported_as_a_full_disk(tmp_path, monkeypatch):
-    def bug(*_, **__):
+def test_a_bug_is_not_reported_as_a_full_disk(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    def bug(*_, **__: object):
         raise ValueError("shapes do not match")
 
     monkeypatch.setattr("orbax.checkpoint.v1.training.Checkpointer.save_async", bug)
@@ -163,7 +177,12 @@ def test_a_bug_is_not_reported_as_a_full_disk(tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------------------- the seal
 @pytest.mark.parametrize("how", ["flipped", "missing", "truncated", "emptied", "null"])
-def test_damage_is_detected_before_orbax_reads_the_checkpoint(tmp_path, monkeypatch, said, how):
+def test_damage_is_detected_before_orbax_reads_the_checkpoint(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: pytest.LogCaptureFixture,
+    how: str,
+):
     save_all(tmp_path / "0", {10: 0.5})
     count = sum(path.is_file() for path in (tmp_path / "0/10").rglob("*"))
     loads = []
@@ -183,19 +202,24 @@ def test_damage_is_detected_before_orbax_reads_the_checkpoint(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("how", ["flipped", "missing", "truncated", "emptied"])
-def test_a_damaged_seal_is_ignored(tmp_path, how):
+def test_a_damaged_seal_is_ignored(tmp_path: pathlib.Path, how: str):
     save_all(tmp_path, {10: 0.5})
     damage(tmp_path / "10" / "crc32.txt", how)
     assert Reader(epath.Path(tmp_path)).restore(LIKE, 10) is not None
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
-def test_an_unreadable_file_counts_as_damage(tmp_path, monkeypatch, said, code):
+def test_an_unreadable_file_counts_as_damage(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: pytest.LogCaptureFixture,
+    code: int,
+):
     save_all(tmp_path, {10: 0.5, 20: 0.4})
     path = data_file(tmp_path / "20")
     kind = type(Reader(epath.Path(tmp_path)).directory)
 
-    def refuse(self):
+    def refuse(self: pathlib.Path):
         if str(self) == str(path):
             raise OSError(code, os.strerror(code), str(self))
         return pathlib.Path(self).read_bytes()
@@ -221,11 +245,16 @@ def config():
     return config
 
 
-def test_a_flipped_bit_in_the_best_checkpoint_costs_no_run(config, tmp_path, monkeypatch, said):
+def test_a_flipped_bit_in_the_best_checkpoint_costs_no_run(
+    config: ConfigDict,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: pytest.LogCaptureFixture,
+):
     """Killed, damaged and resumed: the second process knows no better copy."""
-    config, workdir, close = tiny.typed(config), epath.Path(tmp_path), Member.close_epoch
+    config, workdir, close = tiny.typed(config), epath.Path(tmp_path), Member.close_epoch  # pyright: ignore[reportAssignmentType]
 
-    def killed(self, *arguments):
+    def killed(self: Member, *arguments: Any):
         if self.step == 4 * 38:
             raise KeyboardInterrupt
         return close(self, *arguments)
@@ -247,7 +276,9 @@ def test_a_flipped_bit_in_the_best_checkpoint_costs_no_run(config, tmp_path, mon
     assert trained.load(workdir).epoch == result["best_epoch"]
 
 
-def test_a_best_row_whose_checkpoint_is_still_being_saved_is_skipped(config, tmp_path, said):
+def test_a_best_row_whose_checkpoint_is_still_being_saved_is_skipped(
+    config: ConfigDict, tmp_path: pathlib.Path, said: pytest.LogCaptureFixture
+):
     """For a moment after each epoch, the row is written but the save is still in flight."""
     workdir = epath.Path(tmp_path)
     config.epochs = 2
@@ -269,7 +300,7 @@ def test_a_best_row_whose_checkpoint_is_still_being_saved_is_skipped(config, tmp
 
 
 def test_if_a_run_deletes_the_checkpoint_meanwhile_the_search_is_repeated(
-    config, tmp_path, monkeypatch
+    config: ConfigDict, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Its next save has taken the place of all that the first glance found."""
     exp = experiment.build(tiny.typed(config))
@@ -288,7 +319,9 @@ def test_if_a_run_deletes_the_checkpoint_meanwhile_the_search_is_repeated(
 
 
 # ---------------------------------------------------------------------------- orbax' log
-def test_orbax_says_what_matters_and_nothing_else(tmp_path, caplog):
+def test_orbax_says_what_matters_and_nothing_else(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+):
     save_all(tmp_path, {10: 0.5})
     assert not caplog.records
     for level in (logging.INFO, logging.WARNING, logging.ERROR):

@@ -1,7 +1,9 @@
 """Seeds trained side by side give the same runs as each seed alone."""
 
 import json
+import pathlib
 import statistics
+from typing import Any
 
 import command_line
 import numpy as np
@@ -25,12 +27,14 @@ def config_of(number: int):
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory):
+def together(tmp_path_factory: pytest.TempPathFactory):
     workdir = tmp_path_factory.mktemp("together")
     return workdir, tiny.train(config_of(2), workdir)
 
 
-def test_each_seed_gives_the_run_of_that_seed_alone(together, tmp_path):
+def test_each_seed_gives_the_run_of_that_seed_alone(
+    together: tuple[pathlib.Path, dict[str, Any]], tmp_path: pathlib.Path
+):
     workdir, summary = together
     assert summary["seeds"] == [3, 4]
     config = config_of(1)
@@ -50,7 +54,7 @@ def test_each_seed_gives_the_run_of_that_seed_alone(together, tmp_path):
     assert tiny.train(config, workdir / "seed-4") == found
 
 
-def test_the_summary_matches_the_results(together):
+def test_the_summary_matches_the_results(together: tuple[pathlib.Path, dict[str, Any]]):
     workdir, summary = together
     results = [json.loads((workdir / f"seed-{n}" / "result.json").read_text()) for n in (3, 4)]
     values = [result["test_accuracy"] for result in results]
@@ -70,7 +74,9 @@ def test_two_seeds_are_shown_as_two_values_and_more_as_mean_and_spread():
     assert "both values" in text and "test accuracy: 0.7000, 0.9000" in text and "+-" not in text
 
 
-def test_finished_runs_say_so(together, capsys):
+def test_finished_runs_say_so(
+    together: tuple[pathlib.Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+):
     workdir, summary = together
     assert tiny.train(config_of(2), workdir) == summary
     assert "holds the finished run" in capsys.readouterr().out
@@ -78,13 +84,17 @@ def test_finished_runs_say_so(together, capsys):
         tiny.train(config_of(3), workdir)
 
 
-def test_evaluating_the_common_directory_points_to_the_seeds(together):
+def test_evaluating_the_common_directory_points_to_the_seeds(
+    together: tuple[pathlib.Path, dict[str, Any]],
+):
     workdir, _ = together
     status, output = command_line.run("--mode=evaluate", f"--workdir={workdir}")
     assert status == 2 and f"{workdir}/seed-3" in output
 
 
-def test_interrupted_seeds_resume_from_a_common_step(together, tmp_path):
+def test_interrupted_seeds_resume_from_a_common_step(
+    together: tuple[pathlib.Path, dict[str, Any]], tmp_path: pathlib.Path
+):
     workdir, _ = together
     step = 51  # in the second epoch of 38 steps
     with tiny.stop_at(step), pytest.raises(Interrupted, match=f"saved step {step} in "):

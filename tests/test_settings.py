@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_settings_are_pinned_inside_a_function_and_restored_after_it():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> tuple[epath.Path, dict]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[epath.Path, dict]:
     workdir = epath.Path(tmp_path_factory.mktemp("settings"))
     return workdir, train.run(config(), workdir)
 
@@ -79,7 +80,9 @@ def config():
 
 
 @pytest.mark.slow
-def test_a_run_ignores_the_settings_of_the_calling_program(run, tmp_path):
+def test_a_run_ignores_the_settings_of_the_calling_program(
+    run: tuple[epath.Path, dict], tmp_path: pathlib.Path
+):
     with changed(CHANGED):
         result = train.run(config(), epath.Path(tmp_path))
         again = evaluate.run(epath.Path(tmp_path))
@@ -89,7 +92,7 @@ def test_a_run_ignores_the_settings_of_the_calling_program(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_loaded_network_ignores_the_settings_of_the_calling_program(run):
+def test_a_loaded_network_ignores_the_settings_of_the_calling_program(run: tuple[epath.Path, dict]):
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
 
     def answers():
@@ -104,7 +107,9 @@ def test_a_loaded_network_ignores_the_settings_of_the_calling_program(run):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_program_removes_these_variables_from_its_environment(monkeypatch, caplog):
+def test_the_program_removes_these_variables_from_its_environment(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     for name in settings.IGNORED:
         monkeypatch.setenv(name, "nonsense")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
@@ -116,7 +121,7 @@ def test_the_program_removes_these_variables_from_its_environment(monkeypatch, c
 
 
 @pytest.mark.slow
-def test_a_run_ignores_these_variables(tmp_path, monkeypatch):
+def test_a_run_ignores_these_variables(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     """Even with values that JAX rejects: they are removed before JAX is imported."""
     arguments = (command_line.TINY, "--config.epochs=1")
     plain, disturbed = tmp_path / "plain", tmp_path / "disturbed"
@@ -134,7 +139,12 @@ def test_a_run_ignores_these_variables(tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------------------- environment
 @pytest.mark.slow
-def test_resuming_in_a_different_environment_says_what_differs(run, tmp_path, caplog, monkeypatch):
+def test_resuming_in_a_different_environment_says_what_differs(
+    run: tuple[epath.Path, dict],
+    tmp_path: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
     workdir = epath.Path(tmp_path)
     environment.record(workdir, "first", 0)
     with caplog.at_level(logging.WARNING):

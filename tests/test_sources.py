@@ -3,10 +3,12 @@
 import errno
 import hashlib
 import logging
+import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
-from fabricate import FOLDERS, prepare_cifar10, random_splits, write_folder, write_tar
+from fabricate import FOLDERS, Splits, prepare_cifar10, random_splits, write_folder, write_tar
 
 from cifar_jax.config import schema
 from cifar_jax.data import archive, cache, fingerprint, sources
@@ -14,18 +16,18 @@ from cifar_jax.errors import UserError
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path, monkeypatch):
+def isolated(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
 
 
-def config(name="cifar10", **changes):
+def config(name: str = "cifar10", **changes: Any):
     return schema.Data(**{"name": name, "download": False, **changes})
 
 
-def in_canonical_order(images, labels):
-    def key(i):
+def in_canonical_order(images: np.ndarray, labels: np.ndarray):
+    def key(i: int):
         return hashlib.blake2b(images[i].tobytes(), digest_size=16).digest(), labels[i]
 
     order = sorted(range(len(images)), key=key)
@@ -33,7 +35,7 @@ def in_canonical_order(images, labels):
 
 
 @pytest.fixture
-def official(monkeypatch):
+def official(monkeypatch: pytest.MonkeyPatch):
     """Small random splits, registered as the official content of CIFAR-10."""
     splits = random_splits(per_batch=8)
     fingerprints = {}
@@ -46,7 +48,7 @@ def official(monkeypatch):
     return splits
 
 
-def assert_is(dataset, splits):
+def assert_is(dataset: sources.Dataset, splits: Splits):
     for split, arrays in splits.items():
         images, labels = in_canonical_order(*arrays)
         found_images = getattr(dataset, f"{split}_images")
@@ -57,7 +59,9 @@ def assert_is(dataset, splits):
 
 
 @pytest.mark.parametrize("source", ["dir", "TFDS_DATA_DIR", "binary", "python", "cache"])
-def test_every_source_gives_the_same_arrays_in_the_same_order(tmp_path, official, source):
+def test_every_source_gives_the_same_arrays_in_the_same_order(
+    tmp_path: pathlib.Path, official: Splits, source: str
+):
     if source == "dir":
         path = prepare_cifar10(tmp_path / "elsewhere", official)
         data = config(dir=str(tmp_path / "elsewhere"))
@@ -93,7 +97,7 @@ def test_the_canonical_order_does_not_depend_on_the_order_of_the_source():
     )
 
 
-def test_a_directory_under_the_home_directory_is_found(tmp_path, official):
+def test_a_directory_under_the_home_directory_is_found(tmp_path: pathlib.Path, official: Splits):
     prepare_cifar10(tmp_path / "home" / "data", official)
     write_folder(tmp_path / "home", "binary", official)
     assert_is(sources.load(config(dir="~/data", cache_dir="~/a")), official)
@@ -101,7 +105,11 @@ def test_a_directory_under_the_home_directory_is_found(tmp_path, official):
     assert len(list((tmp_path / "home" / "a").iterdir())) == 1
 
 
-def test_a_damaged_cache_is_rebuilt_with_one_warning(tmp_path, official, caplog):
+def test_a_damaged_cache_is_rebuilt_with_one_warning(
+    tmp_path: pathlib.Path,
+    official: Splits,
+    caplog: pytest.LogCaptureFixture,
+):
     data = config(archive=str(write_tar(tmp_path, "binary", official)))
     sources.load(data)
     (path,) = (tmp_path / "xdg" / "cifar_jax").iterdir()
@@ -117,14 +125,18 @@ def test_a_damaged_cache_is_rebuilt_with_one_warning(tmp_path, official, caplog)
 
 
 @pytest.mark.parametrize("key", ["dir", "archive"])
-def test_a_missing_source_is_an_error_even_if_another_exists(tmp_path, official, key):
+def test_a_missing_source_is_an_error_even_if_another_exists(
+    tmp_path: pathlib.Path, official: Splits, key: str
+):
     prepare_cifar10(tmp_path / "tfds", official)
     sources.load(config())  # now $TFDS_DATA_DIR and the cache hold the data
     with pytest.raises(UserError, match=f"config.data.{key}=.*nowhere does not exist"):
         sources.load(config(**{key: str(tmp_path / "nowhere")}))
 
 
-def test_a_directory_without_the_data_set_is_an_error_even_if_another_has_it(tmp_path, official):
+def test_a_directory_without_the_data_set_is_an_error_even_if_another_has_it(
+    tmp_path: pathlib.Path, official: Splits
+):
     prepare_cifar10(tmp_path / "tfds", official)
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -133,7 +145,9 @@ def test_a_directory_without_the_data_set_is_an_error_even_if_another_has_it(tmp
     assert not list(empty.iterdir())
 
 
-def test_a_damaged_archive_is_an_error_even_if_another_source_exists(tmp_path, official):
+def test_a_damaged_archive_is_an_error_even_if_another_source_exists(
+    tmp_path: pathlib.Path, official: Splits
+):
     prepare_cifar10(tmp_path / "tfds", official)
     path = tmp_path / "cifar-10-binary.tar.gz"
     path.write_text("not an archive")
@@ -141,7 +155,9 @@ def test_a_damaged_archive_is_an_error_even_if_another_source_exists(tmp_path, o
         sources.load(config(archive=str(path), download=True))
 
 
-def test_without_any_source_the_error_names_every_alternative(official):
+def test_without_any_source_the_error_names_every_alternative(
+    official: Splits,
+):
     with pytest.raises(UserError) as error:
         sources.load(config())
     message = str(error.value)
@@ -150,7 +166,7 @@ def test_without_any_source_the_error_names_every_alternative(official):
     assert "\n" not in message
 
 
-def test_one_changed_pixel_is_noticed(tmp_path, official):
+def test_one_changed_pixel_is_noticed(tmp_path: pathlib.Path, official: Splits):
     official["test"][0][2, 3, 4, 1] ^= 1
     expected = sources.KNOWN["cifar10"].fingerprints["test"]
     found = fingerprint.of_split(*in_canonical_order(*official["test"]))["content"]
@@ -160,7 +176,7 @@ def test_one_changed_pixel_is_noticed(tmp_path, official):
     assert not (tmp_path / "xdg").exists()
 
 
-def test_one_changed_label_is_noticed_in_a_tfds_directory(tmp_path, official):
+def test_one_changed_label_is_noticed_in_a_tfds_directory(tmp_path: pathlib.Path, official: Splits):
     labels = official["train"][1]
     labels[5] = (labels[5] + 1) % 10
     prepare_cifar10(tmp_path / "tfds", official)
@@ -168,29 +184,33 @@ def test_one_changed_label_is_noticed_in_a_tfds_directory(tmp_path, official):
         sources.load(config())
 
 
-def test_a_wrong_number_of_images_is_an_error(tmp_path, official):
-    official["train"] = tuple(array[:35] for array in official["train"])
+def test_a_wrong_number_of_images_is_an_error(tmp_path: pathlib.Path, official: Splits):
+    official["train"] = tuple(array[:35] for array in official["train"])  # pyright: ignore[reportArgumentType]
     data = config(archive=str(write_folder(tmp_path, "binary", official)))
     with pytest.raises(UserError, match="expected 40 train images, found 35"):
         sources.load(data)
 
 
 @pytest.mark.parametrize("flavor", FOLDERS)
-def test_a_label_out_of_range_is_an_error(tmp_path, official, flavor):
+def test_a_label_out_of_range_is_an_error(tmp_path: pathlib.Path, official: Splits, flavor: str):
     official["test"][1][0] = 10
     data = config(archive=str(write_folder(tmp_path, flavor, official)))
     with pytest.raises(UserError, match=r"expected test labels in 0\.\.9, found \d\.\.10"):
         sources.load(data)
 
 
-def test_an_archive_can_only_hold_cifar10(tmp_path, official):
+def test_an_archive_can_only_hold_cifar10(tmp_path: pathlib.Path, official: Splits):
     path = str(write_tar(tmp_path, "binary", official))
     with pytest.raises(UserError, match="config.data.archive.*config.data.name=cifar100"):
         sources.load(config("cifar100", archive=path))
 
 
-def test_a_full_disk_is_a_user_error(tmp_path, official, monkeypatch):
-    def full(*args, **kwargs):
+def test_a_full_disk_is_a_user_error(
+    tmp_path: pathlib.Path,
+    official: Splits,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def full(*args: Any, **kwargs: Any):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cache.np, "savez", full)
@@ -198,7 +218,11 @@ def test_a_full_disk_is_a_user_error(tmp_path, official, monkeypatch):
         sources.load(config(archive=str(write_tar(tmp_path, "binary", official))))
 
 
-def test_data_loads_even_if_the_cache_cannot_be_written(tmp_path, official, caplog):
+def test_data_loads_even_if_the_cache_cannot_be_written(
+    tmp_path: pathlib.Path,
+    official: Splits,
+    caplog: pytest.LogCaptureFixture,
+):
     (tmp_path / "file").write_text("")
     path = write_tar(tmp_path, "binary", official)
     data = config(archive=str(path), cache_dir=str(tmp_path / "file" / "cache"))
@@ -206,7 +230,9 @@ def test_data_loads_even_if_the_cache_cannot_be_written(tmp_path, official, capl
     assert "going on without it" in caplog.text
 
 
-def test_directories_of_an_unverified_data_set_do_not_share_a_cache(tmp_path, monkeypatch):
+def test_directories_of_an_unverified_data_set_do_not_share_a_cache(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.delitem(sources.KNOWN, "cifar10")  # like any data set without a known fingerprint
     for seed in (0, 1):
         prepare_cifar10(tmp_path / str(seed), random_splits(seed))
@@ -217,7 +243,7 @@ def test_directories_of_an_unverified_data_set_do_not_share_a_cache(tmp_path, mo
 
 @pytest.mark.slow
 def test_real_cifar10_is_the_same_from_tfds_archive_and_cache(
-    real_cifar10_dir, tmp_path, monkeypatch
+    real_cifar10_dir: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("TFDS_DATA_DIR", str(real_cifar10_dir))
     first = sources.load(config())

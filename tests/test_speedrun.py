@@ -14,7 +14,7 @@ from configs import base
 
 
 @pytest.mark.parametrize("channels_out", [3, 8])
-def test_dirac_filters_hand_their_channel_on(channels_out):
+def test_dirac_filters_hand_their_channel_on(channels_out: int):
     kernel = initializers.dirac(jax.random.key(0), (3, 3, 4, channels_out))
     x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4))
     layout = ("NHWC", "HWIO", "NHWC")
@@ -27,7 +27,7 @@ def test_dirac_filters_hand_their_channel_on(channels_out):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("residual", [False, True])
-def test_small_images_are_refused_and_larger_ones_classified(residual):
+def test_small_images_are_refused_and_larger_ones_classified(residual: bool):
     config = base.get_config()
     config.model = base.model("speedrun", widths=(8, 8), residual=residual)
     with pytest.raises(UserError, match="config.model.widths .* 13 pixels"):
@@ -45,7 +45,7 @@ def test_small_images_are_refused_and_larger_ones_classified(residual):
     ("name", "parameters", "multiply_adds"),
     [("speedrun94", 1.97e6, 118.15e6), ("speedrun96", 9.9e6, 452e6)],
 )
-def test_the_networks_have_the_published_size(name, parameters, multiply_adds):
+def test_the_networks_have_the_published_size(name: str, parameters: float, multiply_adds: float):
     config = importlib.import_module(f"configs.{name}").get_config()
     rows = summary.layers(tiny.network(config, (32, 32, 3), 10), (32, 32, 3))
     assert sum(row.parameters for row in rows) == pytest.approx(parameters, rel=0.005)

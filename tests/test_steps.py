@@ -1,6 +1,7 @@
 """A train step is a pure function of config, state and step, on any number of devices."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,11 +10,12 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from ml_collections import ConfigDict
 
 from cifar_jax import metrics
 from cifar_jax.models.network import Network
 from cifar_jax.optim import chain, rules
-from cifar_jax.training import lanes
+from cifar_jax.training import lanes, state
 
 EIGHT_DEVICES = pytest.mark.skipif(
     jax.device_count() < 8, reason="needs 8 devices: conftest.py asks XLA for them"
@@ -37,7 +39,9 @@ ONE_BATCH = np.tile(np.arange(tiny.BATCH_SIZE, dtype=np.int32), (tiny.STEPS_PER_
 class Run:
     """An experiment, its train step and its latest state."""
 
-    def __init__(self, overrides, devices=1, blocks=()):
+    def __init__(
+        self, overrides: dict[str, Any], devices: int = 1, blocks: tuple[ConfigDict, ...] = ()
+    ):
         config = tiny.config(overrides)
         config.model.blocks = blocks
         self.experiment = exp = tiny.build(config, devices)
@@ -46,7 +50,7 @@ class Run:
         self.train_steps, self.arrays = lane.dispatch, lane.arrays
         self.state = exp.initial_state()
 
-    def step(self, n=1, order=None):
+    def step(self, n: int = 1, order: jax.Array | np.ndarray | None = None):
         """Trains `n` steps in one dispatch; returns the sums of the epoch after them."""
         if order is None:
             order = self.experiment.epoch_order(int(self.state.step) // tiny.STEPS_PER_EPOCH)
@@ -59,25 +63,32 @@ class Run:
         self.train_steps = lanes.make_lanes([exp]).dispatch
         self.state = exp.put(jax.device_get(self.state))
 
-    def batch(self, position):
+    def batch(self, position: int):
         """Images in [0, 1] and labels of a batch of the first epoch, on the host."""
         images, labels = self.experiment.train
         indices = np.asarray(self.experiment.epoch_order(0))[position]
         return images[indices].astype(np.float32) / 255, labels[indices]
 
-    def logits(self, pixels):
+    def logits(self, pixels: np.ndarray):
         variables = self.state.variables()
         return np.asarray(self.experiment.model.apply(variables, jnp.asarray(pixels), train=False))
 
 
-def assert_same(a, b):
+def assert_same(
+    a: dict[str, dict[str, jax.Array]] | state.TrainState, b: dict[str, Any] | state.TrainState
+):
     for (path, x), y in zip(
         jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
     ):
         np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
 
-def assert_close(a, b, rtol, atol=0.0):
+def assert_close(
+    a: dict[str, dict[str, jax.Array]] | state.EpochSums | state.TrainState,
+    b: dict[str, Any] | state.EpochSums | state.TrainState,
+    rtol: float,
+    atol: float = 0.0,
+):
     for (path, x), y in zip(
         jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
     ):
@@ -129,7 +140,7 @@ def test_the_seed_changes_the_draws():
 
 
 @pytest.mark.parametrize("overrides", [STILL | {"augment.flip": True}, DROPOUT])
-def test_every_step_has_its_own_random_draws(overrides):
+def test_every_step_has_its_own_random_draws(overrides: dict[str, Any]):
     run = Run(overrides)
     # The fourth is at the first position of the next epoch: draws depend on the step.
     losses = [float(run.step(order=ONE_BATCH).loss) for _ in range(4)]
@@ -146,7 +157,7 @@ def test_several_steps_in_one_dispatch_equal_single_steps():
     scanned_sums = scanned.step(4, order=scanned.experiment.epoch_order(0))
     assert int(scanned.state.step) == 4
     assert_close(single.state, scanned.state, rtol=1e-6, atol=1e-7)
-    assert_close(single_sums, scanned_sums, rtol=1e-6)
+    assert_close(single_sums, scanned_sums, rtol=1e-6)  # pyright: ignore[reportPossiblyUnboundVariable]
     start = scanned.experiment.initial_state()
     moved = jax.tree.map(lambda a, b: jnp.any(a != b), start.params, scanned.state.params)
     assert all(jax.tree.leaves(moved))
@@ -155,7 +166,7 @@ def test_several_steps_in_one_dispatch_equal_single_steps():
 @pytest.mark.slow
 @EIGHT_DEVICES
 @pytest.mark.parametrize(("batch_size", "devices"), [(16, 8), (17, 8), (18, 3), (15, 4)])
-def test_several_devices_train_like_one(batch_size, devices):
+def test_several_devices_train_like_one(batch_size: int, devices: int):
     """This includes batch norm, which is over the whole batch: two images per device would differ.
 
     It also holds if the batch does not divide evenly among the devices.
@@ -168,7 +179,7 @@ def test_several_devices_train_like_one(batch_size, devices):
     for _ in range(4):
         one_sums, eight_sums = one.step(), eight.step()
     assert_close(one.state, eight.state, rtol=1e-5, atol=1e-6)
-    assert_close(one_sums, eight_sums, rtol=1e-5)
+    assert_close(one_sums, eight_sums, rtol=1e-5)  # pyright: ignore[reportPossiblyUnboundVariable]
     changed = jax.tree.map(
         lambda a, b: np.any(a != b), before, jax.device_get(one.state.batch_stats)
     )
@@ -225,7 +236,7 @@ def test_the_loss_falls_and_the_network_learns():
     for _ in range(12):
         for _ in range(tiny.STEPS_PER_EPOCH):
             sums = run.step()
-        epochs.append(sums.loss / sums.steps)
+        epochs.append(sums.loss / sums.steps)  # pyright: ignore[reportPossiblyUnboundVariable]
     assert epochs[-1] < 0.3 * epochs[0]
     images, labels = run.experiment.test
     logits = run.logits(images.astype(np.float32) / 255)
@@ -237,7 +248,7 @@ def test_the_step_is_the_gradient_of_loss_and_l2():
     pixels, labels = run.batch(0)
     model, table = run.experiment.model, run.experiment.table
 
-    def objective(params):
+    def objective(params: dict[str, dict[str, jax.Array]]):
         logits = model.apply({"params": params}, jnp.asarray(pixels), train=False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean() + table.penalty(params)
@@ -297,7 +308,7 @@ class Kink(Network):
     num_classes: int = 4
 
     @nn.compact
-    def __call__(self, images, train):
+    def __call__(self, images: jax.Array, train: bool):
         weight = self.param("weight", nn.initializers.zeros, (self.num_classes,))
         return jnp.zeros((len(images), 1)) + jnp.sqrt(weight)
 

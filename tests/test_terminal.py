@@ -28,7 +28,7 @@ def test_unsafe_characters_are_escaped_and_all_others_kept():
     ("a\nerror: b\r\x1b[2J\x9b", r"a\nerror: b\r\x1b[2J\x9b"),
     (ValueError("\x07"), r"\x07"),
 ])  # fmt: skip
-def test_printable_text_is_on_one_line(text, shown):
+def test_printable_text_is_on_one_line(text: ValueError | str, shown: str):
     assert printable(text) == shown
 
 
@@ -37,7 +37,7 @@ def test_a_log_record_is_one_line():
     assert terminal.Formatter("%(message)s").format(record) == r"\x1b]0;x\x07\n: skipped"
 
 
-def test_say_keeps_line_breaks_and_escapes_all_else(capsys):
+def test_say_keeps_line_breaks_and_escapes_all_else(capsys: pytest.CaptureFixture[str]):
     terminal.say("first \x1b[31m\nsecond \r\u202e")
     assert capsys.readouterr().out == "first \\x1b[31m\nsecond \\r\\u202e\n"
 

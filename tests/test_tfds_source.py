@@ -3,8 +3,11 @@
 import json
 import logging
 import os
+import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fabricate import prepare_cifar10, random_splits
@@ -13,7 +16,9 @@ from cifar_jax.data import tfds_source
 from cifar_jax.errors import UserError
 
 
-def test_reading_logs_one_line_about_the_slow_decoding(tmp_path, caplog):
+def test_reading_logs_one_line_about_the_slow_decoding(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+):
     path = prepare_cifar10(tmp_path, random_splits())
     caplog.set_level(logging.INFO, "cifar_jax")
     caplog.clear()
@@ -23,7 +28,7 @@ def test_reading_logs_one_line_about_the_slow_decoding(tmp_path, caplog):
     assert record.getMessage() == expected
 
 
-def test_the_error_for_a_missing_data_set_says_where_it_was_looked_for(tmp_path):
+def test_the_error_for_a_missing_data_set_says_where_it_was_looked_for(tmp_path: pathlib.Path):
     with pytest.raises(UserError, match="looked for .*cifar10/3.0.2") as error:
         tfds_source.read("cifar10", tmp_path, prepare=False)
     assert "config.data.archive" in str(error.value)
@@ -32,7 +37,7 @@ def test_the_error_for_a_missing_data_set_says_where_it_was_looked_for(tmp_path)
 @pytest.mark.parametrize(
     ("typo", "suggestion"), [("cifar1O", "cifar10"), ("digit", "digits"), ("zzz", "cifar100")]
 )
-def test_an_unknown_name_gets_suggestions(tmp_path, typo, suggestion):
+def test_an_unknown_name_gets_suggestions(tmp_path: pathlib.Path, typo: str, suggestion: str):
     with pytest.raises(UserError, match=f"name={typo} .*{suggestion}"):
         tfds_source.read(typo, tmp_path, prepare=True)
 
@@ -49,19 +54,21 @@ def test_an_unknown_name_gets_suggestions(tmp_path, typo, suggestion):
         ("coco", "cannot open config.data.name=coco"),
     ],
 )
-def test_an_unsuitable_data_set_is_refused_before_any_download(tmp_path, name, fault):
+def test_an_unsuitable_data_set_is_refused_before_any_download(
+    tmp_path: pathlib.Path, name: str, fault: str
+):
     with pytest.raises(UserError, match=fault) as error:
         tfds_source.read(name, tmp_path, prepare=True)
     assert name in str(error.value) and "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
-def edit_info(path, **changes):
+def edit_info(path: pathlib.Path, **changes: Any):
     file = path / "dataset_info.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def test_the_error_for_a_tfrecord_directory_says_how_to_fix_it(tmp_path):
+def test_the_error_for_a_tfrecord_directory_says_how_to_fix_it(tmp_path: pathlib.Path):
     path = prepare_cifar10(tmp_path, random_splits())
     edit_info(path, fileFormat="tfrecord")
     with pytest.raises(UserError, match="tfrecord.*TensorFlow.*config.data.archive") as error:
@@ -69,7 +76,7 @@ def test_the_error_for_a_tfrecord_directory_says_how_to_fix_it(tmp_path):
     assert str(path) in str(error.value)
 
 
-def test_a_data_set_without_a_test_split_is_refused(tmp_path):
+def test_a_data_set_without_a_test_split_is_refused(tmp_path: pathlib.Path):
     path = prepare_cifar10(tmp_path, random_splits())
     info = json.loads((path / "dataset_info.json").read_text())
     edit_info(path, splits=[s for s in info["splits"] if s["name"] == "train"])
@@ -77,11 +84,11 @@ def test_a_data_set_without_a_test_split_is_refused(tmp_path):
         tfds_source.read("cifar10", tmp_path, prepare=True)
 
 
-def truncate(path):
+def truncate(path: pathlib.Path):
     os.truncate(next(path.glob("*test.array_record*")), 60_000)
 
 
-def flip(path):
+def flip(path: pathlib.Path):
     file = next(path.glob("*test.array_record*"))
     content = bytearray(file.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
@@ -89,12 +96,12 @@ def flip(path):
     file.write_bytes(content)
 
 
-def remove(path):
+def remove(path: pathlib.Path):
     next(path.glob("*test.array_record*")).unlink()
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, remove])
-def test_damaged_records_are_a_user_error(tmp_path, damage):
+def test_damaged_records_are_a_user_error(tmp_path: pathlib.Path, damage: Callable[..., Any]):
     splits = random_splits(per_batch=40)
     path = prepare_cifar10(tmp_path, splits)
     damage(path)
@@ -104,7 +111,7 @@ def test_damaged_records_are_a_user_error(tmp_path, damage):
 
 
 @pytest.mark.parametrize("content", ["{", None])
-def test_damaged_metadata_is_a_user_error(tmp_path, content):
+def test_damaged_metadata_is_a_user_error(tmp_path: pathlib.Path, content: str | None):
     path = prepare_cifar10(tmp_path, random_splits())
     (path / "dataset_info.json").unlink()
     if content:
@@ -114,7 +121,7 @@ def test_damaged_metadata_is_a_user_error(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
-def test_no_tensorflow_and_few_slow_imports_are_needed(tmp_path):
+def test_no_tensorflow_and_few_slow_imports_are_needed(tmp_path: pathlib.Path):
     prepare_cifar10(tmp_path / "tfds", random_splits())
     script = f"""
 import sys

@@ -3,7 +3,9 @@
 import dataclasses
 import itertools
 import json
+import pathlib
 import shutil
+from typing import Any
 
 import command_line
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 from etils import epath
+from ml_collections import ConfigDict
 
 from cifar_jax import metrics
 from cifar_jax.data import sources
@@ -43,7 +46,9 @@ def config():
 
 
 @pytest.mark.slow
-def test_a_run_keeps_the_workdir_contract(config, tmp_path, monkeypatch):
+def test_a_run_keeps_the_workdir_contract(
+    config: ConfigDict, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     config.profile = True
     result = tiny.train(config, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
@@ -98,7 +103,7 @@ def test_a_run_keeps_the_workdir_contract(config, tmp_path, monkeypatch):
             "device_count", "git_commit", "git_dirty", "starts"} <= set(environment)  # fmt: skip
 
 
-def test_early_stopping_ends_the_run(config, tmp_path):
+def test_early_stopping_ends_the_run(config: ConfigDict, tmp_path: pathlib.Path):
     config.epochs = 8
     config.optimizer.learning_rate = 1e-9  # no epoch improves by min_delta
     config.early_stopping.patience = 2
@@ -109,7 +114,7 @@ def test_early_stopping_ends_the_run(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_plateau_lowers_the_learning_rate(config, tmp_path):
+def test_the_plateau_lowers_the_learning_rate(config: ConfigDict, tmp_path: pathlib.Path):
     config.optimizer.learning_rate = 1e-9
     config.plateau.min_delta = 0.5
     tiny.train(config, tmp_path)
@@ -119,7 +124,7 @@ def test_the_plateau_lowers_the_learning_rate(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_stops_the_run_after_the_current_step(config, tmp_path):
+def test_a_signal_stops_the_run_after_the_current_step(config: ConfigDict, tmp_path: pathlib.Path):
     config.checkpoint.every_steps = 0
     step = 42  # in the second epoch of 38 steps
     with tiny.stop_at(step), pytest.raises(Interrupted, match=f"saved step {step} in"):
@@ -128,7 +133,9 @@ def test_a_signal_stops_the_run_after_the_current_step(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_nan_stops_the_run_and_the_message_names_step_and_checkpoint(config, tmp_path):
+def test_a_nan_stops_the_run_and_the_message_names_step_and_checkpoint(
+    config: ConfigDict, tmp_path: pathlib.Path
+):
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 1e-3
     config.schedule.name = "piecewise"  # makes the run diverge in the second epoch
@@ -145,7 +152,9 @@ def test_a_nan_stops_the_run_and_the_message_names_step_and_checkpoint(config, t
     assert np.isfinite(restored.state.params["head"]["kernel"]).all()
 
 
-def test_a_workdir_with_another_config_is_refused_and_the_keys_are_named(config, tmp_path):
+def test_a_workdir_with_another_config_is_refused_and_the_keys_are_named(
+    config: ConfigDict, tmp_path: pathlib.Path
+):
     config.epochs = 1
     tiny.train(config, tmp_path)
     config.optimizer.b1 = 0.8
@@ -156,7 +165,7 @@ def test_a_workdir_with_another_config_is_refused_and_the_keys_are_named(config,
 
 
 @pytest.mark.slow
-def test_an_unfinished_run_is_not_evaluated(config, tmp_path):
+def test_an_unfinished_run_is_not_evaluated(config: ConfigDict, tmp_path: pathlib.Path):
     with pytest.raises(UserError, match="no run in"):
         evaluate.run(epath.Path(tmp_path))
     tiny.train(config, tmp_path)
@@ -168,7 +177,9 @@ def test_an_unfinished_run_is_not_evaluated(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_best_epoch_with_a_readable_checkpoint_is_tested_and_named(config, tmp_path):
+def test_the_best_epoch_with_a_readable_checkpoint_is_tested_and_named(
+    config: ConfigDict, tmp_path: pathlib.Path
+):
     """If the checkpoint of the best epoch is gone, another epoch is used and both are named."""
     config.optimizer.learning_rate = 1e-12  # all accuracies tie, so the first epoch is the best
     config.optimizer.ema_decay = 0.0
@@ -189,7 +200,7 @@ def test_the_best_epoch_with_a_readable_checkpoint_is_tested_and_named(config, t
         evaluate.run(workdir)
 
 
-def test_a_batch_larger_than_the_training_set_is_refused(config):
+def test_a_batch_larger_than_the_training_set_is_refused(config: ConfigDict):
     config.batch_size = 33  # 3 * 11: eight devices do not divide it
     assert experiment.build(tiny.typed(config)).steps_per_epoch == 1221 // 33
     config.batch_size = 2400
@@ -198,7 +209,9 @@ def test_a_batch_larger_than_the_training_set_is_refused(config):
 
 
 @pytest.mark.slow
-def test_model_1_learns_real_cifar10(real_cifar10_dir, tmp_path, monkeypatch):
+def test_model_1_learns_real_cifar10(
+    real_cifar10_dir: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     """Trains on a small part of the real data for a minute; the accuracy is far above chance."""
     whole = sources.load(tiny.typed(model1.get_config()).data)
     part = dataclasses.replace(
@@ -219,7 +232,7 @@ def test_model_1_learns_real_cifar10(real_cifar10_dir, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_on_all_images_tests_its_last_epoch_also_with_test_time_augmentation(
-    config, tmp_path
+    config: ConfigDict, tmp_path: pathlib.Path
 ):
     config.data.validation_fraction = 0.0
     config.early_stopping.enabled = config.plateau.enabled = False
@@ -253,14 +266,16 @@ def test_a_run_on_all_images_tests_its_last_epoch_also_with_test_time_augmentati
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "when"), [("renamed", "save"), ("deleted", "row")])
-def test_a_workdir_that_disappears_is_reported_and_intact(config, tmp_path, monkeypatch, how, when):
+def test_a_workdir_that_disappears_is_reported_and_intact(
+    config: ConfigDict, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, how: str, when: str
+):
     """It disappears before the row of an epoch is written, or between row and checkpoint."""
     config.epochs = 2
     workdir, place = epath.Path(tmp_path) / "run", epath.Path(tmp_path) / "moved"
     module, name = {"row": (member, "cross_entropy"), "save": (MetricsWriter, "append")}[when]
     called, calls = getattr(module, name), itertools.count()
 
-    def go(*args):
+    def go(*args: Any):
         result = called(*args)
         if next(calls) == 0:
             if how == "renamed":

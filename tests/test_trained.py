@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from etils import epath
 
 import cifar_jax
 from cifar_jax.config import schema
@@ -12,7 +13,9 @@ from cifar_jax.data import sources
 from cifar_jax.errors import UserError
 
 
-def test_a_loaded_network_predicts_what_the_test_predicted(finished, monkeypatch):
+def test_a_loaded_network_predicts_what_the_test_predicted(
+    finished: epath.Path, monkeypatch: pytest.MonkeyPatch
+):
     result = json.loads((finished / "result.json").read_text())
     saved = np.load(finished / "predictions.npz")
     images = sources.load(schema.Data("digits")).test_images
@@ -33,17 +36,17 @@ def test_a_loaded_network_predicts_what_the_test_predicted(finished, monkeypatch
 
 
 @pytest.mark.parametrize("shape", [(2, 31, 32, 3), (32, 32, 3), (2, 32, 32, 1)])
-def test_images_of_another_shape_are_refused(finished, shape):
+def test_images_of_another_shape_are_refused(finished: epath.Path, shape: tuple[int, ...]):
     with pytest.raises(UserError, match=r"takes images uint8 \[N, 32, 32, 3\]: these are uint8"):
         cifar_jax.load(str(finished)).predict(np.zeros(shape, np.uint8))
 
 
-def test_floats_are_refused(finished):
+def test_floats_are_refused(finished: epath.Path):
     with pytest.raises(UserError, match="these are float32"):
         cifar_jax.load(str(finished)).predict(np.zeros((1, 32, 32, 3), np.float32))
 
 
-def test_missing_parts_of_a_workdir_are_named(workdir, tmp_path):
+def test_missing_parts_of_a_workdir_are_named(workdir: epath.Path, tmp_path: pathlib.Path):
     with pytest.raises(UserError, match="no run in"):
         cifar_jax.load(str(tmp_path))
     data = (workdir / "data.json").read_text()

@@ -13,7 +13,7 @@ from cifar_jax.errors import UserError
 
 
 @pytest.fixture
-def homeless(tmp_path, monkeypatch):
+def homeless(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     def nobody(_):
         raise KeyError("uid not found")
 
@@ -25,19 +25,19 @@ def homeless(tmp_path, monkeypatch):
     return tmp_path / f"cifar_jax-{os.getuid()}"
 
 
-def test_a_user_without_a_home_gets_a_private_directory(homeless):
+def test_a_user_without_a_home_gets_a_private_directory(homeless: pathlib.Path):
     assert places.user_cache() == homeless == places.user_cache()
     assert stat.S_IMODE(homeless.stat().st_mode) == 0o700
     assert not pathlib.Path("~").exists()
 
 
-def test_xdg_cache_home_takes_precedence(homeless, monkeypatch):
+def test_xdg_cache_home_takes_precedence(homeless: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/named")
     assert places.user_cache() == pathlib.Path("/named/cifar_jax")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a directory")
-def test_a_directory_owned_by_someone_else_is_not_trusted(homeless):
+def test_a_directory_owned_by_someone_else_is_not_trusted(homeless: pathlib.Path):
     homeless.mkdir()
     os.chown(homeless, 12345, 12345)
     with pytest.raises(UserError, match="belongs to another user: set XDG_CACHE_HOME"):

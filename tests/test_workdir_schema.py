@@ -9,9 +9,12 @@ import copy
 import json
 import logging
 import math
+import pathlib
 import shutil
 import struct
 import zipfile
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -89,7 +92,7 @@ def fakes():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> epath.Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> epath.Path:
     """The workdir of a finished run, with all its files."""
     workdir = epath.Path(tmp_path_factory.mktemp("runs") / "tiny")
     with (
@@ -103,13 +106,15 @@ def finished(tmp_path_factory) -> epath.Path:
 
 
 @pytest.fixture(scope="module")
-def workdir(finished, fakes, tmp_path_factory) -> epath.Path:
+def workdir(
+    finished: epath.Path, fakes: None, tmp_path_factory: pytest.TempPathFactory
+) -> epath.Path:
     """A copy of `finished` to damage; `intact` restores it."""
     return epath.Path(shutil.copytree(finished, tmp_path_factory.mktemp("copies") / "tiny"))
 
 
 @contextlib.contextmanager
-def intact(workdir, finished):
+def intact(workdir: epath.Path, finished: epath.Path):
     """Restores the files of the workdir afterward, except checkpoints, which nothing changes."""
     try:
         yield
@@ -163,7 +168,7 @@ def replace(path: epath.Path, content: bytes | None) -> None:
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("mode", NEEDED)
 def test_a_mode_refuses_damage_in_files_it_needs_and_ignores_it_in_others(
-    mode, name, workdir, finished
+    mode: str, name: str, workdir: epath.Path, finished: epath.Path
 ):
     kinds = ["null", "deep", "bytes", "directory"]
     for kind in kinds if name != files.TENSORBOARD else ["null"]:
@@ -179,7 +184,9 @@ def test_a_mode_refuses_damage_in_files_it_needs_and_ignores_it_in_others(
 
 @pytest.mark.parametrize("name", FILES[:-1])
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_no_content_of_a_file_breaks_its_reader(kind, name, workdir, finished):
+def test_no_content_of_a_file_breaks_its_reader(
+    kind: str, name: str, workdir: epath.Path, finished: epath.Path
+):
     with intact(workdir, finished):
         replace(workdir / name, CONTENTS[kind])
         for mode in ("load", "report"):
@@ -187,7 +194,7 @@ def test_no_content_of_a_file_breaks_its_reader(kind, name, workdir, finished):
             assert (line is not None) == (name in NEEDED[mode]), line
 
 
-def test_a_byte_order_mark_does_no_harm(workdir, finished):
+def test_a_byte_order_mark_does_no_harm(workdir: epath.Path, finished: epath.Path):
     with intact(workdir, finished):
         for name in (files.CONFIG, files.DATA, files.ENVIRONMENT, files.METRICS, files.RESULT):
             (workdir / name).write_bytes(b"\xef\xbb\xbf" + (finished / name).read_bytes())
@@ -197,7 +204,13 @@ def test_a_byte_order_mark_does_no_harm(workdir, finished):
 
 @pytest.mark.parametrize("mode", ["resume", "suite"])
 @pytest.mark.parametrize("kind", ["list", "directory"])
-def test_a_damaged_informative_file_is_renamed_and_not_lost(mode, kind, workdir, finished, caplog):
+def test_a_damaged_informative_file_is_renamed_and_not_lost(
+    mode: str,
+    kind: str,
+    workdir: epath.Path,
+    finished: epath.Path,
+    caplog: pytest.LogCaptureFixture,
+):
     name = {"resume": files.ENVIRONMENT, "suite": files.ROBUSTNESS}[mode]
     with intact(workdir, finished), caplog.at_level(logging.WARNING):
         for n in (1, 2):
@@ -211,7 +224,9 @@ def test_a_damaged_informative_file_is_renamed_and_not_lost(mode, kind, workdir,
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_a_summary_of_seeds_is_made_anew(kind, tmp_path, monkeypatch):
+def test_a_summary_of_seeds_is_made_anew(
+    kind: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     """It holds nothing that the runs of the seeds do not."""
     config = tiny.typed(tiny.config({"seeds": 2}))
     workdir = epath.Path(tmp_path)
@@ -290,7 +305,13 @@ EDITS = [
 
 
 @pytest.mark.parametrize(("name", "edit", "expected"), EDITS)
-def test_a_wrong_value_is_reported_with_its_place(name, edit, expected, workdir, finished):
+def test_a_wrong_value_is_reported_with_its_place(
+    name: str,
+    edit: Callable[..., Any],
+    expected: str | None,
+    workdir: epath.Path,
+    finished: epath.Path,
+):
     mode = "load" if name in (files.DATA, files.CONFIG) else "report"
     content = json.loads((finished / name).read_text())
     edit(content)
@@ -303,7 +324,7 @@ def test_a_wrong_value_is_reported_with_its_place(name, edit, expected, workdir,
             run(mode, workdir, finished)
 
 
-def paths(value, path=()):
+def paths(value: Any, path: tuple[Any, ...] = ()):
     yield path
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
@@ -321,7 +342,9 @@ SHOWN_BY = {  # file -> the mode that uses most of it
 
 
 @pytest.mark.parametrize("name", SHOWN_BY)
-def test_no_value_breaks_its_reader(name, workdir, finished, monkeypatch):
+def test_no_value_breaks_its_reader(
+    name: str, workdir: epath.Path, finished: epath.Path, monkeypatch: pytest.MonkeyPatch
+):
     """Every value that the schema accepts can be used to build the network and the page."""
     lines = (finished / name).read_text().splitlines()
     whole = [*map(json.loads, lines)] if name == files.METRICS else json.loads("".join(lines))
@@ -335,7 +358,7 @@ def test_no_value_breaks_its_reader(name, workdir, finished, monkeypatch):
 
     @FEW
     @given(place=st.sampled_from(places), other=OTHERS, drop=st.booleans())
-    def check(place, other, drop):
+    def check(place: Any, other: Any, drop: bool):
         value = copy.deepcopy(whole)
         inner = value
         for key in place[:-1]:
@@ -353,7 +376,13 @@ def test_no_value_breaks_its_reader(name, workdir, finished, monkeypatch):
 
 
 # ---------------------------------------------------------------------------- rows
-def edited(rows, *, steps_per_epoch=None, tmp_path, caplog):
+def edited(
+    rows: list[dict[str, Any]],
+    *,
+    steps_per_epoch: int | None = None,
+    tmp_path: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+):
     """The epochs of the rows that are read back, and the log text."""
     (tmp_path / files.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     with caplog.at_level(logging.WARNING):
@@ -382,14 +411,23 @@ def edited(rows, *, steps_per_epoch=None, tmp_path, caplog):
         (lambda r: [r[0] | {"validation_loss": None}, *r[1:]], [2, 3], "all null or all numbers"),
     ],
 )  # fmt: skip
-def test_untrustworthy_rows_are_left_out(change, epochs, said, finished, tmp_path, caplog):
+def test_untrustworthy_rows_are_left_out(
+    change: Callable[..., Any],
+    epochs: list[int],
+    said: str,
+    finished: epath.Path,
+    tmp_path: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+):
     rows = metrics_writer.read_rows(finished)
     per_epoch = rows[0]["step"]
     found, text = edited(change(rows), steps_per_epoch=per_epoch, tmp_path=tmp_path, caplog=caplog)
     assert found == epochs and said in text and bool(text) == bool(said)
 
 
-def test_a_last_row_from_another_run_is_dropped(workdir, finished, monkeypatch):
+def test_a_last_row_from_another_run_is_dropped(
+    workdir: epath.Path, finished: epath.Path, monkeypatch: pytest.MonkeyPatch
+):
     """As if a part of the file had been copied from another run."""
     rows = metrics_writer.read_rows(finished)
     foreign = rows[2] | {"step": rows[2]["step"] - 1}
@@ -421,16 +459,20 @@ def test_a_last_row_from_another_run_is_dropped(workdir, finished, monkeypatch):
         ({"more": np.array([{}])}, None),  # from a newer version: ignored
     ],
 )
-def test_wrong_arrays_are_reported(arrays, expected, workdir, finished):
+def test_wrong_arrays_are_reported(
+    arrays: dict[str, np.ndarray], expected: str | None, workdir: epath.Path, finished: epath.Path
+):
     with np.load(finished / files.PREDICTIONS) as file:
         kept = {**file, **arrays}
     with intact(workdir, finished):
         np.savez(workdir / files.PREDICTIONS, **{k: v for k, v in kept.items() if v is not None})
         line = refused("report", workdir, finished)
-        assert expected in line if expected else line is None
+        assert expected in line if expected else line is None  # pyright: ignore[reportOperatorIssue]
 
 
-def test_an_npz_truncated_or_flipped_anywhere_is_refused_or_intact(finished, tmp_path):
+def test_an_npz_truncated_or_flipped_anywhere_is_refused_or_intact(
+    finished: epath.Path, tmp_path: pathlib.Path
+):
     data = (finished / files.PREDICTIONS).read_bytes()
     path = epath.Path(tmp_path / files.PREDICTIONS)
     for at in range(0, len(data), 3):
@@ -453,7 +495,7 @@ def test_an_npz_truncated_or_flipped_anywhere_is_refused_or_intact(finished, tmp
         "'",
     ],
 )
-def test_a_header_that_claims_too_much_is_refused(header, tmp_path):
+def test_a_header_that_claims_too_much_is_refused(header: str, tmp_path: pathlib.Path):
     text = header.encode() + b"\n"
     member = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(320)
     path = epath.Path(tmp_path / files.PREDICTIONS)
@@ -466,7 +508,7 @@ def test_a_header_that_claims_too_much_is_refused(header, tmp_path):
 
 # ---------------------------------------------------------------------------- exports, checkpoints
 @pytest.fixture(scope="module")
-def exported(finished, tmp_path_factory) -> epath.Path:
+def exported(finished: epath.Path, tmp_path_factory: pytest.TempPathFactory) -> epath.Path:
     """The directory that `--format=safetensors` writes."""
     path = epath.Path(tmp_path_factory.mktemp("exports") / "safetensors")
     export.run(finished, "safetensors", str(path))
@@ -495,7 +537,9 @@ def bfloat16(data: bytes) -> bytes:
         bfloat16,
     ],
 )
-def test_damaged_exported_parameters_are_reported(damage, exported, tmp_path):
+def test_damaged_exported_parameters_are_reported(
+    damage: Callable[[bytes], Any], exported: epath.Path, tmp_path: pathlib.Path
+):
     copied = epath.Path(shutil.copytree(exported, tmp_path / "copy"))
     assert trained.load(copied).epoch
     path = copied / files.WEIGHTS
@@ -507,7 +551,9 @@ def test_damaged_exported_parameters_are_reported(damage, exported, tmp_path):
 
 @pytest.mark.parametrize("name", [files.CONFIG, files.DATA, files.METRICS])
 @pytest.mark.parametrize("kind", ["null", "directory"])
-def test_the_other_exported_files_are_checked_too(name, kind, exported, tmp_path):
+def test_the_other_exported_files_are_checked_too(
+    name: str, kind: str, exported: epath.Path, tmp_path: pathlib.Path
+):
     copied = epath.Path(shutil.copytree(exported, tmp_path / "copy"))
     replace(copied / name, CONTENTS[kind])
     with pytest.raises(UserError) as caught:
@@ -516,14 +562,18 @@ def test_the_other_exported_files_are_checked_too(name, kind, exported, tmp_path
 
 
 @pytest.mark.parametrize("mode", ["resume", "evaluate", "suite", "load", "export"])
-def test_a_file_in_place_of_the_checkpoint_directory_is_reported(mode, finished, fakes, tmp_path):
+def test_a_file_in_place_of_the_checkpoint_directory_is_reported(
+    mode: str, finished: epath.Path, fakes: None, tmp_path: pathlib.Path
+):
     copied = epath.Path(shutil.copytree(finished, tmp_path / "copy"))
     (copied / files.CHECKPOINTS).rmtree()
     (copied / files.CHECKPOINTS).write_text("a file")
     assert "is a file but should be a directory" in str(refused(mode, copied, finished))
 
 
-def test_a_network_that_returns_nan_leaves_the_result_unchanged(workdir, finished, monkeypatch):
+def test_a_network_that_returns_nan_leaves_the_result_unchanged(
+    workdir: epath.Path, finished: epath.Path, monkeypatch: pytest.MonkeyPatch
+):
     def make_eval_step(*_):
         return lambda variables, images, batch: np.full((len(batch), 4), np.nan, np.float32)
 
@@ -553,7 +603,7 @@ def test_a_config_of_the_project_is_of_its_own_form():
 @pytest.mark.parametrize(
     "schema", [s for s in vars(workdir_schema).values() if isinstance(s, forms.Schema)]
 )
-def test_every_schema_says_what_to_do(schema):
+def test_every_schema_says_what_to_do(schema: forms.Schema):
     with pytest.raises(forms.Damaged):
         schema.check(3)
     assert schema.remedy

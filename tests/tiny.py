@@ -65,7 +65,7 @@ def train(config: ConfigDict, workdir: pathlib.Path | epath.Path) -> dict[str, A
     return run.run(typed(config), epath.Path(workdir), write_report=page.write)
 
 
-def stop_at(step: int) -> AbstractContextManager[None]:
+def stop_at(step: int) -> AbstractContextManager[Any]:
     """Runs that are trained in this context get SIGTERM while they make this step."""
     make = steps.make_dispatch
 
@@ -91,7 +91,7 @@ def images_and_labels(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
     images = rng.integers(0, 128, (size, 8, 8, 3), np.uint8)
     labels = np.arange(size, dtype=np.int32) % 4
     for image, label in zip(images, labels, strict=True):
-        np.rot90(image, label)[:4] += 127  # a view: `image` itself gets brighter
+        np.rot90(image, label)[:4] += 127  # a view: `image` itself gets brighter  # pyright: ignore[reportArgumentType, reportCallIssue]
     return images, labels
 
 

@@ -2,11 +2,12 @@
 
 import json
 import os
+import pathlib
 
 import command_line
 import pytest
 import tiny
-from warm import ROOT
+from warm import ROOT, Warm
 
 from cifar_jax.config import migration
 from configs import base
@@ -226,7 +227,7 @@ NO_CONFIG_FILES = ["nowhere.py", "empty", "", "n" * 300]
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path: pathlib.Path):
     """A working directory with files that a user may name by mistake."""
     (tmp_path / "file").write_text("neither archive nor directory")
     (tmp_path / "empty").mkdir()
@@ -238,7 +239,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def refusal(warm, place, *arguments):
+def refusal(warm: Warm, place: pathlib.Path, *arguments: str):
     """The one line with which main.py refuses the arguments; it must leave all files alone."""
     before = sorted(place.rglob("*"))
     environment = {
@@ -256,13 +257,15 @@ def refusal(warm, place, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "expected"), COMMAND_LINES, ids=[x for x, _ in COMMAND_LINES]
 )
-def test_a_bad_command_line_gets_one_line(warm, place, arguments, expected):
+def test_a_bad_command_line_gets_one_line(
+    warm: Warm, place: pathlib.Path, arguments: str, expected: str
+):
     config = () if "--mode=" in arguments else (TINY,)
     assert expected in refusal(warm, place, *config, "--workdir=run", *arguments.split())
 
 
 @pytest.mark.parametrize(("text", "expected"), CONFIG_FILES, ids=[x for _, x in CONFIG_FILES])
-def test_a_bad_config_file_gets_one_line(warm, place, text, expected):
+def test_a_bad_config_file_gets_one_line(warm: Warm, place: pathlib.Path, text: str, expected: str):
     head = "from configs import base\ndef get_config():\n    config = base.get_config()\n    "
     whole = text.startswith(("def ", "import ", "epochs"))
     (place / "mine.py").write_text(text if whole else head + text)
@@ -271,13 +274,13 @@ def test_a_bad_config_file_gets_one_line(warm, place, text, expected):
     assert "mine.py" in line or "config." in line
 
 
-def test_overrides_do_not_hide_the_fault_of_a_config_file(warm, place):
+def test_overrides_do_not_hide_the_fault_of_a_config_file(warm: Warm, place: pathlib.Path):
     (place / "mine.py").write_text("def get_config(): ...")
     assert "it returns None" in refusal(warm, place, "--config=mine.py", "--config.epochs=3")
 
 
 @pytest.mark.parametrize("path", NO_CONFIG_FILES)
-def test_a_path_without_a_config_file_is_named(warm, place, path):
+def test_a_path_without_a_config_file_is_named(warm: Warm, place: pathlib.Path, path: str):
     line = refusal(warm, place, f"--config={path}")
     assert line == f"error: --config={path} is not a file: choose one from configs/"
 
@@ -303,35 +306,35 @@ def get_config(size):
         (f"{ROOT}/configs/final.py:wide", "but 1 was given: leave out what follows the colon"),
     ],
 )
-def test_the_argument_of_a_config_file(warm, place, config, expected):
+def test_the_argument_of_a_config_file(warm: Warm, place: pathlib.Path, config: str, expected: str):
     (place / "mine.py").write_text(SWEEP)
     overrides = ("--config.augment.cutout=33", "--config.data.name=digits")
     assert expected in refusal(warm, place, f"--config={config}", *overrides)
 
 
-def test_an_override_without_a_config_asks_for_it(warm, place):
+def test_an_override_without_a_config_asks_for_it(warm: Warm, place: pathlib.Path):
     assert "--config.seed=1 overrides a config: pass" in refusal(warm, place, "--config.seed=1")
 
 
-def test_a_file_that_is_not_a_config_is_named(warm, place):
+def test_a_file_that_is_not_a_config_is_named(warm: Warm, place: pathlib.Path):
     assert "README.md: SyntaxError" in refusal(warm, place, f"--config={ROOT}/README.md")
 
 
-def test_train_without_a_config_is_refusal(warm, place):
+def test_train_without_a_config_is_refusal(warm: Warm, place: pathlib.Path):
     assert refusal(warm, place) == "error: no config: pass --config=configs/final.py"
 
 
 @pytest.mark.parametrize(
     "arguments", ["--config.epochs=abc", "--config.epochs=0", "--config.augment.cutout=33"]
 )
-def test_a_fresh_process_says_the_same(warm, tmp_path, arguments):
+def test_a_fresh_process_says_the_same(warm: Warm, tmp_path: pathlib.Path, arguments: str):
     """The three faults are found before imports, before the data is loaded, and after."""
     command = (TINY, f"--workdir={tmp_path / 'run'}", arguments)
     assert command_line.run(*command) == warm.run(*command)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_device_that_jax_lacks_is_named(tmp_path, monkeypatch):
+def test_a_device_that_jax_lacks_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     for platforms in ("cuda", "nonsense"):
         monkeypatch.setenv("JAX_PLATFORMS", platforms)
         status, output = command_line.run(TINY, f"--workdir={tmp_path / 'run'}")
@@ -341,7 +344,7 @@ def test_a_device_that_jax_lacks_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_workdir_that_may_not_be_written_is_named(warm, place):
+def test_a_workdir_that_may_not_be_written_is_named(warm: Warm, place: pathlib.Path):
     (place / "empty").chmod(0o500)
     status, output = warm.run(TINY, "--workdir=empty/run", directory=place)
     assert status == 2 and "cannot write empty/run" in output.splitlines()[-1]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 from etils import epath
-from warm import ROOT
+from warm import ROOT, Warm
 
 from cifar_jax.data import cache, sources
 from cifar_jax.errors import UserError
@@ -28,7 +28,7 @@ TINY = (f"--config={ROOT}/{command_line.TINY.partition('=')[2]}", "--config.epoc
 
 
 @pytest.fixture(scope="module")
-def undisturbed(warm, tmp_path_factory) -> pathlib.Path:
+def undisturbed(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("undisturbed")
     status, output = warm.run(*TINY, f"--workdir={workdir}")
     assert status == 0, output
@@ -36,14 +36,14 @@ def undisturbed(warm, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture
-def copy(undisturbed, tmp_path) -> pathlib.Path:
+def copy(undisturbed: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
     """A copy of the undisturbed run as it was before the test."""
     shutil.copytree(undisturbed, tmp_path / "copy")
     (tmp_path / "copy" / "result.json").unlink()
     return tmp_path / "copy"
 
 
-def assert_same_result(workdir, expected) -> None:
+def assert_same_result(workdir: pathlib.Path, expected: pathlib.Path) -> None:
     assert command_line.rows(workdir) == command_line.rows(expected)
     one, other = (json.loads((path / "result.json").read_text()) for path in (workdir, expected))
     assert command_line.without_times(one) == command_line.without_times(other)
@@ -62,7 +62,9 @@ def mounted(path: pathlib.Path, *options: str):
 
 
 # ---------------------------------------------------------------------------- data
-def test_a_data_set_with_one_class_can_be_learned(monkeypatch, tmp_path):
+def test_a_data_set_with_one_class_can_be_learned(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+):
     whole = tiny.dataset()
     one = {"train_labels": np.full(64, 2, np.int32), "test_labels": np.full(20, 2, np.int32)}
     dataset = sources.Dataset(**{**vars(whole), **one})
@@ -75,7 +77,7 @@ def test_a_data_set_with_one_class_can_be_learned(monkeypatch, tmp_path):
 # ---------------------------------------------------------------------------- clocks
 @pytest.mark.parametrize("step", [0.0, -1.0])
 def test_a_clock_that_stands_still_or_runs_backward_does_not_stop_a_run(
-    monkeypatch, tmp_path, step
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, step: float
 ):
     """time.monotonic should never run backward, but a run does not depend on that."""
     clock = itertools.count(1e9, step)
@@ -92,7 +94,9 @@ def test_a_clock_that_stands_still_or_runs_backward_does_not_stop_a_run(
 
 
 # ---------------------------------------------------------------------------- damaged rows
-def test_a_truncated_row_costs_its_epoch_only(warm, undisturbed, copy):
+def test_a_truncated_row_costs_its_epoch_only(
+    warm: Warm, undisturbed: pathlib.Path, copy: pathlib.Path
+):
     metrics = copy / "metrics.jsonl"
     metrics.write_bytes(metrics.read_bytes()[:-40])
     status, output = warm.run(*TINY, f"--workdir={copy}")
@@ -102,7 +106,7 @@ def test_a_truncated_row_costs_its_epoch_only(warm, undisturbed, copy):
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 300, b"\xff\xfe{\n"])
-def test_missing_rows_are_reported_at_the_start(warm, copy, content):
+def test_missing_rows_are_reported_at_the_start(warm: Warm, copy: pathlib.Path, content: bytes):
     checkpoints = sorted(path.name for path in (copy / "checkpoints").iterdir())
     (copy / "metrics.jsonl").write_bytes(content)
     status, output = warm.run(*TINY, f"--workdir={copy}")
@@ -112,7 +116,9 @@ def test_missing_rows_are_reported_at_the_start(warm, copy, content):
 
 
 # ---------------------------------------------------------------------------- disks
-def test_a_full_disk_loses_only_what_was_not_saved(warm, undisturbed, tmp_path):
+def test_a_full_disk_loses_only_what_was_not_saved(
+    warm: Warm, undisturbed: pathlib.Path, tmp_path: pathlib.Path
+):
     with mounted(tmp_path, "-t", "tmpfs", "-o", "size=200k", "tmpfs"):
         workdir = tmp_path / "run"
         status, output = warm.run(*TINY, f"--workdir={workdir}")
@@ -134,7 +140,9 @@ def test_a_full_disk_loses_only_what_was_not_saved(warm, undisturbed, tmp_path):
         ("report", 30_000, "report.html"),
     ],
 )
-def test_a_file_that_cannot_grow_is_reported(warm, copy, tmp_path, mode, largest, place):
+def test_a_file_that_cannot_grow_is_reported(
+    warm: Warm, copy: pathlib.Path, tmp_path: pathlib.Path, mode: str, largest: int, place: str
+):
     """Limits the size of files instead of mounting a small disk."""
     workdir = tmp_path / "new" if mode == "train" else copy
     arguments = TINY if mode == "train" else ()
@@ -149,7 +157,7 @@ def test_a_file_that_cannot_grow_is_reported(warm, copy, tmp_path, mode, largest
     assert command_line.rows(copy) == rows
 
 
-def test_a_cache_that_does_not_fit_leaves_no_file(tmp_path):
+def test_a_cache_that_does_not_fit_leaves_no_file(tmp_path: pathlib.Path):
     arrays = {field: np.zeros((40, 32, 32, 3), np.uint8) for field in cache.FIELDS}
     with mounted(tmp_path, "-t", "tmpfs", "-o", "size=64k", "tmpfs"):
         with pytest.raises(UserError, match="no space left for the data cache .* takes 1 MB"):
@@ -158,7 +166,7 @@ def test_a_cache_that_does_not_fit_leaves_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate", "report"])
-def test_a_read_only_workdir_is_reported(warm, copy, mode):
+def test_a_read_only_workdir_is_reported(warm: Warm, copy: pathlib.Path, mode: str):
     before = {path: path.stat().st_mtime for path in copy.rglob("*")}
     with mounted(copy, "--bind", str(copy)):
         subprocess.run(["mount", "-o", "remount,bind,ro", str(copy)], check=True)

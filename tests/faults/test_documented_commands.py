@@ -13,7 +13,7 @@ import command_line
 import numpy as np
 import pytest
 from PIL import Image
-from warm import ROOT
+from warm import ROOT, Warm
 
 pytestmark = pytest.mark.slow
 
@@ -88,12 +88,12 @@ def check_training(arguments: tuple[str, ...]) -> None:
     for devices in DEVICES:
         with mock.patch.object(sharding, "make_mesh", return_value=tiny.mesh(devices)):
             exp = experiment.build(chosen, dataset)
-    order = jax.ShapeDtypeStruct((exp.steps_per_epoch, chosen.batch_size), np.int32)
-    lanes.make_lanes([exp]).dispatch.trace(exp.abstract_state(), exp.train, order, 1)
+    order = jax.ShapeDtypeStruct((exp.steps_per_epoch, chosen.batch_size), np.int32)  # pyright: ignore[reportPossiblyUnboundVariable]
+    lanes.make_lanes([exp]).dispatch.trace(exp.abstract_state(), exp.train, order, 1)  # pyright: ignore[reportFunctionMemberAccess, reportPossiblyUnboundVariable]
 
 
 @pytest.mark.parametrize("arguments", TRAINING, ids=" ".join)
-def test_a_training_command_fits_4_to_32_devices(arguments):
+def test_a_training_command_fits_4_to_32_devices(arguments: tuple[str, ...]):
     process = FORKS.Process(target=check_training, args=(arguments,))
     process.start()
     process.join(120)
@@ -101,7 +101,7 @@ def test_a_training_command_fits_4_to_32_devices(arguments):
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory, warm) -> pathlib.Path:
+def directory(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> pathlib.Path:
     """A user's directory: runs with the names in the documents, and images."""
     home = tmp_path_factory.mktemp("home")
     sizes = ("--config.batch_size=50", "--config.eval.batch_size=50", "--config.epochs=1")
@@ -119,7 +119,9 @@ def directory(tmp_path_factory, warm) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("arguments", OTHERS, ids=" ".join)
-def test_another_command_does_its_work_on_32_devices(arguments, directory, warm):
+def test_another_command_does_its_work_on_32_devices(
+    arguments: tuple[str, ...], directory: pathlib.Path, warm: Warm
+):
     more: tuple[str, ...] = ()
     if any(a.startswith("--suite=") for a in arguments):
         more = ("--suite_images=2",)
@@ -130,7 +132,7 @@ def test_another_command_does_its_work_on_32_devices(arguments, directory, warm)
     assert status == 0, output
 
 
-def test_the_other_suites_do_their_work_on_32_devices(directory, warm):
+def test_the_other_suites_do_their_work_on_32_devices(directory: pathlib.Path, warm: Warm):
     """docs/usage.md names them in a comment; the suites of published files need those files."""
     status, output = warm.run(
         "--mode=evaluate", "--workdir=runs/final", "--suite=adversarial", "--suite_images=7",

@@ -50,7 +50,7 @@ def start(directory: pathlib.Path):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> pathlib.Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     directory = tmp_path_factory.mktemp("undisturbed")
     process = start(directory)
     process.join()
@@ -70,7 +70,13 @@ def steps_saved(directory: pathlib.Path) -> list[int]:
         (signal.SIGTERM, TERMINATIONS, TRY_AGAIN),  # everything is saved
     ],
 )
-def test_signals_at_random_moments(undisturbed, tmp_path, number, moments, status):
+def test_signals_at_random_moments(
+    undisturbed: pathlib.Path,
+    tmp_path: pathlib.Path,
+    number: int,
+    moments: dict[str, int],
+    status: int,
+):
     rng = random.Random(0)
     kinds = [kind for kind, times in moments.items() for _ in range(times)]
     rng.shuffle(kinds)
@@ -80,7 +86,13 @@ def test_signals_at_random_moments(undisturbed, tmp_path, number, moments, statu
 
         state = {"cleaned": False}
 
-        def is_time(kind=kind, began=began, delay=delay, goal=goal, state=state) -> bool:
+        def is_time(
+            kind: str = kind,
+            began: float = began,
+            delay: float = delay,
+            goal: int = goal,
+            state: dict[str, bool] = state,
+        ) -> bool:
             if kind == "while starting":
                 return time.monotonic() - began > delay
             if kind == "while saving":
@@ -94,7 +106,7 @@ def test_signals_at_random_moments(undisturbed, tmp_path, number, moments, statu
             time.sleep(0.001)
         if kind == "some steps on":
             time.sleep(delay / 20)
-        os.kill(process.pid, number)
+        os.kill(process.pid, number)  # pyright: ignore[reportArgumentType]
         process.join()
         assert process.exitcode == status, "it ended before it could be stopped"
     process = start(tmp_path)
@@ -103,7 +115,7 @@ def test_signals_at_random_moments(undisturbed, tmp_path, number, moments, statu
     test_resume.assert_same_run(tmp_path, undisturbed)
 
 
-def test_a_second_run_in_the_same_workdir_is_refused(tmp_path):
+def test_a_second_run_in_the_same_workdir_is_refused(tmp_path: pathlib.Path):
     with workdir.locked(epath.Path(tmp_path)):
         before = sorted(tmp_path.rglob("*"))
         status, output = command_line.run(command_line.TINY, f"--workdir={tmp_path}")

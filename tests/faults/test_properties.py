@@ -1,6 +1,7 @@
 """Properties that hold for all inputs, tried with Hypothesis; the examples are always the same."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 SHAPES = st.sampled_from([(1, 4, 4, 1), (3, 5, 5, 3), (4, 8, 8, 3)])
 
 
-def pixels(shape, seed):
+def pixels(shape: tuple[int, ...], seed: int):
     return np.random.default_rng(seed).uniform(0.01, 1, shape).astype(np.float32)
 
 
@@ -44,7 +45,9 @@ def pixels(shape, seed):
     seed=SEEDS,
     stratified=st.booleans(),
 )
-def test_a_split_is_a_partition_or_is_refused(labels, fraction, seed, stratified):
+def test_a_split_is_a_partition_or_is_refused(
+    labels: np.ndarray, fraction: float, seed: int, stratified: bool
+):
     labels = np.array(labels, np.int32)
     try:
         train, validation = splits.split(labels, fraction, seed, stratified)
@@ -62,7 +65,9 @@ def test_a_split_is_a_partition_or_is_refused(labels, fraction, seed, stratified
 
 @FEW
 @given(data=st.data(), size=st.integers(1, 60), epoch=st.integers(0, 2**31 - 1), seed=SEEDS)
-def test_an_epoch_has_each_image_at_most_once(data, size, epoch, seed):
+def test_an_epoch_has_each_image_at_most_once(
+    data: st.DataObject, size: int, epoch: int, seed: int
+):
     batch_size = data.draw(st.integers(1, size))
     order = np.asarray(batches.epoch_order(jax.random.key(seed), epoch, size, batch_size))
     assert order.shape == (size // batch_size, batch_size)
@@ -71,7 +76,7 @@ def test_an_epoch_has_each_image_at_most_once(data, size, epoch, seed):
 
 @MANY
 @given(size=st.integers(1, 1000), batch_size=st.integers(1, 1000))
-def test_padded_batches_have_each_image_once(size, batch_size):
+def test_padded_batches_have_each_image_once(size: int, batch_size: int):
     plan = batches.padded_batches(size, batch_size)
     np.testing.assert_array_equal(plan.ravel()[:size], np.arange(size))
     assert not plan.ravel()[size:].any() and 0 <= plan.size - size < batch_size
@@ -88,7 +93,15 @@ def test_padded_batches_have_each_image_once(size, batch_size):
     mixup=st.sampled_from([0.0, 0.2, 1.0]),
     flip=st.booleans(),
 )
-def test_augmented_images_keep_shape_and_range(shape, seed, padding, fill, cutout, mixup, flip):
+def test_augmented_images_keep_shape_and_range(
+    shape: tuple[int, ...],
+    seed: int,
+    padding: int,
+    fill: str,
+    cutout: int,
+    mixup: float,
+    flip: bool,
+):
     options = Augment(flip=flip, crop_padding=padding, crop_fill=fill, cutout=cutout, mixup=mixup)
     images, targets = pixels(shape, seed), np.eye(5, dtype=np.float32)[np.arange(shape[0]) % 5]
     key = jax.random.key(seed)
@@ -104,11 +117,13 @@ def test_augmented_images_keep_shape_and_range(shape, seed, padding, fill, cutou
 @given(
     shape=SHAPES, seed=SEEDS, padding=st.integers(1, 3), fill=st.sampled_from(["zero", "reflect"])
 )
-def test_a_crop_is_a_window_of_the_padded_image(shape, seed, padding, fill):
+def test_a_crop_is_a_window_of_the_padded_image(
+    shape: tuple[int, ...], seed: int, padding: int, fill: str
+):
     images = pixels(shape, seed)
     found = augment.random_crop(jax.random.key(seed), jnp.asarray(images), padding, fill)
     around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    padded = np.pad(images, around, "constant" if fill == "zero" else fill)
+    padded = np.pad(images, around, "constant" if fill == "zero" else fill)  # pyright: ignore[reportArgumentType, reportCallIssue]
     windows = np.lib.stride_tricks.sliding_window_view(padded, shape[1:3], (1, 2))
     same = windows.transpose(0, 1, 2, 4, 5, 3) == np.asarray(found)[:, None, None]
     assert same.all((3, 4, 5)).any((1, 2)).all()
@@ -120,7 +135,7 @@ def test_a_crop_is_a_window_of_the_padded_image(shape, seed, padding, fill):
     seed=SEEDS,
     epoch=st.integers(0, 10**6),
 )
-def test_alternating_flips_alternate(index, seed, epoch):
+def test_alternating_flips_alternate(index: np.ndarray, seed: int, epoch: int):
     key, images = jax.random.key(seed), jnp.asarray(index, jnp.int32)
     this, following, after = (
         augment.alternating_flips(key, images, epoch + later) for later in range(3)
@@ -131,7 +146,7 @@ def test_alternating_flips_alternate(index, seed, epoch):
 # ---------------------------------------------------------------------------- metrics
 @MANY
 @given(size=st.integers(1, 50), classes=st.integers(2, 6), seed=SEEDS, scale=st.floats(0, 50))
-def test_metrics_agree_with_scikit_learn(size, classes, seed, scale):
+def test_metrics_agree_with_scikit_learn(size: int, classes: int, seed: int, scale: float):
     rng = np.random.default_rng(seed)
     logits = (scale * rng.standard_normal((size, classes))).astype(np.float32)
     labels = rng.integers(0, classes, size).astype(np.int32)
@@ -169,7 +184,7 @@ VALUES = st.one_of(SCALARS, st.lists(st.one_of(SCALARS, BLOCKS), max_size=3), BL
 
 @SOME
 @given(changes=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4))
-def test_a_config_is_valid_or_refused_by_key(changes):
+def test_a_config_is_valid_or_refused_by_key(changes: Any):
     saved = convert.plain(base.get_config())
     for key, value in changes.items():
         *groups, last = key.split(".")
@@ -199,7 +214,14 @@ def test_a_config_is_valid_or_refused_by_key(changes):
 )
 @pytest.mark.parametrize("peak", [1e-3, 2.0])
 def test_a_schedule_stays_between_zero_and_its_peak(
-    peak, name, epochs, per_epoch, warmup, first, last, factor
+    peak: float,
+    name: str,
+    epochs: int,
+    per_epoch: int,
+    warmup: float,
+    first: float,
+    last: float,
+    factor: float,
 ):
     options = Schedule(
         name=name,

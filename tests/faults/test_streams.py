@@ -2,13 +2,14 @@
 
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
 
 import command_line
 import pytest
-from warm import ROOT
+from warm import ROOT, Warm
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,7 @@ MODES = {
 
 
 @pytest.fixture(scope="module")
-def run(warm, tmp_path_factory):
+def run(warm: Warm, tmp_path_factory: pytest.TempPathFactory):
     workdir = tmp_path_factory.mktemp("run")
     status, output = warm.run(*TINY, f"--workdir={workdir}")
     assert status == 0, output
@@ -33,16 +34,18 @@ def run(warm, tmp_path_factory):
 
 
 @pytest.fixture
-def copy(run, tmp_path):
+def copy(run: pathlib.Path, tmp_path: pathlib.Path):
     return shutil.copytree(run, tmp_path / "copy")
 
 
-def errors(output):
+def errors(output: str):
     return [line for line in output.splitlines() if line.startswith("error: ")]
 
 
 @pytest.mark.parametrize("stream", FAULTS)
-def test_training_finishes_without_standard_output(warm, run, tmp_path, stream):
+def test_training_finishes_without_standard_output(
+    warm: Warm, run: pathlib.Path, tmp_path: pathlib.Path, stream: str
+):
     status, output = warm.run(*TINY, f"--workdir={tmp_path}", redirect={1: stream})
     assert errors(output) == [f"error: cannot write standard output ({FAULTS[stream]})"]
     assert status == 74 and "Traceback" not in output
@@ -51,7 +54,9 @@ def test_training_finishes_without_standard_output(warm, run, tmp_path, stream):
     assert len({str(command_line.without_times(result)) for result in results}) == 1
 
 
-def test_training_finishes_without_any_stream(warm, run, tmp_path):
+def test_training_finishes_without_any_stream(
+    warm: Warm, run: pathlib.Path, tmp_path: pathlib.Path
+):
     assert warm.run(*TINY, f"--workdir={tmp_path}", redirect={0: "", 1: "", 2: ""}) == (74, "")
     assert command_line.rows(tmp_path) == command_line.rows(run)
     assert b"step" not in (tmp_path / ".lock").read_bytes()  # and nothing is printed into a file
@@ -59,7 +64,9 @@ def test_training_finishes_without_any_stream(warm, run, tmp_path):
 
 @pytest.mark.parametrize("stream", FAULTS)
 @pytest.mark.parametrize("mode", MODES)
-def test_each_mode_finishes_its_work_and_reports_lost_output(warm, copy, mode, stream):
+def test_each_mode_finishes_its_work_and_reports_lost_output(
+    warm: Warm, copy: pathlib.Path, mode: str, stream: str
+):
     arguments, product = MODES[mode]
     if product:
         (copy / product).unlink(missing_ok=True)
@@ -72,14 +79,14 @@ def test_each_mode_finishes_its_work_and_reports_lost_output(warm, copy, mode, s
 
 @pytest.mark.parametrize("stream", FAULTS)
 @pytest.mark.parametrize("mode", MODES)
-def test_standard_error_is_not_needed(warm, copy, mode, stream):
+def test_standard_error_is_not_needed(warm: Warm, copy: pathlib.Path, mode: str, stream: str):
     command = (f"--mode={mode}", f"--workdir={copy}", *MODES[mode][0])
     status, output = warm.run(*command, redirect={2: stream})
     assert status == 0 and output
     assert warm.run("--nosuch", redirect={2: stream}) == (2, "")
 
 
-def test_closed_standard_input_is_empty(warm, run):
+def test_closed_standard_input_is_empty(warm: Warm, run: pathlib.Path):
     status, output = warm.run("--mode=predict", f"--workdir={run}", "-", redirect={0: CLOSED})
     assert (status, output) == (65, "error: -: empty\n")
 
@@ -98,7 +105,7 @@ sys.exit(streams.close(0))
 """
 
 
-def program(tmp_path, shell="", environment=None):
+def program(tmp_path: pathlib.Path, shell: str = "", environment: dict[str, str] | None = None):
     command = f'"$0" -c "$1" "$2" {shell}'
     return subprocess.run(
         ["sh", "-c", command, sys.executable, PROGRAM, str(tmp_path / "file")],
@@ -110,7 +117,7 @@ def program(tmp_path, shell="", environment=None):
 
 
 @pytest.mark.parametrize("shell", ["<&-", "2>&-", "<&- 2>&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
-def test_a_file_never_gets_the_descriptor_of_a_stream(tmp_path, shell):
+def test_a_file_never_gets_the_descriptor_of_a_stream(tmp_path: pathlib.Path, shell: str):
     assert program(tmp_path, shell).returncode == (74 if ">&-" in shell.split() else 0)
     assert (tmp_path / "file").read_text() == ""
 
@@ -128,6 +135,8 @@ def test_a_file_never_gets_the_descriptor_of_a_stream(tmp_path, shell):
         ({"PYTHONUTF8": "1"}, "für ☃ \\udcff".encode(), "café ☃".encode()),
     ],
 )
-def test_characters_that_the_encoding_lacks_are_escaped(tmp_path, environment, output, error):
+def test_characters_that_the_encoding_lacks_are_escaped(
+    tmp_path: pathlib.Path, environment: dict[str, str], output: bytes, error: bytes
+):
     done = program(tmp_path, environment=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, output + b"\n", error + b"\n")

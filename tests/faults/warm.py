@@ -48,7 +48,7 @@ class Warm:
         environment: dict[str, str] | None = None,
         largest_file: int | None = None,
         user: int | None = None,
-        redirect: dict[int, str] | None = None,
+        redirect: dict[int, str] | dict[str, str] | None = None,
     ) -> tuple[int, str]:
         """Runs `main.py *arguments` in `directory`; returns exit status and output.
 
