@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 # How often to look for a checkpoint: a run in progress may delete the one just found, but only
 # after it has saved another.
 _ATTEMPTS = 3
-ENTRIES = ("params", "batch_stats", "ema_params")  # the parts of a checkpoint that evaluation needs
+_ENTRIES = ("params", "batch_stats", "ema_params")  # of a checkpoint, for evaluation
 
 
 class Best(NamedTuple):
@@ -37,19 +37,10 @@ def in_order(rows: list[dict[str, Any]], restore_best: bool) -> list[dict[str, A
     return rows[::-1]
 
 
-def averaged(saved: dict[str, Any]) -> dict[str, Any]:
-    """The variables to evaluate, from the entries of a checkpoint; see `TrainState.variables`."""
-    params = saved["params"] if saved["ema_params"] is None else saved["ema_params"]
-    return {"params": params, "batch_stats": saved["batch_stats"]}
-
-
 def restore(
     checkpoints: Reader, like: dict[str, Any], workdir: epath.Path, restore_best: bool
 ) -> Best:
-    """Restores the best epoch of the run in `workdir`, which may be in progress.
-
-    Logs a warning if it has to take another epoch. Reads only the variables, so runs of older
-    versions work.
+    """Restores the best epoch of the run in `workdir` to the devices; see `find`.
 
     Args:
       like: shapes, dtypes and shardings of "params" and "batch_stats".
@@ -57,18 +48,33 @@ def restore(
     Raises:
       UserError: no epoch has an intact checkpoint, or the checkpoints belong to another network.
     """
+    found = find(checkpoints, workdir, restore_best)
+    if layout(found.variables) != layout(like):
+        raise UserError(
+            f"the checkpoints in {checkpoints.directory} do not fit the network of "
+            f"{files.CONFIG}: restore the {files.CONFIG} that they belong to"
+        )
+    return found._replace(variables=place(found.variables, like))
+
+
+def find(checkpoints: Reader, workdir: epath.Path, restore_best: bool) -> Best:
+    """Reads the best epoch of the run in `workdir`, which may be in progress, to the host.
+
+    Logs a warning if it has to take another epoch. Reads only the variables, so runs of older
+    versions work.
+
+    Raises:
+      UserError: no epoch has an intact checkpoint.
+    """
     for _ in range(_ATTEMPTS):
         rows = in_order(metrics_writer.read_rows(workdir), restore_best)
         steps = [row["step"] for row in rows]
-        found = checkpoints.entries_of_first(ENTRIES, steps)
+        found = checkpoints.entries_of_first(_ENTRIES, steps)
         if found is not None:
             step, saved = found
-            variables = averaged(saved)
-            if layout(variables) != layout(like):
-                raise UserError(
-                    f"the checkpoints in {checkpoints.directory} do not fit the network of "
-                    f"{files.CONFIG}: restore the {files.CONFIG} that they belong to"
-                )
+            # What `TrainState.variables` gives.
+            params = saved["params"] if saved["ema_params"] is None else saved["ema_params"]
+            variables = {"params": params, "batch_stats": saved["batch_stats"]}
             best = rows[0]["epoch"]
             epoch = next(row["epoch"] for row in rows if row["step"] == step)
             if epoch != best:
@@ -77,7 +83,7 @@ def restore(
                     best,
                     epoch,
                 )
-            return Best(epoch, place(variables, like), None if epoch == best else best)
+            return Best(epoch, variables, None if epoch == best else best)
     if not (workdir / files.RESULT).exists():
         raise UserError(
             f"no epoch of the run in {workdir} has an intact checkpoint yet: wait for one, or "

@@ -88,9 +88,11 @@ class Experiment:
         Raises:
           UserError: the run that `config.init` names cannot be used.
         """
-        init, like = self.config.init, jax.eval_shape(self._create, {}).variables()
+        init = self.config.init
         given = initial.from_data(init, self.model, self.train[0], self.statistics)
-        return given | initial.from_run(init, like)
+        if init.workdir:  # or the state would be traced once more for nothing
+            given |= initial.from_run(init, jax.eval_shape(self._create, {}).variables())
+        return given
 
     def abstract_state(self) -> state.TrainState:
         """Shapes, dtypes and shardings of the train state, to restore it with."""

@@ -16,7 +16,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.models import initializers
 from cifar_jax.models.network import Network
 from cifar_jax.optim import rules
-from cifar_jax.runtime import metrics_writer, weights
+from cifar_jax.runtime import weights
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.checkpoint import Reader
 from cifar_jax.training import best, claim
@@ -64,8 +64,6 @@ def from_run(init: Init, like: dict[str, Any]) -> dict[str, np.ndarray]:
       UserError: there is no such run, or its variables differ in name or shape and `init.skip` does
         not match those that do.
     """
-    if not init.workdir:
-        return {}
     found, wanted = _variables(_source(init)), rules.flatten(like)
     every_path = {path.partition("/")[2] for path in (*found, *wanted)}
     for pattern in init.skip:
@@ -100,13 +98,9 @@ def _variables(source: epath.Path) -> dict[str, np.ndarray]:
     exported = source / files.WEIGHTS
     if exported.exists():
         return weights.read_flat(exported)
-    config = claim.load_config(source)
-    rows = best.in_order(metrics_writer.read_rows(source), config.early_stopping.restore_best)
-    reader = Reader(source / files.CHECKPOINTS)
-    found = reader.entries_of_first(best.ENTRIES, [row["step"] for row in rows])
-    if found is None:
-        raise UserError(f"config.init.workdir={source} has no intact checkpoint of an epoch")
-    return rules.flatten(best.averaged(found[1]))
+    restore_best = claim.load_config(source).early_stopping.restore_best
+    found = best.find(Reader(source / files.CHECKPOINTS), source, restore_best)
+    return rules.flatten(found.variables)
 
 
 def _shape(leaf: Any) -> str:
