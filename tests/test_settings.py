@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from etils import epath
+from ml_collections import ConfigDict
 
 import cifar_jax
 from cifar_jax.evaluation import saliency
 from cifar_jax.runtime import environment, settings
-from cifar_jax.training import run as train
 from cifar_jax.training import test as evaluate
 
 # Each of these alone changes the numbers or makes a correct program fail.
@@ -69,14 +70,14 @@ def test_settings_are_pinned_inside_a_function_and_restored_after_it():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[epath.Path, dict]:
     workdir = epath.Path(tmp_path_factory.mktemp("settings"))
-    return workdir, train.run(config(), workdir)
+    return workdir, tiny.train(config(), workdir)
 
 
-def config():
-    tiny = command_line.tiny_config()
-    tiny.epochs = 1
-    tiny.augment.mixup = 0.2
-    return tiny
+def config() -> ConfigDict:
+    trained = command_line.tiny_config()
+    trained.epochs = 1
+    trained.augment.mixup = 0.2
+    return trained
 
 
 @pytest.mark.slow
@@ -84,7 +85,7 @@ def test_a_run_ignores_the_settings_of_the_calling_program(
     run: tuple[epath.Path, dict], tmp_path: pathlib.Path
 ):
     with changed(CHANGED):
-        result = train.run(config(), epath.Path(tmp_path))
+        result = tiny.train(config(), tmp_path)
         again = evaluate.run(epath.Path(tmp_path))
     expected = command_line.without_times(run[1])
     assert command_line.without_times(result) == expected == command_line.without_times(again)

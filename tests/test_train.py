@@ -260,7 +260,7 @@ def test_a_run_on_all_images_tests_its_last_epoch_also_with_test_time_augmentati
     assert result["test_accuracy_tta"] == pytest.approx(accuracy, abs=1.5 / 360)
     assert result["test_accuracy_tta"] != result["test_accuracy"]  # flips mislead on digits
     text = (tmp_path / "report.html").read_text()
-    assert "all images train" in text and "with flip test-time augmentation" in text
+    assert "trains on all images" in text and "with flip test-time augmentation" in text
     assert evaluate.run(workdir) == result
 
 
