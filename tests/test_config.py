@@ -378,7 +378,7 @@ def test_a_block_listed_three_times_becomes_three_blocks(tmp_path: pathlib.Path)
         ),
         ("schedule.boundaries=(0.1,)", "schedule.name is 'constant'", "name to piecewise"),
         ("augment.crop_fill=reflect", "augment.crop_padding is 0", "crop_padding first"),
-        ("init.skip=('head/.*',)", "init.workdir is ''", "init.workdir first"),
+        ("init.skip=('head/.*',)", "init.source is ''", "init.source first"),
     ],
 )
 def test_an_override_without_effect_is_refused(argument: str, needed: str, remedy: str):

@@ -88,6 +88,43 @@ def test_value_and_gradients_equal_xlas(shape: tuple[int, int, int, int, int, in
     assert_close(*run)
 
 
+# (batch, height, width, channels, kernel, stride, padding)
+DEPTHWISE = [
+    (2, 9, 9, 5, 3, 1, "SAME"),
+    (2, 9, 9, 5, 3, 2, "SAME"),
+    (2, 8, 8, 6, 3, 2, "SAME"),
+    (1, 7, 10, 4, 5, 1, "SAME"),
+    (1, 7, 10, 4, 5, 2, "SAME"),
+    (2, 8, 6, 3, 5, 2, "SAME"),
+    (1, 3, 3, 7, 5, 2, "SAME"),
+    (1, 1, 1, 7, 5, 1, "SAME"),
+    (2, 11, 8, 4, 3, 2, "VALID"),
+    (2, 8, 8, 4, 5, 3, "VALID"),
+    (2, 8, 8, 4, 3, 2, ((1, 1), (1, 1))),
+    (1, 9, 8, 4, 5, 2, ((2, 2), (2, 2))),
+    (1, 9, 8, 4, 3, 1, ((4, 0), (0, 3))),
+]
+
+
+@pytest.mark.parametrize("shape", DEPTHWISE, ids=str)
+def test_a_depthwise_convolution_equals_xlas_in_value_and_gradients(shape: tuple[Any, ...]):
+    batch, height, width, channels, side, stride, padding = shape
+    x = jax.random.normal(jax.random.key(0), (batch, height, width, channels))
+    w = jax.random.normal(jax.random.key(1), (side, side, 1, channels))
+    outcomes = []
+    for convolution in (conv_general_dilated, lax.conv_general_dilated):
+        run = functools.partial(
+            convolution,
+            window_strides=(stride, stride),
+            padding=padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=channels,
+        )
+        value, pullback = jax.jit(functools.partial(jax.vjp, run))(x, w)
+        outcomes.append((value, *pullback(jax.random.normal(jax.random.key(2), value.shape))))
+    assert_close(*outcomes)
+
+
 @pytest.mark.slow
 def test_bfloat16_stays_bfloat16_and_is_accurate():
     shape = (4, 8, 8, 96, 80, 3, 1, "SAME")
@@ -130,6 +167,23 @@ def test_only_the_cpu_replaces_xlas_convolutions():
         text = run.trace(*arrays(shape)).lower(lowering_platforms=(platform,)).as_text()
         operations[platform] = "dot_general" in text, text.count("stablehlo.convolution")
     assert operations == {"cpu": (True, 0), "cuda": (False, 3), "tpu": (False, 3)}
+
+
+def test_only_the_cpu_replaces_xlas_depthwise_convolutions():
+    x, w = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 1, 4))
+    run = jax.jit(
+        lambda x, w: conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4
+        )
+    )
+    counts = {
+        platform: run.trace(x, w)
+        .lower(lowering_platforms=(platform,))
+        .as_text()
+        .count("stablehlo.convolution")
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert counts == {"cpu": 0, "cuda": 1, "tpu": 1}
 
 
 def operations(function: Callable[..., Any], *arguments: Any) -> float:

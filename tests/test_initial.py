@@ -31,7 +31,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def start(source: pathlib.Path, skip: tuple[str, ...] = (), dense: tuple[int, ...] = (8,)):
     """The experiment of a run that starts from `source`, and its initial state."""
-    config = tiny.config(SOURCE | {"init.workdir": str(source), "init.skip": skip})
+    config = tiny.config(SOURCE | {"init.source": str(source), "init.skip": skip})
     config.model.blocks, config.model.dense = (tiny.BATCH_NORM_BLOCK,), dense
     exp = tiny.build_real(config)
     return exp, jax.device_get(exp.initial_state())
@@ -88,7 +88,7 @@ def test_a_source_without_a_run_is_named(tmp_path: pathlib.Path):
 def test_a_resumed_run_does_not_need_its_source(source: pathlib.Path, tmp_path: pathlib.Path):
     origin, workdir = tmp_path / "origin", tmp_path / "run"
     shutil.copytree(source, origin)
-    config = tiny.config(SOURCE | {"init.workdir": str(origin), "epochs": 2})
+    config = tiny.config(SOURCE | {"init.source": str(origin), "epochs": 2})
     config.model.blocks = (tiny.BATCH_NORM_BLOCK,)
     whole = tiny.train(config, workdir)
     shutil.rmtree(origin)
@@ -98,7 +98,7 @@ def test_a_resumed_run_does_not_need_its_source(source: pathlib.Path, tmp_path: 
     again = tiny.train(config, workdir)
     assert again["test_loss"] == whole["test_loss"]
     saved = migration.to_json(tiny.typed(config))
-    assert saved["init"]["workdir"] == str(origin)
+    assert saved["init"]["source"] == str(origin)
 
 
 def steps_per_epoch(workdir: pathlib.Path) -> int:
@@ -121,8 +121,6 @@ def test_whitening_uses_the_number_of_images_in_the_config():
 
 
 def test_a_source_may_be_an_epath(source: pathlib.Path):
-    found = initial.from_run(
-        tiny.typed(tiny.config({"init.workdir": str(epath.Path(source))})).init,
-        trained.load(source).variables,
-    )
+    config = tiny.typed(tiny.config({"init.source": str(epath.Path(source))}))
+    found = initial.from_source(config.init, config.model, trained.load(source).variables).variables
     assert "params/head/kernel" in found and "batch_stats/batch_normalization_0/mean" in found

@@ -27,6 +27,7 @@ def network(overrides: dict[str, Any] | None = None) -> Trained:
         model=experiment.model,
         variables=jax.device_get(experiment.initial_state().variables()),
         image_shape=(8, 8, 3),
+        data_shape=(8, 8, 3),
         class_names=tiny.CLASS_NAMES,
         statistics=experiment.statistics,
     )

@@ -53,8 +53,10 @@ class Data:
     cache_dir: str = key("", TEXT, 'directory for decoded images; "": cifar_jax in the user\'s cache directory', machine=True)
     download: bool = key(True, FLAG, "download the data set if it is not on this machine", machine=True)
     validation_fraction: float = key(0.15, FRACTION, "fraction of the training images held out for validation; 0: train on all of them")
-    stratified: bool = key(True, FLAG, "give both splits the same class distribution", needs=Needs("validation_fraction"))
+    train_images: int = key(0, whole(0), "number of training images to use, of those that validation leaves; 0: all of them")
+    stratified: bool = key(True, FLAG, "keep the class distribution in validation_fraction and train_images")
     standardize: bool = key(False, FLAG, "standardize each channel by the mean and standard deviation of the training images")
+    resize: int = key(0, whole(0, 2**10), "side in pixels that the devices resize images to for the network, after augmentation; 0: leave them")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Model:
 
     name: str = family("")
 
+    standardizes = False  # whether the network itself standardizes pixels in [0, 1]
+
     def faults(self) -> Iterator[str]:
         """Yields a line for each contradiction between these values; a family may override this."""
         return iter(())
@@ -82,10 +86,10 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """Initial parameters that are not random: from another run, or from the training images."""
+    """Initial parameters that are not random: trained before, or from the training images."""
 
-    workdir: str = key("", TEXT, 'directory of a trained run, or of its safetensors export, to load parameters from; "": none')
-    skip: tuple[str, ...] = key((), all_of("a tuple of strings", PATTERN), "parameters not to load: those whose whole path matches one of these", needs=Needs("workdir"))
+    source: str = key("", TEXT, 'where to load parameters from: a workdir, its safetensors export, "imagenet", or published weights (docs/transfer.md); "": nowhere')
+    skip: tuple[str, ...] = key((), all_of("a tuple of strings", PATTERN), "parameters not to load: those whose whole path matches one of these", needs=Needs("source"))
     whitening_images: int = key(5000, whole(1), "number of training images that the whitening kernel is computed from")
     whitening_epsilon: float = key(5e-4, number(1e-8), "added to the variance that each whitening filter is normalized by")
 
@@ -183,6 +187,7 @@ class Config:
     batch_size: int = key(128, whole(1), "images per step, over all devices; the last partial batch of an epoch is dropped")
     dtype: str = key("float32", one_of("float32", "bfloat16"), "dtype of computations; parameters stay float32")
     label_smoothing: float = key(0.0, FRACTION, "weight of the uniform distribution in the targets")
+    probe: bool = key(False, FLAG, "train the classifier only, on features that the frozen backbone computes once")
     steps_per_dispatch: int = key(0, whole(0), "train steps per call to the device; 0: 1 on CPU, 50 on GPU and TPU")
     profile: bool = key(False, FLAG, "write a JAX profiler trace of a few steps into the workdir", machine=True)
     data: Data = key(Data, None, "")

@@ -38,6 +38,13 @@ def _contradictions(config: schema.Config) -> Iterator[str]:
         yield "config.profile traces one run: leave it out, or set config.seeds=1"
     if config.augment.alternate_flips and not config.augment.flip:
         yield "config.augment.alternate_flips needs flips: set config.augment.flip=True"
+    if config.data.standardize and config.model.standardizes:
+        yield (
+            f"config.data.standardize is not for {config.model.name}, which standardizes images "
+            "itself: set it to False"
+        )
+    if config.probe:
+        yield from _probe(config)
     if not config.data.validation_fraction:
         for name in ("early_stopping", "plateau"):
             if getattr(config, name).enabled:
@@ -61,6 +68,15 @@ def _contradictions(config: schema.Config) -> Iterator[str]:
         yield "config.schedule.boundaries must come after config.schedule.warmup_epochs"
     if list(schedule.boundaries) != sorted(set(schedule.boundaries)):
         yield "config.schedule.boundaries must increase: sort them and drop duplicates"
+
+
+def _probe(config: schema.Config) -> Iterator[str]:
+    """Keys that would change images, which a run with `config.probe` does not see again."""
+    for leaf in keys.leaves(config.augment, "augment."):
+        if leaf.value and not leaf.key.needs:
+            yield f"config.{leaf.name} does not apply to config.probe: leave it out"
+    if config.eval.tta != "none":
+        yield "config.eval.tta does not apply to config.probe: leave it out"
 
 
 def without_effect(config: schema.Config, names: set[str]) -> str | None:

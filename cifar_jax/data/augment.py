@@ -29,6 +29,18 @@ def standardize(images: Images, mean: Statistic | None, std: Statistic | None) -
     return images if mean is None or std is None else (images - mean) / std
 
 
+def resize(images: Images, side: int) -> Float32[Array, "b {side} {side} c"]:
+    """Resizes images to `side` x `side` pixels by bicubic interpolation (Keys 1981, a = -0.5).
+
+    Where it makes them smaller, it averages over the larger pixels (antialiasing), as Pillow does.
+    Images of that size are returned as they are.
+    """
+    batch, height, width, channels = images.shape
+    if height == width == side:
+        return images
+    return jax.image.resize(images, (batch, side, side, channels), "cubic")
+
+
 def random_flips(key: PRNGKeyArray, size: int) -> Flips:
     """Picks which of `size` images to mirror, each with probability 1/2."""
     return jax.random.bernoulli(key, shape=(size,))

@@ -59,11 +59,13 @@ def path_of(cache_dir: str, name: str, content: str) -> Path:
     Raises:
       UserError: `cache_dir` is not a local path.
     """
-    directory = places.user_cache()
-    if cache_dir:
-        directory = places.local(cache_dir, "config.data.cache_dir")
+    directory = _directory(cache_dir)
     key = hashlib.blake2b(content.encode(), digest_size=4).hexdigest()
     return directory / f"{name.replace('/', '-').replace(':', '-')}-{key}.npz"
+
+
+def _directory(cache_dir: str) -> Path:
+    return places.local(cache_dir, "config.data.cache_dir") if cache_dir else places.user_cache()
 
 
 def read(path: Path) -> dict[str, np.ndarray] | None:
@@ -113,6 +115,37 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """
     megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
     _write(path, lambda file: np.savez(file, allow_pickle=False, **arrays), megabytes)
+
+
+def features_path(cache_dir: str, digest: str) -> Path:
+    """The path of a chunk of features; `digest` is a hash of all that they depend on.
+
+    Raises:
+      UserError: `cache_dir` is not a local path.
+    """
+    return _directory(cache_dir) / "features" / f"{digest}.npz"
+
+
+def read_features(path: Path, size: int) -> np.ndarray | None:
+    """Reads what `write_features` wrote; None if it is missing or, after a warning, damaged."""
+    try:
+        if not path.is_file():
+            return None
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as npz:
+            features = npz["features"]
+    except _DAMAGE as error:
+        fault: object = error
+    else:
+        if features.dtype == np.float32 and features.ndim == 2 and len(features) == size:
+            return features
+        fault = f"unexpected shape or dtype {features.dtype} {list(features.shape)}"
+    _log.warning("ignoring the damaged cache %s (%s); it will be rebuilt", path, fault)
+    return None
+
+
+def write_features(path: Path, features: np.ndarray) -> None:
+    """Writes float32 features `[N, F]` as `write` writes a data set."""
+    _write(path, lambda file: np.savez(file, features=features), features.nbytes / 1e6)
 
 
 def state_of(directory: Path) -> str | None:

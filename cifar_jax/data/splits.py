@@ -9,7 +9,7 @@ from cifar_jax.errors import UserError
 
 
 def split(
-    labels: Integer[np.ndarray, " n"], fraction: float, seed: int, stratified: bool
+    labels: Integer[np.ndarray, " n"], fraction: float, seed: int, stratified: bool, limit: int = 0
 ) -> tuple[Int32[np.ndarray, " train"], Int32[np.ndarray, " validation"]]:
     """Splits the training images into training and validation.
 
@@ -17,32 +17,51 @@ def split(
       fraction: share of the images that go to validation, in [0, 1).
       seed: decides which images these are.
       stratified: keep the class distribution in both parts.
+      limit: how many images to train on, of those that are left; 0: all.
 
     Returns:
       The sorted indices of both parts, training first.
 
     Raises:
-      UserError: with `fraction` > 0, a part would be empty or a class too small for both parts.
+      UserError: with `fraction` > 0, a part would be empty or a class too small for both parts; or
+        there are fewer than `limit` images.
     """
-    if not fraction:
-        return np.arange(len(labels), dtype=np.int32), np.zeros(0, np.int32)
+    train, validation = np.arange(len(labels), dtype=np.int32), np.zeros(0, np.int32)
+    if fraction:
+        key = f"config.data.validation_fraction={fraction}"
+        train, validation = _parts(train, labels, fraction, seed, stratified, key)
+    if limit and limit != len(train):
+        key = f"config.data.train_images={limit}"
+        _, train = _parts(train, labels, limit, seed, stratified, key)
+    return train, validation
+
+
+def _parts(
+    indices: Int32[np.ndarray, " n"],
+    labels: Integer[np.ndarray, " all"],
+    size: float,
+    seed: int,
+    stratified: bool,
+    key: str,
+) -> tuple[Int32[np.ndarray, " first"], Int32[np.ndarray, " second"]]:
+    """Splits indices at random; the second part has `size` of them, a share or a number."""
     # Imported late so that runs without a split start faster. NumPy guarantees that the RandomState
     # stream behind it never changes.
     from sklearn.model_selection import train_test_split
 
     try:
-        train, validation = train_test_split(
-            np.arange(len(labels), dtype=np.int32),
-            test_size=fraction,
+        first, second = train_test_split(
+            indices,
+            test_size=size,
             random_state=seed,
-            stratify=labels if stratified else None,
+            stratify=labels[indices] if stratified else None,
         )
     except ValueError as error:
         raise UserError(
-            f"cannot split {len(labels)} images with config.data.validation_fraction={fraction}: "
-            f"{str(error).rstrip('.')}. Choose another fraction, or config.data.stratified=False"
+            f"cannot split {len(indices)} images with {key}: "
+            f"{str(error).rstrip('.')}. Choose another value, or config.data.stratified=False"
         ) from error
-    return np.sort(train), np.sort(validation)
+    return np.sort(first), np.sort(second)
 
 
 def class_counts(labels: Integer[np.ndarray, " n"], class_names: Sequence[str]) -> dict[str, int]:

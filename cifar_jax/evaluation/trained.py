@@ -27,14 +27,18 @@ from cifar_jax.training import best, claim, run_data, state, steps
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A network with its parameters. Images are `[N, H, W, C]` uint8 of `image_shape`."""
+    """A network with its parameters. Images are `[N, H, W, C]` uint8 of `image_shape`.
+
+    Images of the run's data set, of `data_shape`, fit as well: the network resizes them.
+    """
 
     workdir: epath.Path
     config: Config
     epoch: int  # the parameters are from the end of this epoch, counted from 1
     model: Network
     variables: dict[str, Any]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]  # to prepare pictures in
+    data_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     statistics: steps.Statistics
 
@@ -110,7 +114,8 @@ class Trained:
             array = np.asarray(images)
         except ValueError as error:  # a list of images of different shapes
             raise UserError(f"the network of {self.workdir} takes {wanted}: {error}") from error
-        if array.shape[1:] == self.image_shape and array.dtype == np.uint8:
+        fits = array.shape[1:] in (self.image_shape, self.data_shape)
+        if fits and array.dtype == np.uint8:
             return array
         fix = ""
         if array.shape == self.image_shape:
@@ -165,12 +170,14 @@ def load(workdir: epath.PathLike, data_dir: str = "") -> Trained:
     if not path.exists():
         raise UserError(f"{path} is missing: run --mode=evaluate --workdir={workdir} to write it")
     data = read_json(path, DATA)
-    image_shape, class_names = tuple(data["image_shape"]), tuple(data["class_names"])
+    data_shape, class_names = tuple(data["image_shape"]), tuple(data["class_names"])
+    side = config.data.resize
+    image_shape = (side, side, data_shape[-1]) if side else data_shape
     mean, std = data["mean"], data["std"]
     statistics = (None, None)
     if mean is not None:
         statistics = (np.array(mean, np.float32), np.array(std, np.float32))
-    model = models.build(config.model, image_shape, len(class_names), config.dtype)
+    model = models.build(config.model, data_shape, len(class_names), config.dtype, side)
     everywhere = sharding.replicated(sharding.make_mesh())
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
@@ -190,6 +197,7 @@ def load(workdir: epath.PathLike, data_dir: str = "") -> Trained:
         model=model,
         variables=variables,
         image_shape=image_shape,
+        data_shape=data_shape,
         class_names=class_names,
         statistics=statistics,
     )

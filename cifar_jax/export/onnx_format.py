@@ -41,7 +41,8 @@ def write(network: Trained, path: epath.Path) -> str:
 def in_float32(network: Trained) -> Trained:
     """The same network with its computations in float32."""
     config = dataclasses.replace(network.config, dtype="float32")
-    model = models.build(config.model, network.image_shape, len(network.class_names), config.dtype)
+    shape, classes = network.data_shape, len(network.class_names)
+    model = models.build(config.model, shape, classes, config.dtype, config.data.resize)
     return dataclasses.replace(network, config=config, model=model)
 
 

@@ -1,8 +1,9 @@
 """A convolution that is fast on CPU; on other devices it is exactly XLA's.
 
-On CPU, 3x3 convolutions with many channels and their gradients use Winograd's algorithm. All others
-use XLA's convolution, which runs almost as fast as a matrix product if the program is compiled by
-`compilation.jit`. Measurements: docs/log.md.
+On CPU, 3x3 convolutions with many channels and their gradients use Winograd's algorithm, and those
+with one kernel per channel are sums of shifted products. All others use XLA's convolution, which
+runs almost as fast as a matrix product if the program is compiled by `compilation.jit`.
+Measurements: docs/log.md.
 """
 
 import functools
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cifar_jax.kernels import winograd
+from cifar_jax.kernels.depthwise import depthwise
 from cifar_jax.kernels.winograd import Padding
 
 _Residuals = tuple[jax.Array, jax.Array]
@@ -44,15 +46,37 @@ def conv_general_dilated(
     Returns:
       `[B, H_out, W_out, C_out]`, same dtype as `inputs`.
     """
-    dilated = {*options.get("lhs_dilation", ()), *options.get("rhs_dilation", ())} - {1}
-    plain = set(window_strides) == {1} and not dilated
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(inputs.shape[1:3], kernel.shape[:2], window_strides, padding)
-    rows, columns = ((low, high) for low, high in padding)
-    grouped = options.get("feature_group_count", 1) != 1
-    if not plain or grouped or min(*rows, *columns) < 0 or not _is_worth_winograd(kernel.shape):
-        return lax.conv_general_dilated(inputs, kernel, window_strides, padding, **options)
-    return _convolve(inputs, kernel, (rows, columns), options.get("precision"))
+    rows, columns = ((int(low), int(high)) for low, high in padding)
+    row_stride, column_stride = window_strides
+    xla = functools.partial(
+        lax.conv_general_dilated, window_strides=window_strides, padding=padding, **options
+    )
+    dilated = {*options.get("lhs_dilation", ()), *options.get("rhs_dilation", ())} - {1}
+    groups = options.get("feature_group_count", 1)
+    if dilated or min(*rows, *columns) < 0:
+        return xla(inputs, kernel)
+    if 1 < groups == inputs.shape[-1] == kernel.shape[-1]:
+        return lax.platform_dependent(
+            inputs,
+            kernel,
+            cpu=lambda inputs, kernel: depthwise(
+                inputs, kernel[:, :, 0], (row_stride, column_stride), (rows, columns)
+            ),
+            default=xla,
+        )
+    if groups == row_stride == column_stride == 1 and kernel.shape[:2] == (1, 1):
+        return lax.platform_dependent(inputs, kernel, cpu=_pointwise, default=xla)
+    if groups == row_stride == column_stride == 1 and _is_worth_winograd(kernel.shape):
+        return _convolve(inputs, kernel, (rows, columns), options.get("precision"))
+    return xla(inputs, kernel)
+
+
+def _pointwise(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A 1x1 convolution as a product of two matrices, so that its kernel's gradient is one, too."""
+    pixels = inputs.reshape(-1, inputs.shape[-1])
+    return (pixels @ kernel[0, 0]).reshape(*inputs.shape[:-1], kernel.shape[-1])
 
 
 def _xla(

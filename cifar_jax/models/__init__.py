@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from cifar_jax.config import schema
 from cifar_jax.models.network import Network
+from cifar_jax.models.resized import Resized
 
 
 def names() -> list[str]:
@@ -22,8 +23,10 @@ def config_class(name: str) -> type[schema.Model] | None:
     """The config class of a family; None if there is no such family."""
     if not name.isidentifier() or importlib.util.find_spec(f"{__name__}.{name}") is None:
         return None
-    found = getattr(importlib.import_module(f"{__name__}.{name}"), "Config", None)
-    return found if isinstance(found, type) and issubclass(found, schema.Model) else None
+    module = importlib.import_module(f"{__name__}.{name}")
+    found = getattr(module, "Config", None)
+    is_family = isinstance(found, type) and issubclass(found, schema.Model)
+    return found if is_family and found.__module__ == module.__name__ else None
 
 
 def build(
@@ -31,14 +34,19 @@ def build(
     image_shape: tuple[int, int, int],
     num_classes: int,
     dtype: str = "float32",
+    resize: int = 0,
 ) -> Network:
     """Builds the network of a config for images of shape `[H, W, C]`.
 
     Args:
+      resize: side in pixels that the network resizes images to first; 0: it takes them as they are.
       dtype: dtype of its computations, "float32" or "bfloat16".
 
     Raises:
       UserError: the network does not fit the images.
     """
     family = sys.modules[type(config).__module__]
-    return family.build(config, image_shape, num_classes, jnp.dtype(dtype))
+    if resize:
+        image_shape = (resize, resize, image_shape[-1])
+    network = family.build(config, image_shape, num_classes, jnp.dtype(dtype))
+    return Resized(network, resize) if resize else network

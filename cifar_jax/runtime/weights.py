@@ -19,13 +19,21 @@ def to_bytes(variables: dict[str, Any]) -> bytes:
     return safetensors.numpy.save({name: np.ascontiguousarray(leaf) for name, leaf in flat.items()})
 
 
-def read_flat(path: epath.Path) -> dict[str, np.ndarray]:
+def is_export(flat: dict[str, np.ndarray]) -> bool:
+    """Whether these are the names that `to_bytes` writes."""
+    return all(name.startswith(("params/", "batch_stats/")) for name in flat)
+
+
+def read_flat(path: epath.Path, remedy: str = "export it again") -> dict[str, np.ndarray]:
     """Name -> array, as `to_bytes` wrote them.
+
+    Args:
+      remedy: how to get a file that is not damaged.
 
     Raises:
       UserError: the file cannot be read, is damaged, or has values that are not finite.
     """
-    with checked.reading(path, "export it again"):
+    with checked.reading(path, remedy):
         try:
             flat = safetensors.numpy.load(path.read_bytes())
         except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype NumPy lacks

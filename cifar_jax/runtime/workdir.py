@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
@@ -21,6 +22,7 @@ CONFIG = "config.json"
 DATA = "data.json"
 ENVIRONMENT = "environment.json"
 EXPORT = "export"
+INIT = "init.json"
 LOCK = ".lock"
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.npz"
@@ -50,6 +52,11 @@ def writing(path: epath.PathLike, option: str = "--workdir") -> Iterator[None]:
             f"cannot write {path} ({error.strerror or error}): free some space and run again, or "
             f"choose another {option}"
         ) from error
+
+
+def sha256(path: epath.Path) -> str:
+    """The SHA-256 of the content of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def sync(path: epath.Path) -> None:

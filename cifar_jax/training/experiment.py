@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from cifar_jax import models, rng, terminal
-from cifar_jax.config.schema import Augment, Config
+from cifar_jax.config.schema import Augment, Config, Data, Rule
 from cifar_jax.data import augment, batches, sources, splits
 from cifar_jax.errors import UserError
 from cifar_jax.models import summary
@@ -35,6 +35,7 @@ class Experiment:
     dataset: sources.Dataset
     train: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
     mesh: Mesh
     model: Network
     table: rules.Table  # the settings of each parameter
@@ -42,11 +43,6 @@ class Experiment:
     chain: optax.GradientTransformationExtraArgs
     statistics: steps.Statistics
     steps_per_epoch: int
-
-    @property
-    def test(self) -> tuple[np.ndarray, np.ndarray]:
-        """Test images and labels."""
-        return self.dataset.test_images, self.dataset.test_labels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -76,7 +72,7 @@ class Experiment:
         """The train state before the first step, on the devices.
 
         Raises:
-          UserError: the run that `config.init` names cannot be used.
+          UserError: what `config.init.source` names cannot be used.
         """
         create = compilation.jit(self._create, out_shardings=sharding.replicated(self.mesh))
         return create(self.given_values)
@@ -86,13 +82,24 @@ class Experiment:
         """Path -> initial value, for the variables that are not initialized at random.
 
         Raises:
-          UserError: the run that `config.init` names cannot be used.
+          UserError: what `config.init.source` names cannot be used.
         """
         init = self.config.init
         given = initial.from_data(init, self.model, self.train[0], self.statistics)
-        if init.workdir:  # or the state would be traced once more for nothing
-            given |= initial.from_run(init, jax.eval_shape(self._create, {}).variables())
-        return given
+        return given | self.loaded.variables
+
+    @functools.cached_property
+    def loaded(self) -> initial.Loaded:
+        """What `config.init.source` gives.
+
+        Raises:
+          UserError: it cannot be used.
+        """
+        config = self.config
+        if not config.init.source:  # or the state would be traced once more for nothing
+            return initial.Loaded({})
+        like = jax.eval_shape(self._create, {}).variables()
+        return initial.from_source(config.init, config.model, like)
 
     def abstract_state(self) -> state.TrainState:
         """Shapes, dtypes and shardings of the train state, to restore it with."""
@@ -182,9 +189,7 @@ def build(config: Config, dataset: sources.Dataset | None = None) -> Experiment:
     dataset = dataset or sources.load(config.data)
     images, labels = dataset.train_images, dataset.train_labels
     _check_augmentation(config.augment, images.shape[1:])
-    train, validation = splits.split(
-        labels, config.data.validation_fraction, config.seed, config.data.stratified
-    )
+    train, validation = split(config.data, config.seed, labels)
     if config.batch_size > len(train):
         raise UserError(
             f"config.batch_size={config.batch_size} exceeds the {len(train)} training images of "
@@ -194,9 +199,11 @@ def build(config: Config, dataset: sources.Dataset | None = None) -> Experiment:
     if config.data.standardize:
         statistics = splits.standardization(images[train])
     shape = images.shape[1:]
-    model = models.build(config.model, shape, len(dataset.class_names), config.dtype)
+    classes, resize = len(dataset.class_names), config.data.resize
+    model = models.build(config.model, shape, classes, config.dtype, resize)
     params = jax.eval_shape(lambda: state.init_variables(model, 0, shape))["params"]
-    table = rules.table(params, model.rules(), config.optimizer)
+    own = (*model.rules(), *_probe_rules(config.probe, model))
+    table = rules.table(params, own, config.optimizer)
     steps_per_epoch = len(train) // config.batch_size
     if config.epochs * steps_per_epoch >= 2**31:
         raise UserError(
@@ -212,6 +219,7 @@ def build(config: Config, dataset: sources.Dataset | None = None) -> Experiment:
         dataset=dataset,
         train=(images[train], labels[train]),
         validation=(images[validation], labels[validation]),
+        test=(dataset.test_images, dataset.test_labels),
         mesh=mesh,
         model=model,
         table=table,
@@ -220,6 +228,23 @@ def build(config: Config, dataset: sources.Dataset | None = None) -> Experiment:
         statistics=statistics,
         steps_per_epoch=steps_per_epoch,
     )
+
+
+def _probe_rules(probe: bool, model: Network) -> tuple[Rule, ...]:
+    """Freezes the backbone if only the classifier is trained."""
+    if not probe:
+        return ()
+    if not model.backbone_path:
+        raise UserError(
+            "config.probe needs a network with a backbone, such as "
+            "config.model.name=efficientnet_lite"
+        )
+    return (Rule(model.backbone_path, frozen=True),)
+
+
+def split(data: Data, seed: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of the training images to train and to validate on."""
+    return splits.split(labels, data.validation_fraction, seed, data.stratified, data.train_images)
 
 
 def _check_augmentation(options: Augment, image_shape: tuple[int, ...]) -> None:

@@ -1,6 +1,6 @@
-"""Initial values that are not random: computed from the data, or loaded from another run.
+"""Initial values that are not random: computed from the data, or trained before.
 
-`Network.whitened` says which kernels are computed from the data, `config.init` which run to load.
+`Network.whitened` says which kernels are computed from the data, `config.init` what to load.
 """
 
 import re
@@ -11,15 +11,15 @@ from etils import epath
 from jaxtyping import Float32, UInt8
 
 from cifar_jax import places
-from cifar_jax.config.schema import Init
+from cifar_jax.config.schema import Init, Model
 from cifar_jax.errors import UserError
 from cifar_jax.models import initializers
 from cifar_jax.models.network import Network
 from cifar_jax.optim import rules
-from cifar_jax.runtime import weights
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.checkpoint import Reader
-from cifar_jax.training import best, claim
+from cifar_jax.training import best, claim, published
+from cifar_jax.training.published import Loaded
 from cifar_jax.training.steps import Statistics
 
 
@@ -41,30 +41,28 @@ def from_data(
 
 
 def check_source(init: Init) -> None:
-    """Checks `init.workdir`, before anything is loaded or written.
+    """Checks that `init.source` is a run or published weights, before anything is loaded.
 
     Raises:
-      UserError: there is no run.
+      UserError: it is neither.
     """
-    if init.workdir:
-        claim.load_config(_source(init))
+    if init.source and not published.is_weights(init.source):
+        claim.load_config(_workdir(init))
 
 
-def _source(init: Init) -> epath.Path:
-    return places.anywhere(init.workdir, "config.init.workdir")
-
-
-def from_run(init: Init, like: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Path -> array, for the variables loaded from the best epoch of another run.
+def from_source(init: Init, model: Model, like: dict[str, Any]) -> Loaded:
+    """The variables to load from `init.source`: a run's best epoch, or published weights.
 
     Args:
+      model: the config of the network.
       like: shapes and dtypes of "params" and "batch_stats".
 
     Raises:
-      UserError: there is no such run, or its variables differ in name or shape and `init.skip` does
-        not match those that do.
+      UserError: there is no such source, or its variables differ in name or shape and `init.skip`
+        does not match those that do.
     """
-    found, wanted = _variables(_source(init)), rules.flatten(like)
+    loaded = _load(init, model)
+    found, wanted = loaded.variables, rules.flatten(like)
     every_path = {path.partition("/")[2] for path in (*found, *wanted)}
     for pattern in init.skip:
         if not any(re.fullmatch(pattern, path) for path in every_path):
@@ -82,25 +80,29 @@ def from_run(init: Init, like: dict[str, Any]) -> dict[str, np.ndarray]:
     if wrong:
         others = f", and {len(wrong) - 1} more" if wrong[1:] else ""
         raise UserError(
-            f"the network of config.init.workdir={init.workdir} differs: {wrong[0]}{others}"
+            f"the network of config.init.source={init.source} differs: {wrong[0]}{others}"
             "; list in config.init.skip what not to load"
         )
-    return {path: found[path] for path in wanted if path not in skipped}
+    return loaded._replace(variables={path: found[path] for path in wanted if path not in skipped})
+
+
+def _load(init: Init, model: Model) -> Loaded:
+    if published.is_weights(init.source):
+        return published.read(init.source, model)
+    source = _workdir(init)
+    restore_best = claim.load_config(source).early_stopping.restore_best
+    found = best.find(Reader(source / files.CHECKPOINTS), source, restore_best)
+    return Loaded(rules.flatten(found.variables), str(source))
+
+
+def _workdir(init: Init) -> epath.Path:
+    return places.anywhere(init.source, "config.init.source")
 
 
 def replace(variables: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """A copy of `variables` with the given values at their paths."""
     flat = {**rules.flatten(variables), **given}
     return {name: {} for name in variables} | rules.unflatten(flat)
-
-
-def _variables(source: epath.Path) -> dict[str, np.ndarray]:
-    exported = source / files.WEIGHTS
-    if exported.exists():
-        return weights.read_flat(exported)
-    restore_best = claim.load_config(source).early_stopping.restore_best
-    found = best.find(Reader(source / files.CHECKPOINTS), source, restore_best)
-    return rules.flatten(found.variables)
 
 
 def _shape(leaf: Any) -> str:

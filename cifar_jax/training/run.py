@@ -18,7 +18,7 @@ from cifar_jax.runtime.interrupt import StopRequest
 from cifar_jax.runtime.metrics_writer import MetricsWriter, whole_epochs
 from cifar_jax.runtime.workdir_schema import RESULT, SEEDS
 from cifar_jax.terminal import printable, say
-from cifar_jax.training import claim, experiment, initial, run_data, seeds, test
+from cifar_jax.training import claim, experiment, features, initial, run_data, seeds, test
 from cifar_jax.training.experiment import Experiment
 from cifar_jax.training.loop import Loop
 from cifar_jax.training.member import Member
@@ -171,11 +171,15 @@ def _member(
     """A run in its workdir, ready to train."""
     state = restored.state if restored else exp.initial_state()
     step = restored.step if restored else 0
+    if not restored and exp.config.init.source and distributed.is_writer():
+        file, digest = exp.loaded.file, exp.loaded.sha256
+        files.write_json(workdir / files.INIT, {"file": file, "sha256": digest})
     checkpoints.forget_after(step)
     if distributed.is_writer():
         environment.record(workdir, " ".join(sys.argv), step)
     with MetricsWriter(workdir, step, exp.steps_per_epoch) as writer:
         seconds = restored.epoch_seconds if restored else 0.0
+        exp = features.replace(exp, state.variables())
         yield Member(exp, workdir, checkpoints, writer, state, seconds)
 
 

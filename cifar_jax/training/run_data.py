@@ -22,7 +22,7 @@ from cifar_jax.runtime import distributed
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.checked import read_json
 from cifar_jax.runtime.workdir_schema import DATA
-from cifar_jax.training.experiment import Experiment
+from cifar_jax.training.experiment import Experiment, split
 
 _log = logging.getLogger(__name__)
 
@@ -155,12 +155,7 @@ def _known(workdir: epath.Path) -> dict[str, Any]:
 def _other_statistics(
     data: Data, seed: int, known: dict[str, Any], dataset: sources.Dataset
 ) -> list[str]:
-    train, _ = splits.split(
-        dataset.train_labels,
-        data.validation_fraction,
-        seed,
-        data.stratified,
-    )
+    train, _ = split(data, seed, dataset.train_labels)
     found = splits.standardization(dataset.train_images[train])
     same = np.allclose(found, [known["mean"], known["std"]], rtol=1e-5)
     return [] if same else ["channel means and standard deviations of the training images differ"]

@@ -20,8 +20,9 @@ from cifar_jax.optim.rules import Table
 from cifar_jax.runtime import compilation, sharding
 from cifar_jax.training.state import EpochSums, TrainState
 
-# Images and labels of a split, unsharded: every device has a copy.
-Arrays = tuple[UInt8[Array, "n h w c"], Int32[Array, " n"]]
+Features = Float32[Array, "n f"]
+# Images, or features if `config.probe`, and labels of a split; every device has a copy.
+Arrays = tuple[UInt8[Array, "n h w c"] | Features, Int32[Array, " n"]]
 Order = Int32[Array, "steps_per_epoch batch"]  # indices of the images in each batch of an epoch
 # Mean and standard deviation to standardize by, float32 [C] each.
 Statistics = tuple[augment.Statistic, augment.Statistic] | tuple[None, None]
@@ -30,7 +31,7 @@ Statistics = tuple[augment.Statistic, augment.Statistic] | tuple[None, None]
 class Batch(NamedTuple):
     """The images and targets that a step trains on."""
 
-    pixels: Float32[Array, "b h w c"]  # normalized and augmented
+    pixels: Float32[Array, "b h w c"] | Float32[Array, "b f"]  # normalized, augmented; or features
     targets: Float32[Array, "b k"]  # class probabilities
     classes: Int32[Array, " b"]  # the most probable class before label smoothing
     dropout_key: Array
@@ -93,6 +94,9 @@ class TrainStep:
         index = jax.lax.dynamic_index_in_dim(order, step % steps_per_epoch, keepdims=False)
         index = jax.lax.with_sharding_constraint(index, sharding.batch_sharding(self.mesh))
         one_hot = jax.nn.one_hot(labels[index], self.model.num_classes)
+        if are_features(images):
+            targets = optax.smooth_labels(one_hot, self.label_smoothing)
+            return Batch(images[index], targets, labels[index], keys.dropout)
         pixels = augment.normalize(images[index], *statistics)
         flip_key = rng.key(seed, rng.Stream.ALTERNATING_FLIPS)
         draw = augment.Draw(index, step // steps_per_epoch, flip_key)
@@ -109,6 +113,7 @@ class TrainStep:
                 {"params": self.table.merge(trained, frozen), "batch_stats": state.batch_stats},
                 batch.pixels,
                 train=True,
+                method="classify" if are_features(batch.pixels) else None,
                 rngs={"dropout": batch.dropout_key},
                 mutable=["batch_stats"],
             )
@@ -206,26 +211,39 @@ def make_dispatch(step: Callable[[TrainState, Any, Any], TrainState], mesh: Mesh
     )
 
 
+def are_features(images: Any) -> bool:
+    """Whether these are features `[N, F]`, and not images."""
+    return images.ndim == 2
+
+
 def make_eval_step(
-    model: Network, statistics: Statistics, mesh: Mesh, tta: str = "none"
+    model: Network,
+    statistics: Statistics,
+    mesh: Mesh,
+    tta: str = "none",
+    method: str | None = None,
 ) -> Callable[[dict, jax.Array, jax.Array], jax.Array]:
     """Returns `eval_step(variables, images, batch) -> logits`.
 
-    `images` are on the devices, and `batch` holds indices into them. The logits are a copy on every
-    device.
+    `images` are on the devices, and `batch` holds indices into them; features in place of images
+    are classified. The logits are a copy on every device.
 
     Args:
       tta: "none", "flip" or "multicrop": whose views are averaged, see `augment.views`.
+      method: "features" makes a step that returns features instead.
     """
     batch_sharding = sharding.batch_sharding(mesh)
 
     def eval_step(
-        variables: dict, images: UInt8[Array, "n h w c"], batch: Int32[Array, " b"]
+        variables: dict, images: UInt8[Array, "n h w c"] | Features, batch: Int32[Array, " b"]
     ) -> Float32[Array, "b k"]:
         batch = jax.lax.with_sharding_constraint(batch, batch_sharding)
+        if are_features(images):
+            logits = model.apply(variables, images[batch], train=False, method="classify")
+            return cast(jax.Array, logits)
         pixels = augment.normalize(images[batch], *statistics)
         logits = [
-            weight * cast(jax.Array, model.apply(variables, view, train=False))
+            weight * cast(jax.Array, model.apply(variables, view, train=False, method=method))
             for weight, view in augment.views(pixels, tta)
         ]
         return sum(logits[1:], logits[0])

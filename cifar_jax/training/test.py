@@ -19,7 +19,7 @@ from cifar_jax.runtime.checked import read_if_sound
 from cifar_jax.runtime.checkpoint import Reader
 from cifar_jax.runtime.workdir_schema import RESULT
 from cifar_jax.terminal import label
-from cifar_jax.training import best, claim, run_data, steps
+from cifar_jax.training import best, claim, features, run_data, steps
 from cifar_jax.training.experiment import Experiment, build
 
 # How many training images the test also scores, without augmentation and dropout: the first ones,
@@ -30,7 +30,7 @@ TRAINING_IMAGES = 10_000
 def predict(
     eval_step: Callable[..., jax.Array],
     variables: dict,
-    images: UInt8[Array, "n h w c"],
+    images: UInt8[Array, "n h w c"] | steps.Features,
     batch_size: int,
 ) -> Float32[np.ndarray, "n k"]:
     """Computes the logits of all images, in order.
@@ -89,6 +89,7 @@ def final_test(
     like = experiment.abstract_state().variables()
     found = best.restore(checkpoints, like, workdir, config.early_stopping.restore_best)
     epoch, variables = found.epoch, found.variables
+    experiment = features.replace(experiment, variables)
     eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
     logits, train_logits = (
         predict(eval_step, variables, experiment.put(images), config.eval.batch_size)

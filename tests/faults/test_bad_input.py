@@ -115,8 +115,8 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--config.model.name=speedrun", "config.model.blocks is not a key of the network 'speedrun'"),
     ("--config.model.widths=(1,1,1,1)", "config.model.widths is not a key of the config"),
     ("--config.model.whitening.enabled=True", "config.model.whitening.enabled is not a key of the"),
-    ("--config.init.workdir=nowhere", "no run in nowhere"),
-    ("--config.init.workdir=foo://x/y", "config.init.workdir=foo://x/y is neither on this machine"),
+    ("--config.init.source=nowhere", "no run in nowhere"),
+    ("--config.init.source=foo://x/y", "config.init.source=foo://x/y is neither on this machine"),
     # Without effect.
     ("--config.optimizer.momentum=0.5", "config.optimizer.momentum has no effect while"),
     ("--config.augment.crop_fill=reflect --config.augment.crop_padding=0", "has no effect while"),

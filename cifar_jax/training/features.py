@@ -1,0 +1,101 @@
+"""The features of all images, computed once: what a run trains on with `config.probe`.
+
+They are cached in chunks, so that a stopped start goes on where it was. The name of a chunk is a
+hash of everything that determines it: images, resolution, network and the weights of its backbone.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float32, UInt8
+from tqdm import tqdm
+
+from cifar_jax.config import keys
+from cifar_jax.data import batches, cache
+from cifar_jax.optim import rules
+from cifar_jax.runtime import distributed
+from cifar_jax.training import experiment, steps
+from cifar_jax.training.experiment import Experiment
+
+CHUNK = 1000  # images
+
+
+def replace(exp: Experiment, variables: dict[str, Any]) -> Experiment:
+    """The same experiment with features `[N, F]` instead of images, if `config.probe` asks for it.
+
+    Args:
+      variables: "params" and "batch_stats" of the network, on the devices.
+
+    Raises:
+      UserError: the disk of the cache is full.
+    """
+    if not exp.config.probe or steps.are_features(exp.train[0]):
+        return exp
+    data, data_set = exp.config.data, exp.dataset
+    make = Maker(exp, variables)
+    trained, tested = make(data_set.train_images), make(data_set.test_images)
+    train, validation = experiment.split(data, exp.config.seed, data_set.train_labels)
+    return dataclasses.replace(
+        exp,
+        train=(trained[train], exp.train[1]),
+        validation=(trained[validation], exp.validation[1]),
+        test=(tested, exp.test[1]),
+    )
+
+
+class Maker:
+    """Computes features, or reads them from the cache."""
+
+    def __init__(self, exp: Experiment, variables: dict[str, Any]):
+        self._exp, self._variables = exp, variables
+        self._step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh, method="features")
+        known = {"data": exp.config.data.resize, "dtype": exp.config.dtype}
+        mean, std = exp.statistics
+        known |= {"model": keys.plain(exp.config.model), "statistics": [str(mean), str(std)]}
+        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+        for path, leaf in sorted(rules.flatten(jax.device_get(variables)).items()):
+            if re.fullmatch(exp.model.backbone_path, path.partition("/")[2]):
+                digest.update(path.encode() + np.ascontiguousarray(leaf).tobytes())
+        self._digest = digest
+
+    def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n f"]:
+        """The features of images, from the cache or computed."""
+        # disable=None: shows the bar only on a terminal.
+        bar = tqdm(total=len(images), unit=" images", file=sys.stderr, disable=None, leave=False)
+        parts = []
+        with bar:
+            for at in range(0, len(images), CHUNK):
+                part = images[at : at + CHUNK]
+                parts.append(self._chunk(part))
+                bar.update(len(part))
+        return np.concatenate(parts)
+
+    def path(self, images: UInt8[np.ndarray, "n h w c"]) -> pathlib.Path:
+        """Where the features of one chunk of images are cached."""
+        digest = self._digest.copy()
+        digest.update(np.ascontiguousarray(images).data)
+        return cache.features_path(self._exp.config.data.cache_dir, digest.hexdigest())
+
+    def _chunk(self, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n f"]:
+        path = self.path(images)
+        known = cache.read_features(path, len(images))
+        # All processes compute a chunk together, so either all of them have it or none.
+        if distributed.all_agree(known is not None) and known is not None:
+            return known
+        features = self.compute(images)
+        cache.write_features(path, features)
+        return features
+
+    def compute(self, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n f"]:
+        """Computes the features of one chunk of images."""
+        on_device = self._exp.put(images)
+        plan = batches.padded_batches(len(images), self._exp.config.eval.batch_size)
+        parts = [self._step(self._variables, on_device, batch) for batch in plan]
+        return np.concatenate(jax.device_get(parts))[: len(images)]

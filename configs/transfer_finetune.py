@@ -1,0 +1,25 @@
+"""Transfer learning: all of EfficientNet-Lite0 from ImageNet, fine-tuned at 96 pixels."""
+
+from configs import base
+
+
+def get_config():
+    config = base.get_config()
+    config.model = base.model("efficientnet_lite")
+    config.init.source = "imagenet"
+    config.init.skip = ("classifier/.*",)
+    config.data.resize = 96
+    config.epochs = 10
+    config.batch_size = 64
+    config.augment.flip = True
+    config.augment.crop_padding = 2
+    config.augment.crop_fill = "reflect"
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.ema_decay = 0.998
+    config.label_smoothing = 0.1
+    config.schedule.name = "one_cycle"
+    config.schedule.warmup_epochs = 1.0
+    config.eval.tta = "flip"
+    return config
