@@ -11,9 +11,10 @@ def get_config():
     config.model = base.model("efficientnet_lite")
     config.init.source = "imagenet"
     config.init.skip = ("classifier/.*",)
-    config.data.resize = 160
+    config.data.resize = 224
     config.probe = True
     config.epochs = 30
+    config.eval.batch_size = 25
     config.batch_size = 256
     config.optimizer.learning_rate = 1e-3
     config.optimizer.l2 = 1e-6
