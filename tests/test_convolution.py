@@ -134,6 +134,7 @@ def test_bfloat16_stays_bfloat16_and_is_accurate():
     assert_close(ours, [x.astype(jnp.bfloat16) for x in expected], 2e-2)
 
 
+@pytest.mark.slow
 def test_vmap_over_kernels_equals_a_loop():
     shape = (2, 8, 8, 96, 80, 3, 1, "SAME")
     x, w, cotangent = arrays(shape)

@@ -85,6 +85,7 @@ def test_a_source_without_a_run_is_named(tmp_path: pathlib.Path):
         start(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_need_its_source(source: pathlib.Path, tmp_path: pathlib.Path):
     origin, workdir = tmp_path / "origin", tmp_path / "run"
     shutil.copytree(source, origin)

@@ -405,6 +405,7 @@ class Nested(nn.Module):
         return nn.Dense(3, name="head")(x.mean(1))
 
 
+@pytest.mark.slow
 def test_the_summary_of_nested_modules_counts_every_parameter_and_multiply_add():
     model = Nested()
     rows = {row.name: row for row in summary.layers(model, (8, 8, 3))}

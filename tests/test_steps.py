@@ -97,6 +97,7 @@ def assert_close(
 
 
 # ---------------------------------------------------------------------------- pure
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit():
     everything = ALL_RANDOM | {"augment.alternate_flips": True, "optimizer.lookahead_every": 3}
     straight, resumed = Run(everything), Run(everything)
@@ -149,6 +150,7 @@ def test_every_step_has_its_own_random_draws(overrides: dict[str, Any]):
     assert len(rounded) == 4
 
 
+@pytest.mark.slow
 def test_several_steps_in_one_dispatch_equal_single_steps():
     single, scanned = Run(RANDOM | SGD), Run(RANDOM | SGD)
     for _ in range(4):

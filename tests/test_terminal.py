@@ -15,6 +15,7 @@ from cifar_jax.training import test as evaluate
 MARKS = {chr(c) for c in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
+@pytest.mark.slow
 def test_unsafe_characters_are_escaped_and_all_others_kept():
     for code in range(0x110000):
         c = chr(code)

@@ -103,6 +103,7 @@ def test_a_run_keeps_the_workdir_contract(
             "device_count", "git_commit", "git_dirty", "starts"} <= set(environment)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_the_run(config: ConfigDict, tmp_path: pathlib.Path):
     config.epochs = 8
     config.optimizer.learning_rate = 1e-9  # no epoch improves by min_delta
@@ -152,6 +153,7 @@ def test_a_nan_stops_the_run_and_the_message_names_step_and_checkpoint(
     assert np.isfinite(restored.state.params["head"]["kernel"]).all()
 
 
+@pytest.mark.slow
 def test_a_workdir_with_another_config_is_refused_and_the_keys_are_named(
     config: ConfigDict, tmp_path: pathlib.Path
 ):

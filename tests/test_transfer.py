@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import pathlib
 import shutil
+import signal
 from typing import Any
 from unittest import mock
 
@@ -138,6 +140,22 @@ def test_an_interrupted_probe_resumes_bit_for_bit(
         tiny.train(config, tmp_path)
     again = tiny.train(config, tmp_path)
     assert again["test_loss"] == result["test_loss"]
+
+
+@pytest.mark.slow
+def test_a_signal_between_two_chunks_stops_the_run_and_keeps_the_first(
+    backbone: pathlib.Path, tmp_path: pathlib.Path
+):
+    compute = features.Maker.compute
+
+    def stopped(*arguments: Any) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return compute(*arguments)
+
+    config = probe(backbone, tmp_path / "cache")
+    with mock.patch.object(features.Maker, "compute", stopped), pytest.raises(Interrupted):
+        tiny.train(config, tmp_path / "run")
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 1
 
 
 @pytest.mark.slow

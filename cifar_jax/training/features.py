@@ -21,25 +21,30 @@ from cifar_jax.config import keys
 from cifar_jax.data import batches, cache
 from cifar_jax.optim import rules
 from cifar_jax.runtime import distributed
+from cifar_jax.runtime.interrupt import Interrupted, StopRequest
 from cifar_jax.training import experiment, steps
 from cifar_jax.training.experiment import Experiment
 
 CHUNK = 1000  # images
 
 
-def replace(exp: Experiment, variables: dict[str, Any]) -> Experiment:
+def replace(
+    exp: Experiment, variables: dict[str, Any], stop: StopRequest | None = None
+) -> Experiment:
     """The same experiment with features `[N, F]` instead of images, if `config.probe` asks for it.
 
     Args:
       variables: "params" and "batch_stats" of the network, on the devices.
+      stop: is asked between two chunks of images.
 
     Raises:
       UserError: the disk of the cache is full.
+      Interrupted: a signal arrived; the features so far are in the cache.
     """
     if not exp.config.probe or steps.are_features(exp.train[0]):
         return exp
     data, data_set = exp.config.data, exp.dataset
-    make = Maker(exp, variables)
+    make = Maker(exp, variables, stop)
     trained, tested = make(data_set.train_images), make(data_set.test_images)
     train, validation = experiment.split(data, exp.config.seed, data_set.train_labels)
     return dataclasses.replace(
@@ -53,8 +58,8 @@ def replace(exp: Experiment, variables: dict[str, Any]) -> Experiment:
 class Maker:
     """Computes features, or reads them from the cache."""
 
-    def __init__(self, exp: Experiment, variables: dict[str, Any]):
-        self._exp, self._variables = exp, variables
+    def __init__(self, exp: Experiment, variables: dict[str, Any], stop: StopRequest | None = None):
+        self._exp, self._variables, self._stop = exp, variables, stop
         self._step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh, method="features")
         known = {"data": exp.config.data.resize, "dtype": exp.config.dtype}
         mean, std = exp.statistics
@@ -72,6 +77,10 @@ class Maker:
         parts = []
         with bar:
             for at in range(0, len(images), CHUNK):
+                if self._stop:
+                    self._stop.poll()
+                    if self._stop.requested:
+                        raise Interrupted("interrupted: run again to go on with the features")
                 part = images[at : at + CHUNK]
                 parts.append(self._chunk(part))
                 bar.update(len(part))

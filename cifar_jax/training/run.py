@@ -86,7 +86,7 @@ def run(
         ]
         restored = _restore(experiments, homes, saved)
         members = [
-            resources.enter_context(_member(*one))
+            resources.enter_context(_member(*one, stop))
             for one in zip(experiments, homes, saved, restored, strict=True)
         ]
         if writes:
@@ -166,7 +166,11 @@ def _restore(
 
 @contextlib.contextmanager
 def _member(
-    exp: Experiment, workdir: epath.Path, checkpoints: Checkpoints, restored: Restored | None
+    exp: Experiment,
+    workdir: epath.Path,
+    checkpoints: Checkpoints,
+    restored: Restored | None,
+    stop: StopRequest,
 ) -> Iterator[Member]:
     """A run in its workdir, ready to train."""
     state = restored.state if restored else exp.initial_state()
@@ -179,7 +183,7 @@ def _member(
         environment.record(workdir, " ".join(sys.argv), step)
     with MetricsWriter(workdir, step, exp.steps_per_epoch) as writer:
         seconds = restored.epoch_seconds if restored else 0.0
-        exp = features.replace(exp, state.variables())
+        exp = features.replace(exp, state.variables(), stop)
         yield Member(exp, workdir, checkpoints, writer, state, seconds)
 
 
