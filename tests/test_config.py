@@ -335,7 +335,7 @@ def test_a_config_has_only_the_keys_of_its_network():
     assert "blocks" not in config.model and config.model.widths == (8, 8)
     with pytest.raises(TypeError, match="blocks"):
         base.model("speedrun", blocks=())
-    with pytest.raises(ValueError, match="no network 'resnet': choose one of cnn, speedrun"):
+    with pytest.raises(ValueError, match="no network 'resnet': choose one of cnn, eff"):
         base.model("resnet")
 
 

@@ -279,7 +279,7 @@ EDITS = [
     (files.CONFIG, lambda c: c.pop("optimizer"), "config.optimizer is missing"),
     (files.CONFIG, lambda c: c.pop("eval"), None),
     (files.CONFIG, lambda c: c.update(version=99), "version must be 2 or less"),
-    (files.CONFIG, lambda c: c["model"].update(name="resnet"), "name must be one of 'cnn', 'speed"),
+    (files.CONFIG, lambda c: c["model"].update(name="resnet"), "name must be one of 'cnn', 'effic"),
     (files.CONFIG, lambda c: c["model"].update(widths=[64]), "widths is not a key of the network"),
     (files.RESULT, lambda r: r.update(best_epoch=0), "best_epoch must be an integer"),
     (files.RESULT, lambda r: r.update(best_epoch=9), "best_epoch must be at most epochs"),

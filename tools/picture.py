@@ -28,9 +28,11 @@ def points(results: pathlib.Path) -> list[tuple[str, float, float, list[tuple[fl
     found = []
     for name, runs in run_tables.configs(results):
         seeds = [
-            (run.result["train_seconds"] / 60, 100 * run.result["test_accuracy"])
+            (seconds / 60, 100 * run.result["test_accuracy"])
             for run in runs
-            if run.result and run.hardware.startswith("2-core ")
+            if run.result
+            and run.hardware.startswith("2-core ")
+            and (seconds := run_tables.train_seconds(run))
         ]
         if seeds:
             minutes, accuracies = zip(*seeds, strict=True)

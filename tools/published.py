@@ -25,7 +25,7 @@ REQUIRED = (
     files.RESULT,
     files.PREDICTIONS,
 )
-OPTIONAL = (files.ROBUSTNESS, f"{files.EXPORT}/model.int8.json")
+OPTIONAL = (files.INIT, files.ROBUSTNESS, f"{files.EXPORT}/model.int8.json")
 # Between figures in float64: another version of numpy may add in another order.
 _ROUNDING = 1e-9
 

@@ -31,6 +31,8 @@ WHAT = {
     "speedrun_cpu": "a fast recipe, small, 3 epochs",
     "speedrun90": "the same, medium, 5 epochs",
     "speedrun94": "the same, full width, 10 epochs",
+    "transfer_probe": "a linear classifier on features of EfficientNet-Lite0 from ImageNet",
+    "transfer_finetune": "EfficientNet-Lite0 from ImageNet, fine-tuned",
 }
 
 
@@ -63,7 +65,12 @@ def figures(runs: list[Run], key: str) -> list[Any]:
 
 
 def train_seconds(run: Run) -> float | None:
-    """Seconds of training alone, without start and test."""
+    """Seconds of training alone, without start and test; of a probe, those of the whole command.
+
+    A probe spends most of its time before the first epoch, on features.
+    """
+    if run.config.probe:
+        return run.seconds
     return run.result["train_seconds"] if run.result else None
 
 
