@@ -89,6 +89,32 @@ def test_rates_multiply_the_updates():
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
+def test_parameters_train_from_start_to_stop_only(name: str):
+    options = Optimizer(
+        name=name,
+        rules=(
+            Rule("backbone/.*", start=0.5),
+            Rule("head/.*", stop=1.5),
+            Rule("head/bias", stop=1),
+        ),
+    )
+    table = rules.table(PARAMS, (), options)
+    optimizer = chain.make_optimizer(options, lambda step: 0.1, table, steps_per_epoch=4)
+    state, moved = optimizer.init(PARAMS), []
+    for _ in range(8):
+        updates, state = optimizer.update(PARAMS, state, PARAMS, plateau_scale=jnp.float32(1))
+        moved.append({path for path, leaf in rules.flatten(updates).items() if leaf.any()})
+    for group, steps in (
+        ("backbone/", range(2, 8)),
+        ("head/kernel", range(6)),
+        ("head/bias", range(4)),
+    ):
+        for path in settings():
+            if path.startswith(group):
+                assert [i for i in range(8) if path in moved[i]] == list(steps), path
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
 def test_the_optimizer_does_not_see_frozen_parameters(name: str):
     options = Optimizer(name=name, rules=(Rule("backbone/.*", frozen=True),))
     table = rules.table(PARAMS, (), options)

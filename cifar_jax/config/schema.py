@@ -100,6 +100,8 @@ class Rule:
 
     path: str = key(REQUIRED, PATTERN, 'pattern for the whole path of a parameter, such as "conv2d_0/kernel"')
     rate: float | None = key(None, POSITIVE, "learning rate, relative to the schedule's", factor=True)
+    start: float | None = key(None, number(0), "epochs before it begins to train")
+    stop: float | None = key(None, POSITIVE, "epochs until it stops training")
     frozen: bool | None = key(None, FLAG, "do not train: no gradient, no optimizer state, no L2")
     l2: float | None = key(None, number(0), "coupled L2: adds l2 * sum(w ** 2) to the objective", factor=True)
     decay: bool | None = key(None, FLAG, "apply optimizer.weight_decay; by default, to kernels only")

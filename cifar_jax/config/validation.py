@@ -43,6 +43,13 @@ def _contradictions(config: schema.Config) -> Iterator[str]:
             f"config.data.standardize is not for {config.model.name}, which standardizes images "
             "itself: set it to False"
         )
+    for rule in optimizer.rules:
+        start, end = rule.start or 0, min(rule.stop or config.epochs, config.epochs)
+        if start >= end:
+            yield (
+                f"the rule for {rule.path!r} in config.optimizer.rules never trains: it starts "
+                f"after {start:g} epochs, but ends after {end:g}; lower its start, or set frozen"
+            )
     if config.probe:
         yield from _probe(config)
     if not config.data.validation_fraction:

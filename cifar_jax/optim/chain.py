@@ -1,5 +1,6 @@
 """One optax chain: coupled L2 -> clipping -> direction -> decay -> rates -> schedule x plateau."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from cifar_jax.optim.rules import Table
 
 
 def make_optimizer(
-    optimizer: Optimizer, schedule: optax.Schedule, table: Table
+    optimizer: Optimizer, schedule: optax.Schedule, table: Table, steps_per_epoch: int = 1
 ) -> optax.GradientTransformationExtraArgs:
     """Builds the chain for the trained parameters of a table.
 
@@ -24,6 +25,7 @@ def make_optimizer(
 
     Args:
       schedule: step, from 0 -> learning rate.
+      steps_per_epoch: turns the epochs in rules into steps.
     """
     weights = table.tree(lambda setting: setting.l2)
     chain: list[optax.GradientTransformation] = []
@@ -44,6 +46,8 @@ def make_optimizer(
     chain.append(_scale_by_rate_and_plateau(schedule))
     if optimizer.name == "muon":
         chain.append(muon.keep_norms(table))
+    if any(setting.start or setting.stop < math.inf for setting in table.settings.values()):
+        chain.append(_only_from_start_to_stop(table, steps_per_epoch))
     return optax.with_extra_args_support(optax.chain(*chain))
 
 
@@ -62,6 +66,24 @@ def _muon(optimizer: Optimizer, table: Table) -> optax.GradientTransformation:
 
 
 _DIRECTIONS = {"adam": _adam, "adamw": _adam, "sgd": _momentum, "muon": _muon}
+
+
+def _only_from_start_to_stop(table: Table, steps_per_epoch: int) -> optax.GradientTransformation:
+    """Makes updates 0 outside the epochs in which a parameter is to train; counts steps."""
+    first = table.tree(lambda setting: setting.start * steps_per_epoch)
+    end = table.tree(lambda setting: setting.stop * steps_per_epoch)
+
+    def update(updates: Any, step: jax.Array, params: Any = None) -> tuple[Any, jax.Array]:
+        del params
+        kept = jax.tree.map(
+            lambda u, first, end: jnp.where((step >= first) & (step < end), u, 0),
+            updates,
+            first,
+            end,
+        )
+        return kept, optax.safe_increment(step)
+
+    return optax.GradientTransformation(lambda _: jnp.zeros([], jnp.int32), update)
 
 
 def _scale_by_rate_and_plateau(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:

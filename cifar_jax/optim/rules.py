@@ -1,4 +1,4 @@
-"""Settings for parameters by path: learning rate, frozen, L2, decay, Muon.
+"""Settings for parameters by path: learning rate, when to train, frozen, L2, decay, Muon.
 
 The network has rules of its own, and the config adds more (`optimizer.rules`). For each parameter
 and setting, the last matching rule that has the setting wins. A path joins the names of the modules
@@ -6,6 +6,7 @@ and of the parameter: "stage_0/conv_1/kernel".
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -23,6 +24,8 @@ class Setting:
     """How one parameter is trained."""
 
     rate: float = 1.0  # learning rate, relative to the schedule's
+    start: float = 0.0  # epochs before it begins to train
+    stop: float = math.inf  # epochs until it stops
     frozen: bool = False
     l2: float = 0.0  # the objective includes l2 * sum(w ** 2)
     decay: bool = False  # whether decoupled weight decay applies

@@ -224,7 +224,7 @@ def build(config: Config, dataset: sources.Dataset | None = None) -> Experiment:
         model=model,
         table=table,
         schedule=schedule,
-        chain=chain.make_optimizer(config.optimizer, schedule, table),
+        chain=chain.make_optimizer(config.optimizer, schedule, table, steps_per_epoch),
         statistics=statistics,
         steps_per_epoch=steps_per_epoch,
     )

@@ -21,8 +21,8 @@ from cifar_jax.runtime.checkpoint.reading import Reader
 
 _log = logging.getLogger(__name__)
 # How the message of a ValueError starts if storage failed: with a status of tensorstore, or with
-# orbax's words for a missing directory.
-_STORAGE = re.compile("[A-Z_]+: |Checkpoint directory does not exist")
+# orbax's words for a directory that is missing, or that went while it was written.
+_STORAGE = re.compile("[A-Z_]+: |Checkpoint directory does not exist|No ArrayMetadata found")
 _ATTEMPTS = 3
 
 
