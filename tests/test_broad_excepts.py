@@ -41,7 +41,8 @@ ALLOWED = {
     "cifar_jax/data/archive.py:_parse_python": "as `pickle` documents of damaged bytes",
     "cifar_jax/data/cache.py:read": "KeyError, RuntimeError, ValueError: zipfile and numpy",
     "cifar_jax/data/cache.py:recall": "ValueError: json",
-    "cifar_jax/data/splits.py:split": "ValueError: scikit-learn's split",
+    "cifar_jax/data/cache.py:read_features": "KeyError, RuntimeError, ValueError: as in read",
+    "cifar_jax/data/splits.py:_parts": "ValueError: scikit-learn's split",
     "cifar_jax/data/tfds_prepare.py:prepare": "AssertionError, ValueError: TFDS",
     "cifar_jax/data/tfds_source.py:_open": "AssertionError, KeyError, ValueError: TFDS",
     "cifar_jax/data/tfds_source.py:_decode": "TFDS, array_record",
@@ -50,6 +51,7 @@ ALLOWED = {
     "cifar_jax/data/image_formats.py:reading": "Pillow on damaged files",
     "cifar_jax/data/images.py:_read_file": "ValueError: a path with a NUL",
     "cifar_jax/evaluation/trained.py:_checked": "ValueError: numpy on a list of several shapes",
+    "cifar_jax/runtime/torch_files.py:_load": "as `pickle` documents of damaged bytes",
     "cifar_jax/runtime/weights.py:read_flat": "KeyError: safetensors on a dtype that NumPy lacks",
 }
 

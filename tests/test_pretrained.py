@@ -195,8 +195,8 @@ class _Command:
     [
         (lambda: torch_file({"x": _Command()}), "it would call "),
         (lambda: torch_file({"x": np.zeros(3, np.float64)}), "it would call torch.DoubleStorage"),
-        (lambda: torch_file({"x": np.zeros(3, np.float32)})[:-1], "smaller than requested"),
-        (lambda: torch_file({"x": np.zeros(3, np.float32)})[:-13], "unpack requires"),
+        (lambda: torch_file({"x": np.zeros(3, np.float32)})[:-1], "truncated: 11 of 12"),
+        (lambda: torch_file({"x": np.zeros(3, np.float32)})[:-13], "truncated: 7 of 8"),
         (lambda: torch_file({"x": np.zeros(3, np.float32)})[:60], "truncated|not a PyTorch"),
         (lambda: torch_file({"x": np.zeros(3, np.float32)}, {"0": 9}), "3 numbers, not 9"),
         (lambda: torch_file({"x": 5}), "'x' is not a tensor"),

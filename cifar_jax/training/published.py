@@ -104,6 +104,7 @@ def _on_hub(source: str) -> epath.Path:
         )
     try:
         import huggingface_hub
+        import huggingface_hub.errors
     except ModuleNotFoundError as error:
         raise errors.missing(error, f"config.init.source={source}", "huggingface_hub") from error
     repository, revision = match.groups()
@@ -111,7 +112,7 @@ def _on_hub(source: str) -> epath.Path:
         directory = huggingface_hub.snapshot_download(
             repository, revision=revision, allow_patterns=[files.WEIGHTS, files.CONFIG]
         )
-    except (OSError, ValueError) as error:  # the hub's own are among them
+    except (OSError, huggingface_hub.errors.HFValidationError) as error:  # most are an OSError
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"cannot download {source} ({reason}): check the name and the connection, or give the "
