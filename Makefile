@@ -23,7 +23,7 @@ LOCKED = mkdir -p .cache && $(PYTHON) -c 'import fcntl, os, sys; \
 help:
 	@echo 'make quickstart   install, train a small model, show where its results are'
 	@echo 'make test         run all tests; ARGS="-k resume" passes arguments to pytest'
-	@echo 'make test-fast    run those that take seconds: 3 minutes on two cores'
+	@echo 'make test-fast    run those that take seconds: 4 to 5 minutes on two cores'
 	@echo 'make lint         ruff check, ruff format --check, basedpyright'
 	@echo 'make results      write the tables and the picture of README and docs from results/'
 	@echo 'make bench        speed beside plain Flax, Keras and PyTorch, into results/benchmarks'

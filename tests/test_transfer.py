@@ -253,6 +253,12 @@ def test_any_network_can_be_resized_and_keeps_its_paths():
     assert shapes == [(8 * 8 * 3, 8), (16 * 16 * 3, 8)]
 
 
+def test_a_whitening_stem_cannot_see_resized_images():
+    config = tiny.config({"model.whitening": True, "data.resize": 16})
+    with pytest.raises(UserError, match="does not go with a whitening stem"):
+        tiny.build(config)
+
+
 def test_configs_without_the_new_keys_still_load():
     saved = migration.to_json(tiny.typed(tiny.config()))
     for section, name in (("data", "resize"), ("data", "train_images"), ("init", "source")):

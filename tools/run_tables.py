@@ -11,7 +11,6 @@ from typing import Any
 
 from etils import epath
 
-from cifar_jax import models
 from cifar_jax.report import evidence, reference
 from cifar_jax.report.evidence import Run
 from cifar_jax.runtime import workdir as files
@@ -19,7 +18,6 @@ from cifar_jax.runtime.checked import read_json
 from cifar_jax.runtime.workdir_schema import INT8
 from tools import flops, published
 
-IMAGE_SHAPE = (32, 32, 3)
 LONGER = (10, 20, 30, 40, 60, 80, 100, 120, 150)  # epochs
 # What sets a config apart, for a reader who has not opened it.
 WHAT = {
@@ -65,10 +63,8 @@ def figures(runs: list[Run], key: str) -> list[Any]:
 
 
 def train_seconds(run: Run) -> float | None:
-    """Seconds of training alone, without start and test; of a probe, those of the whole command.
-
-    A probe spends most of its time before the first epoch, on features.
-    """
+    """Seconds of training alone, without start and test; of a probe, which begins with features,
+    those of the whole command."""
     if run.config.probe:
         return run.seconds
     return run.result["train_seconds"] if run.result else None
@@ -148,7 +144,7 @@ def speed_table(results: pathlib.Path) -> str:
                 _minutes(runs, lambda run: run.seconds),
                 _minutes(runs, train_seconds),
                 f"{images:,.0f}",
-                f"{images * _train_flops(runs[0]) / 1e15:.3f}",
+                f"{images * flops.of_run(runs[0]) / 1e15:.3f}",
             ]
         )
     return markdown(titles, rows)
@@ -257,8 +253,3 @@ def _notes_mark(results: pathlib.Path, name: str, page: str = "") -> str:
     """A link behind a figure to the notes on its config, if there are any."""
     has = published.notes(results / name, "")
     return f" <sup>[notes]({page}#notes-on-{name})</sup>" if has else ""
-
-
-def _train_flops(run: Run) -> int:
-    classes = len(figures([run], "confusion_matrix")[0])
-    return flops.train_flops(models.build(run.config.model, IMAGE_SHAPE, classes), IMAGE_SHAPE)

@@ -17,7 +17,7 @@ import tokenize
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -75,16 +75,22 @@ def read(path: Path) -> dict[str, np.ndarray] | None:
       images `[N, H, W, C]` uint8, labels `[N]` int32, class_names `[K]` str; None if there is no
       usable cache.
     """
+    return _read(path, FIELDS, _fault)
+
+
+def _read(
+    path: Path, names: Sequence[str], fault_of: Callable[[Mapping[str, np.ndarray]], str | None]
+) -> dict[str, np.ndarray] | None:
     try:
         if not path.is_file():  # opening a pipe would block
             return None
         # Opened here because np.load does not close a file that it finds damaged.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as npz:
-            arrays = {field: npz[field] for field in FIELDS}
+            arrays = {name: npz[name] for name in names}
     except _DAMAGE as error:
         fault: object = error
     else:
-        fault = _fault(arrays)
+        fault = fault_of(arrays)
         if not fault:
             return arrays
     _log.warning("ignoring the damaged cache %s (%s); it will be rebuilt", path, fault)
@@ -128,19 +134,14 @@ def features_path(cache_dir: str, digest: str) -> Path:
 
 def read_features(path: Path, size: int) -> np.ndarray | None:
     """Reads what `write_features` wrote; None if it is missing or, after a warning, damaged."""
-    try:
-        if not path.is_file():
-            return None
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as npz:
-            features = npz["features"]
-    except _DAMAGE as error:
-        fault: object = error
-    else:
-        if features.dtype == np.float32 and features.ndim == 2 and len(features) == size:
-            return features
-        fault = f"unexpected shape or dtype {features.dtype} {list(features.shape)}"
-    _log.warning("ignoring the damaged cache %s (%s); it will be rebuilt", path, fault)
-    return None
+
+    def fault(arrays: Mapping[str, np.ndarray]) -> str | None:
+        found = arrays["features"]
+        fits = found.dtype == np.float32 and found.ndim == 2 and len(found) == size
+        return None if fits else f"unexpected shape or dtype {found.dtype} {list(found.shape)}"
+
+    arrays = _read(path, ("features",), fault)
+    return None if arrays is None else arrays["features"]
 
 
 def write_features(path: Path, features: np.ndarray) -> None:

@@ -8,6 +8,7 @@ import sys
 import jax.numpy as jnp
 
 from cifar_jax.config import schema
+from cifar_jax.errors import UserError
 from cifar_jax.models.network import Network
 from cifar_jax.models.resized import Resized
 
@@ -43,10 +44,17 @@ def build(
       dtype: dtype of its computations, "float32" or "bfloat16".
 
     Raises:
-      UserError: the network does not fit the images.
+      UserError: the network does not fit the images, or whitens images that are resized.
     """
     family = sys.modules[type(config).__module__]
     if resize:
         image_shape = (resize, resize, image_shape[-1])
     network = family.build(config, image_shape, num_classes, jnp.dtype(dtype))
-    return Resized(network, resize) if resize else network
+    if not resize:
+        return network
+    if network.whitened():
+        raise UserError(
+            f"config.data.resize={resize} does not go with a whitening stem, whose kernel is "
+            "computed from the images as they are: set config.model.whitening=False"
+        )
+    return Resized(network, resize)

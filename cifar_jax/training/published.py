@@ -106,7 +106,9 @@ def _on_hub(source: str) -> epath.Path:
         import huggingface_hub
         import huggingface_hub.errors
     except ModuleNotFoundError as error:
-        raise errors.missing(error, f"config.init.source={source}", "huggingface_hub") from error
+        raise UserError(
+            f"config.init.source={source} needs {error.name}: pip install huggingface_hub"
+        ) from error
     repository, revision = match.groups()
     try:
         directory = huggingface_hub.snapshot_download(
