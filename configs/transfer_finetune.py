@@ -1,4 +1,4 @@
-"""Transfer learning: EfficientNet-Lite0 from ImageNet, fine-tuned at 96 pixels.
+"""Transfer learning: EfficientNet-Lite0 from ImageNet, fine-tuned at 128 pixels.
 
 The stem and the first four blocks stay as they are: their maps are the largest, so a step takes
 half the time.
@@ -12,8 +12,8 @@ def get_config():
     config.model = base.model("efficientnet_lite", frozen_blocks=4)
     config.init.source = "imagenet"
     config.init.skip = ("classifier/.*",)
-    config.data.resize = 96
-    config.epochs = 10
+    config.data.resize = 128
+    config.epochs = 12
     config.batch_size = 64
     config.augment.flip = True
     config.augment.crop_padding = 2
