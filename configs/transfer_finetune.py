@@ -26,5 +26,6 @@ def get_config():
     config.label_smoothing = 0.1
     config.schedule.name = "one_cycle"
     config.schedule.warmup_epochs = 1.0
+    config.eval.batch_size = 100
     config.eval.tta = "flip"
     return config

@@ -29,6 +29,10 @@ _NOTHING: dict[str, str | bool] = {_OPTION: ""}
 _SOUND = {"parameter", "constant", "bitcast", "multiply", "reduce", "reduce-window"}
 _MAX_AXES = 5
 
+# Two programs in flight hold their temporaries twice, so one with more bytes of them is waited for.
+# It runs so long that the time between two programs does not count.
+_LARGE = 2**29
+
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?(\S+) \(.*?^}", re.MULTILINE | re.DOTALL)
 _LIBRARY_CALL = re.compile(r'calls=%?([^\s,]+).*"__ynn_fusion"')
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?\S+ = (\S+) ([\w-]+)\((.*)", re.MULTILINE)
@@ -90,7 +94,7 @@ class jit:  # noqa: N801 (it replaces jax.jit)
     ):
         self._static = static_argnums
         self._jitted = jax.jit(function, static_argnums=static_argnums, **options)
-        self._programs: dict[Any, jax.stages.Compiled] = {}
+        self._programs: dict[Any, tuple[jax.stages.Compiled, bool]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
         if jax.default_backend() != "cpu":
@@ -100,8 +104,12 @@ class jit:  # noqa: N801 (it replaces jax.jit)
         leaves, tree = jax.tree.flatten(dynamic)
         kind = static, tree, tuple(map(_kind, leaves))
         if kind not in self._programs:
-            self._programs[kind] = self.compile(*arguments)
-        return self._programs[kind](*dynamic)
+            program = self.compile(*arguments)
+            memory = program.memory_analysis()
+            self._programs[kind] = program, memory.temp_size_in_bytes > _LARGE
+        program, is_large = self._programs[kind]
+        results = program(*dynamic)
+        return jax.block_until_ready(results) if is_large else results
 
     def compile(self, *arguments: Any) -> jax.stages.Compiled:
         """Compiles the program for arguments like these, which may be `jax.ShapeDtypeStruct`s."""
