@@ -98,7 +98,7 @@ def compass(tmp_path_factory: pytest.TempPathFactory) -> Iterator[epath.Path]:
     with shared(tmp_path_factory, "compass") as workdir:
         if not (workdir / "report.html").exists():
             with mock.patch.object(sources, "load", return_value=tiny.dataset()):
-                tiny.train(tiny.compass(), workdir)
+                tiny.train(tiny.compass(), workdir, report=True)
     yield from unchanged(workdir)
 
 

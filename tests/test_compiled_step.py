@@ -11,8 +11,7 @@ import pytest
 import tiny
 
 from cifar_jax.runtime import compilation
-from cifar_jax.training import lanes, steps
-from cifar_jax.training import test as evaluate
+from cifar_jax.training import forward, lanes, steps
 from configs import base
 
 # S(5) is host memory.
@@ -89,7 +88,7 @@ def test_evaluation_compiles_once_for_any_number_of_images():
 
     variables = experiment.initial_state().variables()
     images = experiment.put(tiny.images_and_labels(20)[0])
-    logits = evaluate.predict(eval_step, variables, images, batch_size=8)
+    logits = forward.predict(eval_step, variables, images, batch_size=8)
     assert logits.shape == (20, 4)  # the third batch is padded
     assert shapes == {(8,)}
 

@@ -70,6 +70,17 @@ def value_and_gradients(
     return value, *pullback(cotangent)
 
 
+def with_gradients(function: Callable[..., jax.Array], *arrays: jax.Array) -> list[jax.Array]:
+    """The value and the gradients of a random sum of its entries, in one program."""
+    weights = jax.random.normal(jax.random.key(2), jax.eval_shape(function, *arrays).shape)
+
+    def run(*arrays: jax.Array):
+        value, pullback = jax.vjp(function, *arrays)
+        return [value, *pullback(weights)]
+
+    return jax.jit(run)(*arrays)
+
+
 def assert_close(ours: Sequence[jax.Array], expected: Sequence[jax.Array], tolerance: float = 1e-5):
     """Compares relative to the largest entry, since sums of thousands of terms may cancel."""
     for name, a, b in zip(("value", "input", "kernel"), ours, expected, strict=True):
@@ -120,8 +131,7 @@ def test_a_depthwise_convolution_equals_xlas_in_value_and_gradients(shape: tuple
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=channels,
         )
-        value, pullback = jax.jit(functools.partial(jax.vjp, run))(x, w)
-        outcomes.append((value, *pullback(jax.random.normal(jax.random.key(2), value.shape))))
+        outcomes.append(with_gradients(run, x, w))
     assert_close(*outcomes)
 
 
@@ -225,8 +235,6 @@ def test_pooling_equals_xlas_in_value_and_gradient(size: tuple[int, int], window
         functools.partial(max_pool, window=window),
         lambda x: nn.max_pool(x, (window, window), (window, window)),
     ):
-        value, pullback = jax.jit(functools.partial(jax.vjp, pool))(x)
-        cotangent = jax.random.normal(jax.random.key(1), value.shape)
-        outputs.append((value, *pullback(cotangent)))
+        outputs.append(with_gradients(pool, x))
     for ours, xlas in zip(*outputs, strict=True):
         np.testing.assert_array_equal(ours, xlas)

@@ -146,7 +146,7 @@ def test_every_file_of_a_finished_run_is_on_the_disk(tmp_path: pathlib.Path, rec
     config = command_line.tiny_config()
     config.epochs = 1
     workdir = epath.Path(tmp_path)
-    tiny.train(config, workdir)
+    tiny.train(config, workdir, report=True)
     export.run(workdir, "safetensors")
     export.run(workdir, "stablehlo")
     left = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -11,7 +11,7 @@ import tiny
 from sklearn import metrics as sklearn_metrics
 
 from cifar_jax import metrics
-from cifar_jax.training import experiment, steps
+from cifar_jax.training import experiment, forward, steps
 from cifar_jax.training import test as evaluate
 
 
@@ -37,9 +37,24 @@ def test_predict_gives_each_image_its_logits_in_order(size: int, batch_size: int
         pixels = images[batch].reshape(len(batch), -1).astype(jnp.float32)
         return pixels * variables["scale"]
 
-    found = evaluate.predict(eval_step, {"scale": 2.0}, jnp.asarray(images), batch_size)
+    found = forward.predict(eval_step, {"scale": 2.0}, jnp.asarray(images), batch_size)
     np.testing.assert_array_equal(found, 2.0 * images.reshape(size, -1))
     assert shapes == {(batch_size,)}  # one shape: one compilation
+
+
+def test_few_batches_are_in_flight(monkeypatch: pytest.MonkeyPatch):
+    """Each one holds memory for its activations."""
+    made, waited = [], []
+    wait = jax.block_until_ready
+
+    def eval_step(variables: dict[str, float], images: jax.Array, batch: np.ndarray):
+        made.append(batch)
+        assert len(made) - len(waited) <= 3
+        return jnp.zeros((len(batch), 1))
+
+    monkeypatch.setattr(jax, "block_until_ready", lambda x: waited.extend(x) or wait(x))
+    forward.predict(eval_step, {}, jnp.zeros((100, 2, 2, 1), jnp.uint8), 5)
+    assert len(made) == 20
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +75,7 @@ def test_the_real_step_on_padded_batches_is_the_network_applied(
     experiment, variables = network
     images, _ = tiny.images_and_labels(23, seed=1)
     eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
-    found = evaluate.predict(eval_step, variables, experiment.put(images[:size]), 8)
+    found = forward.predict(eval_step, variables, experiment.put(images[:size]), 8)
     mean, std = experiment.statistics
     pixels = jnp.asarray((images[:size].astype(np.float32) / 255 - mean) / std)  # pyright: ignore[reportOperatorIssue]
     # One image at a time: no image may depend on those that share its batch.

@@ -16,6 +16,7 @@ from cifar_jax.runtime import weights
 from cifar_jax.runtime import workdir as files
 from cifar_jax.training import initial
 
+pytestmark = pytest.mark.slow
 SOURCE = {"data.name": "digits", "epochs": 1, "batch_size": 64, "data.standardize": True}
 
 
@@ -85,7 +86,6 @@ def test_a_source_without_a_run_is_named(tmp_path: pathlib.Path):
         start(tmp_path / "nowhere")
 
 
-@pytest.mark.slow
 def test_a_resumed_run_does_not_need_its_source(source: pathlib.Path, tmp_path: pathlib.Path):
     origin, workdir = tmp_path / "origin", tmp_path / "run"
     shutil.copytree(source, origin)

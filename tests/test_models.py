@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 
 from cifar_jax.data import augment
 from cifar_jax.errors import UserError
-from cifar_jax.kernels import pooling
 from cifar_jax.models import summary
 from cifar_jax.optim import chain, rules
 from cifar_jax.training import state
@@ -283,18 +282,6 @@ def test_bfloat16_is_close_to_float32_and_keeps_parameters_and_logits_in_float32
     # bfloat16 has 8 significant bits, and rounding errors add up over a few layers.
     np.testing.assert_allclose(halved_logits, logits, atol=0.05 * np.abs(logits).max())
     assert np.abs(halved_logits - logits).max() > 0
-
-
-@pytest.mark.parametrize("window", [2, 3])
-@pytest.mark.parametrize("size", [(8, 6), (7, 11)], ids=["even", "odd"])
-def test_max_pool_has_the_values_and_gradients_of_flax(size: tuple[int, int], window: int):
-    x = jax.random.normal(jax.random.key(0), (2, *size, 3))  # no two values are equal
-    height, width = size[0] // window, size[1] // window
-    cotangent = jax.random.normal(jax.random.key(1), (2, height, width, 3))
-    ours, pullback = jax.vjp(lambda x: pooling.max_pool(x, window), x)
-    flaxs, flaxs_pullback = jax.vjp(lambda x: nn.max_pool(x, (window,) * 2, (window,) * 2), x)
-    np.testing.assert_array_equal(ours, flaxs)
-    np.testing.assert_array_equal(*pullback(cotangent), *flaxs_pullback(cotangent))
 
 
 def test_training_updates_batch_statistics_with_the_momentum_of_keras():

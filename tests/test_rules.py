@@ -114,6 +114,12 @@ def test_parameters_train_from_start_to_stop_only(name: str):
                 assert [i for i in range(8) if path in moved[i]] == list(steps), path
 
 
+def test_rules_that_together_never_train_a_parameter_are_refused():
+    one_after_another = (Rule("backbone/.*", start=2), Rule(".*/kernel", stop=1.5))
+    with pytest.raises(UserError, match="backbone/.*kernel .* start after 2 .* stop after 1.5"):
+        rules.table(PARAMS, (), Optimizer(rules=one_after_another))
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
 def test_the_optimizer_does_not_see_frozen_parameters(name: str):
     options = Optimizer(name=name, rules=(Rule("backbone/.*", frozen=True),))

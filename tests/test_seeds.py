@@ -29,7 +29,7 @@ def config_of(number: int):
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory):
     workdir = tmp_path_factory.mktemp("together")
-    return workdir, tiny.train(config_of(2), workdir)
+    return workdir, tiny.train(config_of(2), workdir, report=True)
 
 
 def test_each_seed_gives_the_run_of_that_seed_alone(

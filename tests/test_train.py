@@ -50,7 +50,7 @@ def test_a_run_keeps_the_workdir_contract(
     config: ConfigDict, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ):
     config.profile = True
-    result = tiny.train(config, tmp_path)
+    result = tiny.train(config, tmp_path, report=True)
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {
         "config.json", "environment.json", "checkpoints", "metrics.jsonl", "result.json",
@@ -241,7 +241,7 @@ def test_a_run_on_all_images_tests_its_last_epoch_also_with_test_time_augmentati
     config.epochs = 2
     config.eval.tta = "flip"
     workdir = epath.Path(tmp_path)
-    result = tiny.train(config, workdir)
+    result = tiny.train(config, workdir, report=True)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [set(row) == ROW_KEYS for row in rows] == [True, True]
     assert {row[f"validation_{name}"] for row in rows for name in ("loss", "accuracy")} == {None}

@@ -26,7 +26,7 @@ from cifar_jax.models.network import Network
 
 _SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # of width and depth
 # Repeats, filters, expansion, side of the kernel, stride of the first block.
-_STAGES = (
+STAGES = (
     (1, 16, 1, 3, 1),
     (2, 24, 6, 3, 2),
     (2, 40, 6, 5, 2),
@@ -97,8 +97,8 @@ def blocks(variant: int) -> list[Shape]:
     """The blocks of a variant, in order."""
     width, depth = _SCALES[variant]
     found = []
-    for stage, (repeats, filters, expansion, side, stride) in enumerate(_STAGES):
-        is_end = stage in (0, len(_STAGES) - 1)  # never repeated more often
+    for stage, (repeats, filters, expansion, side, stride) in enumerate(STAGES):
+        is_end = stage in (0, len(STAGES) - 1)  # never repeated more often
         for repeat in range(repeats if is_end else math.ceil(repeats * depth)):
             first = stride if repeat == 0 else 1
             found.append(Shape(stage, repeat, _rounded(filters * width), expansion, side, first))

@@ -77,7 +77,8 @@ def table(params: Any, own: Iterable[Rule], optimizer: Optimizer) -> Table:
         not apply where Muon trains, since Muon fixes the norm.
 
     Raises:
-      UserError: a rule matches no parameter, or all parameters are frozen.
+      UserError: a rule matches no parameter, a parameter stops before it starts, or all parameters
+        are frozen.
     """
     flat = flatten(params)
     settings = {
@@ -98,6 +99,12 @@ def table(params: Any, own: Iterable[Rule], optimizer: Optimizer) -> Table:
         }
         for path in matched:
             settings[path] = dataclasses.replace(settings[path], **given)
+    for path, setting in settings.items():
+        if setting.start >= setting.stop:
+            raise UserError(
+                f"the rules for {path} in config.optimizer.rules never train it: they start after "
+                f"{setting.start:g} epochs and stop after {setting.stop:g}; set frozen"
+            )
     if all(setting.frozen for setting in settings.values()):
         raise UserError("config.optimizer.rules freeze every parameter: nothing is left to train")
     return Table({path: _with_l2(setting, optimizer) for path, setting in settings.items()})

@@ -106,7 +106,8 @@ class jit:  # noqa: N801 (it replaces jax.jit)
         if kind not in self._programs:
             program = self.compile(*arguments)
             memory = program.memory_analysis()
-            self._programs[kind] = program, memory.temp_size_in_bytes > _LARGE
+            is_large = memory is not None and memory.temp_size_in_bytes > _LARGE
+            self._programs[kind] = program, is_large
         program, is_large = self._programs[kind]
         results = program(*dynamic)
         return jax.block_until_ready(results) if is_large else results

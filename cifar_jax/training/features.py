@@ -1,12 +1,11 @@
 """The features of all images, computed once: what a run trains on with `config.probe`.
 
 They are cached in chunks, so that a stopped start goes on where it was. The name of a chunk is a
-hash of everything that determines it: images, resolution, network and the weights of its backbone.
+hash of everything that determines it: images, their statistics, the program and its weights.
 """
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 import re
 import sys
@@ -17,12 +16,11 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
-from cifar_jax.config import keys
-from cifar_jax.data import batches, cache
+from cifar_jax.data import cache
 from cifar_jax.optim import rules
-from cifar_jax.runtime import distributed
+from cifar_jax.runtime import compilation, distributed
 from cifar_jax.runtime.interrupt import Interrupted, StopRequest
-from cifar_jax.training import experiment, steps
+from cifar_jax.training import experiment, forward, steps
 from cifar_jax.training.experiment import Experiment
 
 CHUNK = 1000  # images
@@ -61,10 +59,17 @@ class Maker:
     def __init__(self, exp: Experiment, variables: dict[str, Any], stop: StopRequest | None = None):
         self._exp, self._variables, self._stop = exp, variables, stop
         self._step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh, method="features")
-        known = {"data": exp.config.data.resize, "dtype": exp.config.dtype}
-        mean, std = exp.statistics
-        known |= {"model": keys.plain(exp.config.model), "statistics": [str(mean), str(std)]}
-        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+        image = jax.ShapeDtypeStruct((1, *exp.image_shape), np.float32)
+        program = compilation.jit(
+            lambda variables, images: exp.model.apply(
+                variables, images, train=False, method="features"
+            )
+        ).trace(variables, image)
+        # The program tells of all that matters: network, resolution, dtype. Others of its keys
+        # may change.
+        digest = hashlib.sha256(program.lower().as_text().encode())
+        for statistic in exp.statistics:
+            digest.update(np.ascontiguousarray(statistic).tobytes())
         for path, leaf in sorted(rules.flatten(jax.device_get(variables)).items()):
             if re.fullmatch(exp.model.backbone_path, path.partition("/")[2]):
                 digest.update(path.encode() + np.ascontiguousarray(leaf).tobytes())
@@ -104,7 +109,5 @@ class Maker:
 
     def compute(self, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n f"]:
         """Computes the features of one chunk of images."""
-        on_device = self._exp.put(images)
-        plan = batches.padded_batches(len(images), self._exp.config.eval.batch_size)
-        parts = [self._step(self._variables, on_device, batch) for batch in plan]
-        return np.concatenate(jax.device_get(parts))[: len(images)]
+        size = self._exp.config.eval.batch_size
+        return forward.predict(self._step, self._variables, self._exp.put(images), size)

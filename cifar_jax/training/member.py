@@ -16,7 +16,7 @@ from cifar_jax.runtime import compilation, sharding
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.checkpoint import Checkpoints
 from cifar_jax.runtime.metrics_writer import MetricsWriter
-from cifar_jax.training import claim, steps, test
+from cifar_jax.training import claim, forward, steps
 from cifar_jax.training.experiment import Experiment
 from cifar_jax.training.state import TrainState
 
@@ -82,7 +82,7 @@ class Member:
             newest = self.state.callbacks.replace(best_epoch=exp.put(np.int32(epoch)))
             return dict.fromkeys(names), newest
         variables, size = self.state.variables(), exp.config.eval.batch_size
-        logits = test.predict(self._eval_step, variables, self._validation_images, size)
+        logits = forward.predict(self._eval_step, variables, self._validation_images, size)
         loss, share = cross_entropy(logits, labels), accuracy(logits, labels)
         if not np.isfinite(loss):
             self.diverged(self.step)

@@ -1,16 +1,12 @@
 """The test at the end of a run: every image counts exactly once, for any batch size."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
-from jaxtyping import Array, Float32, UInt8
 
 from cifar_jax import metrics
-from cifar_jax.data import batches
 from cifar_jax.errors import UserError
 from cifar_jax.models import summary
 from cifar_jax.runtime import distributed, metrics_writer, settings
@@ -19,31 +15,12 @@ from cifar_jax.runtime.checked import read_if_sound
 from cifar_jax.runtime.checkpoint import Reader
 from cifar_jax.runtime.workdir_schema import RESULT
 from cifar_jax.terminal import label
-from cifar_jax.training import best, claim, features, run_data, steps
+from cifar_jax.training import best, claim, features, forward, run_data, steps
 from cifar_jax.training.experiment import Experiment, build
 
 # How many training images the test also scores, without augmentation and dropout: the first ones,
 # since the data set is shuffled. Scoring all of them would take almost as long as an epoch.
 TRAINING_IMAGES = 10_000
-
-
-def predict(
-    eval_step: Callable[..., jax.Array],
-    variables: dict,
-    images: UInt8[Array, "n h w c"] | steps.Features,
-    batch_size: int,
-) -> Float32[np.ndarray, "n k"]:
-    """Computes the logits of all images, in order.
-
-    The last batch is padded with image 0 and the padding is cut off, so there is one compiled shape
-    and no image is lost or counted twice.
-    """
-    plan = batches.padded_batches(len(images), batch_size)
-    # Dispatch all batches, then fetch: the device never waits for the host.
-    parts = [eval_step(variables, images, batch) for batch in plan]
-    logits = np.concatenate(jax.device_get(parts))[: len(images)]
-    assert logits.shape[0] == len(images)
-    return logits
 
 
 def _with_tta(exp: Experiment, variables: dict) -> dict[str, float]:
@@ -54,7 +31,7 @@ def _with_tta(exp: Experiment, variables: dict) -> dict[str, float]:
         for name, (images, labels) in {"validation": exp.validation, "test": exp.test}.items():
             if len(labels):
                 size = exp.config.eval.batch_size
-                logits = predict(eval_step, variables, exp.put(images), size)
+                logits = forward.predict(eval_step, variables, exp.put(images), size)
                 figures[f"{name}_accuracy_tta"] = metrics.accuracy(logits, labels)
     return figures
 
@@ -92,7 +69,7 @@ def final_test(
     experiment = features.replace(experiment, variables)
     eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
     logits, train_logits = (
-        predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
+        forward.predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
         for images in (experiment.test[0], experiment.train[0][:TRAINING_IMAGES])
     )
     if not np.isfinite(logits).all():
