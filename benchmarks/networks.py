@@ -10,19 +10,23 @@ from cifar_jax import models
 from cifar_jax.config import files
 from cifar_jax.config.schema import Config
 from cifar_jax.data import sources
-from cifar_jax.models import cnn, speedrun
+from cifar_jax.models import cnn, efficientnet_lite, speedrun
 from cifar_jax.training import experiment
 from configs import base
 from tools import flops
 
 IMAGE_SHAPE, CLASSES = (32, 32, 3), 10
 
-# The report's four, and the speedrun's with widths 64, 256, 256.
-NETWORKS = ("model1", "model2", "model3", "final", "speedrun")
+# The report's four, the speedrun's with widths 64, 256, 256, and the one to transfer from.
+NETWORKS = ("model1", "model2", "model3", "final", "speedrun", "transfer_finetune")
 
 
 def scaled(name: str, width: float) -> Config:
-    """The config of a network with `width` times the filters in every convolution, stem aside."""
+    """The config of a network with `width` times the filters in every convolution, stem aside.
+
+    Raises:
+      ValueError: the filters of this network are fixed, and `width` is not 1.
+    """
     if name == "speedrun":
         config = base.get_config()
         config.batch_size = 250
@@ -33,8 +37,13 @@ def scaled(name: str, width: float) -> Config:
         config.optimizer.nesterov = True
     else:
         config = importlib.import_module(f"configs.{name}").get_config()
-        for block in config.model.blocks:
-            block.filters = round(block.filters * width)
+        if name == "transfer_finetune":
+            config.init.source, config.init.skip = "", ()  # speed does not depend on the weights
+            if width != 1:
+                raise ValueError(f"the filters of {name} are fixed")
+        else:
+            for block in config.model.blocks:
+                block.filters = round(block.filters * width)
     return files.typed(config, models)
 
 
@@ -57,35 +66,40 @@ def on_noise(config: Config, images: int, seed: int = 0) -> experiment.Experimen
 def job(name: str, batch_size: int = 0, width: float = 1.0) -> dict[str, Any]:
     """What a worker needs to build a network, ready for JSON.
 
-    A layer is `{"kind": ..., arguments}`. "l2" is the weight of its squared kernel in the loss.
+    A layer is `{"kind": ..., arguments}`. "l2" is the weight of its squared kernel in the loss. The
+    first `frozen` layers are not trained.
     """
     config = scaled(name, width)
     keys = ("name", "learning_rate", "momentum", "b1", "b2", "epsilon")
+    frozen = getattr(config.model, "frozen_blocks", 0)
     return {
         "network": name,
         "batch_size": batch_size or config.batch_size,
         "width": width,
+        "side": config.data.resize or IMAGE_SHAPE[0],
         "layers": _LAYERS[type(config.model)](config.model),
+        "frozen": frozen and 1 + frozen,  # and the stem
         "optimizer": {key: getattr(config.optimizer, key) for key in keys},
     }
+
+
+def _conv(filters: int, kernel: int, padding: str = "SAME", **options: Any) -> dict[str, Any]:
+    defaults = {"bias": False, "l2": 0.0, "stride": 1, "depthwise": False}
+    shape = {"filters": filters, "kernel": kernel, "padding": padding}
+    return {"kind": "conv", **shape, **defaults, **options}
+
+
+def _norm(epsilon: float, scale: bool = True) -> dict[str, Any]:
+    return {"kind": "batch_norm", "scale": scale, "epsilon": epsilon}
 
 
 def _cnn(model: cnn.Config) -> list[dict[str, Any]]:
     layers: list[dict[str, Any]] = []
     for block in model.blocks:
-        layers.append(
-            {
-                "kind": "conv",
-                "filters": block.filters,
-                "kernel": block.kernel,
-                "padding": block.padding,
-                "bias": True,
-                "l2": block.l2,
-            }
-        )
+        layers.append(_conv(block.filters, block.kernel, block.padding, bias=True, l2=block.l2))
         layers.append({"kind": "relu"})
         if block.batch_norm:
-            layers.append({"kind": "batch_norm", "scale": True, "epsilon": 1e-3})
+            layers.append(_norm(1e-3))
         if block.pool > 1:
             layers.append({"kind": "max_pool", "window": block.pool})
         if block.dropout:
@@ -99,17 +113,11 @@ def _cnn(model: cnn.Config) -> list[dict[str, Any]]:
 
 
 def _speedrun(model: speedrun.Config) -> list[dict[str, Any]]:
-    def conv(filters: int) -> dict[str, Any]:
-        same = {"kernel": 3, "padding": "SAME", "bias": False, "l2": 0.0}
-        return {"kind": "conv", "filters": filters, **same}
-
-    norm = [{"kind": "batch_norm", "scale": False, "epsilon": 1e-12}, {"kind": "gelu"}]
-    layers: list[dict[str, Any]] = [
-        {"kind": "conv", "filters": 24, "kernel": 2, "padding": "VALID", "bias": True, "l2": 0.0},
-        {"kind": "gelu"},
-    ]
+    norm = [_norm(1e-12, scale=False), {"kind": "gelu"}]
+    layers = [_conv(24, 2, "VALID", bias=True), {"kind": "gelu"}]
     for filters in model.widths:
-        layers += [conv(filters), {"kind": "max_pool", "window": 2}, *norm, conv(filters), *norm]
+        pool = {"kind": "max_pool", "window": 2}
+        layers += [_conv(filters, 3), pool, *norm, _conv(filters, 3), *norm]
     return [
         *layers,
         {"kind": "max_pool", "window": 3},
@@ -118,10 +126,40 @@ def _speedrun(model: speedrun.Config) -> list[dict[str, Any]]:
     ]
 
 
-_LAYERS: dict[type, Any] = {cnn.Config: _cnn, speedrun.Config: _speedrun}
+def _efficientnet_lite(model: efficientnet_lite.Config) -> list[dict[str, Any]]:
+    def conv_norm(filters: int, kernel: int, **options: Any) -> list[dict[str, Any]]:
+        return [_conv(filters, kernel, **options), _norm(1e-3)]
+
+    relu6 = {"kind": "relu6"}
+    layers = [{"kind": "block", "layers": [*conv_norm(32, 3, stride=2), relu6], "residual": False}]
+    channels = 32
+    for shape in efficientnet_lite.blocks(model.variant):
+        wide = shape.expansion * channels
+        inner = [*conv_norm(wide, 1), relu6] * (shape.expansion > 1)
+        inner += [*conv_norm(wide, shape.side, stride=shape.stride, depthwise=True), relu6]
+        inner += conv_norm(shape.filters, 1)
+        residual = shape.stride == 1 and shape.filters == channels
+        layers.append({"kind": "block", "layers": inner, "residual": residual})
+        channels = shape.filters
+    return [
+        *layers,
+        *conv_norm(1280, 1),
+        relu6,
+        {"kind": "mean"},
+        {"kind": "dropout", "rate": model.dropout},
+        {"kind": "dense", "units": CLASSES, "bias": True},
+    ]
+
+
+_LAYERS: dict[type, Any] = {
+    cnn.Config: _cnn,
+    speedrun.Config: _speedrun,
+    efficientnet_lite.Config: _efficientnet_lite,
+}
 
 
 def train_flops(name: str) -> int:
     """FLOPs of one image's train step."""
-    model = models.build(scaled(name, 1.0).model, IMAGE_SHAPE, CLASSES)
-    return flops.train_flops(model, IMAGE_SHAPE)
+    config = scaled(name, 1.0)
+    model = models.build(config.model, IMAGE_SHAPE, CLASSES, resize=config.data.resize)
+    return flops.train_flops(model, IMAGE_SHAPE, model.rules())

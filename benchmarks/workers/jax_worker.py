@@ -22,7 +22,7 @@ from cifar_jax.runtime import compilation
 from cifar_jax.training import steps
 from cifar_jax.training.lanes import make_lanes
 
-_SHAPE, _CLASSES, _STEPS_PER_EPOCH = networks.IMAGE_SHAPE, networks.CLASSES, 20
+_CLASSES, _STEPS_PER_EPOCH = networks.CLASSES, 20
 
 
 def _ours(job: dict) -> dict:
@@ -65,36 +65,53 @@ def _ours(job: dict) -> dict:
 
 class _Plain(nn.Module):
     layers: tuple
+    frozen: int  # so many of them are not trained
 
     @nn.compact
     def __call__(self, x, train):
-        for layer in self.layers:
-            kind = layer["kind"]
-            if kind == "conv":
-                kernel = (layer["kernel"], layer["kernel"])
-                x = nn.Conv(
-                    layer["filters"], kernel, padding=layer["padding"], use_bias=layer["bias"]
-                )(x)
-            elif kind == "batch_norm":
-                x = nn.BatchNorm(
-                    not train, epsilon=layer["epsilon"], use_scale=layer["scale"], momentum=0.9
-                )(x)
-            elif kind == "max_pool":
-                window = (layer["window"], layer["window"])
-                x = nn.max_pool(x, window, window)
-            elif kind == "dropout":
-                x = nn.Dropout(layer["rate"])(x, deterministic=not train)
-            elif kind == "flatten":
-                x = x.reshape(x.shape[0], -1)
-            elif kind == "dense":
-                x = nn.Dense(layer["units"], use_bias=layer["bias"])(x)
-            else:
-                x = nn.relu(x) if kind == "relu" else nn.gelu(x, approximate=False)
+        for i, layer in enumerate(self.layers):
+            before = x
+            for part in layer.get("layers", [layer]):
+                x = self._layer(part, x, train and i >= self.frozen)
+            if layer.get("residual"):
+                x = x + before
+            if i + 1 == self.frozen:
+                x = jax.lax.stop_gradient(x)
         return x
+
+    def _layer(self, layer, x, train):
+        kind = layer["kind"]
+        if kind == "conv":
+            return nn.Conv(
+                layer["filters"],
+                (layer["kernel"], layer["kernel"]),
+                layer["stride"],
+                padding=layer["padding"],
+                feature_group_count=layer["filters"] if layer["depthwise"] else 1,
+                use_bias=layer["bias"],
+            )(x)
+        if kind == "batch_norm":
+            return nn.BatchNorm(
+                not train, epsilon=layer["epsilon"], use_scale=layer["scale"], momentum=0.9
+            )(x)
+        if kind == "max_pool":
+            window = (layer["window"], layer["window"])
+            return nn.max_pool(x, window, window)
+        if kind == "dropout":
+            return nn.Dropout(layer["rate"])(x, deterministic=not train)
+        if kind == "flatten":
+            return x.reshape(x.shape[0], -1)
+        if kind == "mean":
+            return x.mean((1, 2))
+        if kind == "dense":
+            return nn.Dense(layer["units"], use_bias=layer["bias"])(x)
+        if kind == "gelu":
+            return nn.gelu(x, approximate=False)
+        return {"relu": nn.relu, "relu6": nn.relu6}[kind](x)
 
 
 def _flax(job: dict) -> dict:
-    model = _Plain(tuple(job["layers"]))
+    model = _Plain(tuple(job["layers"]), job["frozen"])
     options = job["optimizer"]
     if options["name"] == "sgd":
         optimizer = optax.sgd(options["learning_rate"], options["momentum"], nesterov=True)
@@ -105,7 +122,8 @@ def _flax(job: dict) -> dict:
     convolutions = [layer for layer in job["layers"] if layer["kind"] == "conv"]
     l2 = {f"Conv_{i}": layer["l2"] for i, layer in enumerate(convolutions) if layer["l2"]}
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.random((job["batch_size"], *_SHAPE), np.float32))
+    shape = (job["batch_size"], job["side"], job["side"], 3)
+    images = jnp.asarray(rng.random(shape, np.float32))
     labels = jnp.asarray(rng.integers(0, _CLASSES, job["batch_size"]))
     variables = model.init(jax.random.key(0), images[:1], False)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})

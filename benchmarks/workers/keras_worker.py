@@ -1,26 +1,32 @@
 """Keras 3 on the backend $KERAS_BACKEND: `compile`, `fit` and `predict`, with XLA where Keras uses
 it by default."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 from keras import layers
 from protocol import serve
 
 
-def _layer(layer: dict) -> keras.Layer:
+def _layer(layer: dict) -> Callable:
     kind = layer["kind"]
     if kind == "conv":
-        return layers.Conv2D(
-            layer["filters"],
-            layer["kernel"],
-            padding=layer["padding"].lower(),
-            use_bias=layer["bias"],
-            kernel_regularizer=keras.regularizers.L2(layer["l2"]) if layer["l2"] else None,
-        )
+        options = {
+            "strides": layer["stride"],
+            "padding": layer["padding"].lower(),
+            "use_bias": layer["bias"],
+        }
+        if layer["depthwise"]:
+            return layers.DepthwiseConv2D(layer["kernel"], **options)
+        l2 = keras.regularizers.L2(layer["l2"]) if layer["l2"] else None
+        return layers.Conv2D(layer["filters"], layer["kernel"], kernel_regularizer=l2, **options)
     if kind == "batch_norm":
         return layers.BatchNormalization(epsilon=layer["epsilon"], scale=layer["scale"])
     if kind == "max_pool":
         return layers.MaxPooling2D(layer["window"])
+    if kind == "mean":
+        return layers.GlobalAveragePooling2D()
     if kind == "dropout":
         return layers.Dropout(layer["rate"])
     if kind == "flatten":
@@ -30,9 +36,22 @@ def _layer(layer: dict) -> keras.Layer:
     return layers.Activation(kind)
 
 
+def _network(job: dict) -> keras.Model:
+    images = x = keras.Input((job["side"], job["side"], 3))
+    for i, layer in enumerate(job["layers"]):
+        before = x
+        for part in layer.get("layers", [layer]):
+            called = _layer(part)
+            called.trainable = i >= job["frozen"]  # batch norm then uses its running statistics
+            x = called(x)
+        if layer.get("residual"):
+            x = layers.Add()([x, before])
+    return keras.Model(images, x)
+
+
 def build(job: dict) -> dict:
     keras.utils.set_random_seed(0)
-    network = keras.Sequential([keras.Input((32, 32, 3)), *map(_layer, job["layers"])])
+    network = _network(job)
     options = job["optimizer"]
     if options["name"] == "sgd":
         optimizer = keras.optimizers.SGD(
@@ -46,7 +65,7 @@ def build(job: dict) -> dict:
     rng = np.random.default_rng(0)
     batch_size = job["batch_size"]
 
-    batch = rng.random((batch_size, 32, 32, 3), np.float32)
+    batch = rng.random((batch_size, job["side"], job["side"], 3), np.float32)
     labels = rng.integers(0, 10, batch_size).astype(np.int32)
     images, all_labels = batch, labels
 

@@ -10,35 +10,54 @@ from protocol import serve
 from torch import nn
 
 
-def _network(job: dict) -> nn.Sequential:
-    layers, channels, size = [], 3, 32
-    for layer in job["layers"]:
+class _Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def _modules(layers: list[dict], channels: int, size: int) -> tuple[list[nn.Module], int, int]:
+    """The modules, and the channels and the side of what they return."""
+    modules = []
+    for layer in layers:
         kind = layer["kind"]
-        if kind == "conv":
+        if kind == "block":
+            inner, channels, size = _modules(layer["layers"], channels, size)
+            modules.append((_Residual if layer["residual"] else nn.Sequential)(*inner))
+        elif kind == "conv":
             kernel, same = layer["kernel"], layer["padding"] == "SAME"
             padding = kernel // 2 if same else 0
-            layers.append(
-                nn.Conv2d(channels, layer["filters"], kernel, padding=padding, bias=layer["bias"])
+            modules.append(
+                nn.Conv2d(
+                    channels,
+                    layer["filters"],
+                    kernel,
+                    layer["stride"],
+                    padding,
+                    groups=channels if layer["depthwise"] else 1,
+                    bias=layer["bias"],
+                )
             )
-            channels, size = layer["filters"], size if same else size - kernel + 1
+            channels, size = layer["filters"], (size + 2 * padding - kernel) // layer["stride"] + 1
         elif kind == "batch_norm":
             norm = nn.BatchNorm2d(channels, eps=layer["epsilon"])
             norm.weight.requires_grad = layer["scale"]
-            layers.append(norm)
+            modules.append(norm)
         elif kind == "max_pool":
-            layers.append(nn.MaxPool2d(layer["window"]))
+            modules.append(nn.MaxPool2d(layer["window"]))
             size //= layer["window"]
         elif kind == "dropout":
-            layers.append(nn.Dropout(layer["rate"]))
+            modules.append(nn.Dropout(layer["rate"]))
+        elif kind == "mean":
+            modules += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         elif kind == "flatten":
-            layers.append(nn.Flatten())
+            modules.append(nn.Flatten())
             channels *= size * size
         elif kind == "dense":
-            layers.append(nn.Linear(channels, layer["units"], bias=layer["bias"]))
+            modules.append(nn.Linear(channels, layer["units"], bias=layer["bias"]))
             channels = layer["units"]
         else:
-            layers.append({"relu": nn.ReLU, "gelu": nn.GELU}[kind]())
-    return nn.Sequential(*layers)
+            modules.append({"relu": nn.ReLU, "relu6": nn.ReLU6, "gelu": nn.GELU}[kind]())
+    return modules, channels, size
 
 
 def _optimizer(job: dict, network: nn.Sequential) -> torch.optim.Optimizer:
@@ -48,7 +67,8 @@ def _optimizer(job: dict, network: nn.Sequential) -> torch.optim.Optimizer:
     l2 = {id(kernel): weight for kernel, weight in zip(kernels, decayed, strict=True)}
     groups: dict[float, list] = {}
     for parameter in network.parameters():
-        groups.setdefault(2 * l2.get(id(parameter), 0.0), []).append(parameter)
+        if parameter.requires_grad:
+            groups.setdefault(2 * l2.get(id(parameter), 0.0), []).append(parameter)
     parameters = [{"params": group, "weight_decay": w} for w, group in groups.items()]
     if options["name"] == "sgd":
         return torch.optim.SGD(
@@ -66,9 +86,11 @@ def build(job: dict) -> dict:
     if device == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
-    network = _network(job).to(device, memory_format=torch.channels_last)
+    modules, _, _ = _modules(job["layers"], 3, job["side"])
+    network = nn.Sequential(*modules).to(device, memory_format=torch.channels_last)
+    frozen = network[: job["frozen"]].requires_grad_(False)
     optimizer = _optimizer(job, network)
-    images = torch.rand(job["batch_size"], 3, 32, 32)
+    images = torch.rand(job["batch_size"], 3, job["side"], job["side"])
     images = images.to(device, memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (job["batch_size"],)).to(device)
 
@@ -88,6 +110,7 @@ def build(job: dict) -> dict:
 
     def train(steps: int) -> None:
         network.train()
+        frozen.eval()  # batch norm then uses its running statistics
         for _ in range(steps):
             optimizer.zero_grad()
             loss_of(images, labels).backward()
