@@ -15,9 +15,10 @@ import pytest
 from etils import epath
 
 from benchmarks import table
+from cifar_jax.config.schema import Rule
 from cifar_jax.errors import UserError
 from cifar_jax.report import page as report_page
-from tools import flops, picture, published, results, run_tables
+from tools import flops, picture, published, results, run_tables, studies
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -38,8 +39,9 @@ def test_the_pages_show_what_make_results_generates():
 
 
 def test_the_picture_shows_the_evidence(tmp_path: pathlib.Path):
+    for page, draw in results.PICTURES.items():
+        assert draw(ROOT / "results") == (ROOT / page).read_text(), page
     drawn = (ROOT / "docs/accuracy.svg").read_text()
-    assert picture.draw(ROOT / "results") == drawn
     shown = re.findall(r">(\w+)  ([\d.]+) %<", drawn)
     names = {path.parent.parent.name for path in ROOT.glob("results/*/seed-*/result.json")}
     assert {name for name, _ in shown} == names and ("model3", "81.8") in shown
@@ -69,7 +71,7 @@ def test_the_picture_reads_well_on_light_and_dark_pages(color: str):
 
 
 def test_every_run_has_all_of_its_evidence():
-    runs = list((ROOT / "results").glob("*/seed-*"))
+    runs = list((ROOT / "results").rglob("seed-*"))
     assert runs
     for run in runs:
         names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
@@ -81,7 +83,7 @@ def test_every_run_has_all_of_its_evidence():
 
 
 def test_no_run_comes_from_a_tree_with_changes():
-    for path in (ROOT / "results").glob("*/seed-*/environment.json"):
+    for path in (ROOT / "results").rglob("seed-*/environment.json"):
         starts = json.loads(path.read_text())["starts"]
         assert starts and all(s["git_commit"] and s["git_dirty"] is False for s in starts), path
 
@@ -169,6 +171,12 @@ def test_flops_count_three_products_a_kernel_but_two_for_the_first():
 
     convolution, dense = 3 * 3 * 3 * 8 * 32 * 32, 32 * 32 * 8 * 10
     assert flops.train_flops(Net(), (32, 32, 3)) == 2 * (2 * convolution + 3 * dense)
+    for path, expected in {
+        "conv/.*": convolution + 2 * dense,  # no gradient before the first that is trained
+        "dense/.*": 2 * convolution + 2 * dense,
+    }.items():
+        rules = (Rule(path, frozen=True),)
+        assert flops.train_flops(Net(), (32, 32, 3), rules) == 2 * expected
 
 
 # ---------------------------------------------------------------------------- notes and spreads
@@ -240,11 +248,14 @@ def test_each_earlier_reading_of_the_test_set_stands_beside_the_figure():
 
 
 # ---------------------------------------------------------------------------- new evidence
+OF_TINY = "main.py --config=configs/tiny.py"
+
+
 @pytest.fixture
 def workdir(workdir: pathlib.Path) -> pathlib.Path:
     """A finished run, of a command that a user could have typed on a clean commit."""
     environment = json.loads((workdir / "environment.json").read_text())
-    start = {**environment["starts"][0], "command": "main.py --config=configs/tiny.py"}
+    start = {**environment["starts"][0], "command": f"{OF_TINY} --config.seed=0"}
     start |= {"git_commit": "0" * 40, "git_dirty": False}
     edit(workdir / "environment.json", starts=[start])
     return pathlib.Path(workdir)
@@ -263,6 +274,26 @@ def test_a_run_is_added_with_what_lets_anyone_recompute_its_figures(
     assert report_page.run(epath.Path(home)).exists()  # a page can be made of it
     with pytest.raises(UserError, match="evidence already"):
         published.add(workdir, tmp_path / "results")
+
+
+def test_a_run_of_a_study_is_apart_from_the_configs(workdir: pathlib.Path, tmp_path: pathlib.Path):
+    for name in ("final", "model1"):
+        shutil.copytree(ROOT / "results" / name, tmp_path / name)
+    before = run_tables.table(tmp_path), results.classification_reports(tmp_path)
+    for study, argument in {"resolution": "final,96", "fewer_images": "final,1221"}.items():
+        change_start(workdir, command=f"main.py --config=configs/{study}.py:{argument}")
+        home = published.add(workdir, tmp_path)
+        assert home == tmp_path / study / argument / "seed-0"
+        link = f"[`{study}:{argument}`, 0](../results/{study}/{argument}/seed-0)"
+        assert link in run_tables.runs_table(tmp_path)
+    assert before == (run_tables.table(tmp_path), results.classification_reports(tmp_path))
+    accuracy = json.loads((workdir / "result.json").read_text())["test_accuracy"]
+    titles, _, row = studies.images_table(tmp_path).splitlines()
+    assert titles.endswith("| 1,221 | 42,500 |")  # the config's own runs are the last point
+    assert row.startswith("| [`final`](../configs/final.py) ")
+    assert row.endswith(f"| {100 * accuracy:.2f} | 86.80, 86.91 |")
+    of_study, own = studies.resolution_table(tmp_path).splitlines()[2:]
+    assert f"| {100 * accuracy:.2f} |" in of_study and "| 86.80, 86.91 |" in own
 
 
 def test_the_table_says_whose_logits_are_kept(workdir: pathlib.Path, tmp_path: pathlib.Path):
@@ -314,6 +345,8 @@ def test_figures_that_the_predictions_do_not_give_are_refused(
         (lambda path: change_start(path, git_dirty=None), "a clean commit"),
         (lambda path: change_start(path, git_commit=None), "a clean commit"),
         (lambda path: change_start(path, command="main.py"), "names no --config"),
+        (lambda path: change_start(path, command=f"{OF_TINY} --config.epochs=3"), "config.epochs"),
+        (lambda path: change_start(path, command=f"{OF_TINY} --noconfig.probe"), "config.probe"),
         (lambda path: edit(path / "result.json", test_accuracy=0.5), "disagree"),
     ],
 )

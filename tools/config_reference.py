@@ -33,6 +33,10 @@ def text() -> str:
         _section(_summary(schema.Rule), "config.optimizer.rules[i]", schema.Rule)
         + "\n`base.rule(path, ...)` makes one. A rule changes only the settings it is given.\n"
     )
+    parts.append(
+        _section(_summary(schema.Range), "config.search.space[i]", schema.Range)
+        + "\n`base.choose(key, ...)` makes one.\n"
+    )
     for name in models.names():
         family = models.config_class(name)
         assert family is not None

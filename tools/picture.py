@@ -1,18 +1,23 @@
-"""Draws docs/accuracy.svg: test accuracy against minutes of training on two CPU cores."""
+"""Draws the pictures of docs/: test accuracy against time, and against the number of images."""
 
 import io
+import itertools
 import pathlib
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tools import run_tables
+from tools import run_tables, studies
 
 # Each reads well on a white page and on a dark one; the background is transparent.
 TEXT = "#767f89"
 COLORS = {"speedrun": "#c8640f", "final_long": "#1f8f4e", "": "#3b7de0"}  # by the name's beginning
+LINES = ("#1f8f4e", "#3b7de0", "#c8640f")
+NUMBERS = (100, 1000, 10_000, 42_500)  # of images
 TICKS = (2, 5, 10, 20, 50, 100, 200)  # minutes
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # the browser draws the text
@@ -43,8 +48,7 @@ def points(results: pathlib.Path) -> list[tuple[str, float, float, list[tuple[fl
 def draw(results: pathlib.Path) -> str:
     """The picture as SVG; the same evidence gives the same text."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8, 4.2))
-        axes = figure.subplots()
+        axes = _axes("minutes of training on two CPU cores", TICKS)
         shown = points(results)
         for name, minutes, accuracy, seeds in shown:
             color = next(COLORS[start] for start in COLORS if name.startswith(start))
@@ -54,20 +58,64 @@ def draw(results: pathlib.Path) -> str:
                 f"{name}  {accuracy:.1f} %", (minutes, accuracy), color=color,
                 xytext=(8, 4), textcoords="offset points",
             )  # fmt: skip
-        axes.set_xscale("log")
-        axes.set_xticks(TICKS, [str(tick) for tick in TICKS])
         longest = max(minutes for _, minutes, _, _ in shown)
         axes.set_xlim(min(minutes for _, minutes, _, _ in shown) / 1.5, 3 * longest)  # for labels
         axes.margins(y=0.1)
-        axes.minorticks_off()
-        axes.set_xlabel("minutes of training on two CPU cores", color=TEXT)
-        axes.set_ylabel("test accuracy %", color=TEXT)
-        axes.grid(color=TEXT, alpha=0.3, linewidth=0.8)
-        axes.tick_params(length=0, labelcolor=TEXT)
-        axes.spines[:].set_visible(False)
-        figure.patch.set_visible(False)
-        axes.patch.set_visible(False)
-        file = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", bbox_inches="tight", metadata=nothing)
+        return _svg(axes)
+
+
+def draw_resolution(results: pathlib.Path) -> str:
+    """Test accuracy against minutes on two CPU cores, a line for each config; the resolutions stand
+    beside its points."""
+    with matplotlib.rc_context(_STYLE):
+        axes = _axes("minutes of the whole command on two CPU cores", TICKS)
+        for color, (name, found) in zip(
+            itertools.cycle(LINES), studies.lines(results, "resolution").items(), strict=False
+        ):
+            minutes = [point.minutes for point in found]
+            axes.plot(minutes, [point.accuracy for point in found], "o-", color=color, label=name)
+            for point in found:
+                axes.annotate(
+                    f"{point.value} px", (point.minutes, point.accuracy), color=color,
+                    xytext=(6, -12), textcoords="offset points",
+                )  # fmt: skip
+        return _svg(axes)
+
+
+def draw_fewer_images(results: pathlib.Path) -> str:
+    """Test accuracy against the number of training images, a line for each config."""
+    with matplotlib.rc_context(_STYLE):
+        axes = _axes("training images", NUMBERS)
+        for color, (name, found) in zip(
+            itertools.cycle(LINES), studies.lines(results, "fewer_images").items(), strict=False
+        ):
+            values = [point.value for point in found]
+            axes.plot(values, [point.accuracy for point in found], "o-", color=color, label=name)
+        return _svg(axes)
+
+
+def _axes(x_label: str, ticks: Sequence[int]) -> Axes:
+    """Empty axes of test accuracy against a quantity on a logarithmic scale."""
+    figure = Figure(figsize=(8, 4.2))
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel(x_label, color=TEXT)
+    axes.set_ylabel("test accuracy %", color=TEXT)
+    axes.grid(color=TEXT, alpha=0.3, linewidth=0.8)
+    axes.tick_params(length=0, labelcolor=TEXT)
+    axes.spines[:].set_visible(False)
+    figure.patch.set_visible(False)
+    axes.patch.set_visible(False)
+    return axes
+
+
+def _svg(axes: Axes) -> str:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, labelcolor="linecolor")
+    file, figure = io.StringIO(), axes.figure
+    assert isinstance(figure, Figure)
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", bbox_inches="tight", metadata=nothing)
     return file.getvalue()

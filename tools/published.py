@@ -4,6 +4,7 @@ The evidence is part of the run's workdir. From `predictions.npz` anyone can com
 """
 
 import pathlib
+import shlex
 import shutil
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 from etils import epath
 
 from cifar_jax import metrics
+from cifar_jax.config import files as config_files
 from cifar_jax.errors import UserError
-from cifar_jax.report import evidence, reference
+from cifar_jax.pages import reference
+from cifar_jax.report import evidence
 from cifar_jax.report.evidence import Run
 from cifar_jax.runtime import workdir as files
 
@@ -25,6 +28,8 @@ REQUIRED = (
     files.RESULT,
     files.PREDICTIONS,
 )
+# What a command may override, and its run is still one of its config.
+HARMLESS = {"seed", "seeds", "data.data_dir", "data.cache_dir"}
 OPTIONAL = (files.INIT, files.ROBUSTNESS, f"{files.EXPORT}/model.int8.json")
 # Between figures in float64: another version of numpy may add in another order.
 _ROUNDING = 1e-9
@@ -70,11 +75,12 @@ def add(workdir: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
     """Copies the evidence of a finished run to `results`/CONFIG/seed-N.
 
     Returns:
-      That directory.
+      That directory; of `--config=FILE:ARGUMENT`, `results`/FILE/ARGUMENT/seed-N.
 
     Raises:
-      UserError: the run is not finished, its tree had uncommitted changes, it lacks a file, its
-        files contradict each other, or that seed has evidence already.
+      UserError: the run is not finished, its tree had uncommitted changes, its command overrides
+        its config, it lacks a file, its files contradict each other, or that seed has evidence
+        already.
     """
     run = evidence.load(epath.Path(workdir))
     if run.result is None:
@@ -93,8 +99,14 @@ def add(workdir: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
     name = reference.config_name(run.command)
     if name is None:
         raise UserError(f"{files.ENVIRONMENT} in {workdir} names no --config=NAME.py")
+    changed = set(config_files.overridden(shlex.split(run.command))) - HARMLESS
+    if changed:
+        raise UserError(
+            f"the command of the run in {workdir} overrides config.{min(changed)}, so it is no run "
+            f"of {name}: write a config with that value, and train in a new workdir"
+        )
     check(run)
-    home = results / name / f"seed-{run.config.seed}"
+    home = results.joinpath(*name.split(":"), f"seed-{run.config.seed}")
     if home.exists():
         raise UserError(
             f"{home} has evidence already: remove it, and note in {home.parent / NOTES} that the "

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 
 from cifar_jax import terminal
 from cifar_jax.errors import BAD_INPUT, UserError
-from cifar_jax.report import reference
+from cifar_jax.pages import reference
 from cifar_jax.terminal import printable, say
-from tools import picture, published, run_tables
+from tools import picture, published, run_tables, studies
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -28,9 +28,16 @@ PAGES: dict[str, dict[str, Callable[[pathlib.Path], str]]] = {
         "longer": run_tables.longer_table,
         "speedruns": run_tables.speed_table,
         "harder": run_tables.harder_table,
+        "resolution": studies.resolution_table,
+        "fewer": studies.images_table,
         "notes": run_tables.notes,
         "runs": run_tables.runs_table,
     },
+}
+PICTURES = {
+    "docs/accuracy.svg": picture.draw,
+    "docs/resolution.svg": picture.draw_resolution,
+    "docs/fewer_images.svg": picture.draw_fewer_images,
 }
 
 
@@ -101,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(printable(published.add(options.add, results)))
         texts = {
             "results/README.md": classification_reports(results),
-            "docs/accuracy.svg": picture.draw(results),
+            **{page: draw(results) for page, draw in PICTURES.items()},
         }
         for page in PAGES:
             texts[page] = updated((ROOT / page).read_text(), page, results)

@@ -11,7 +11,8 @@ from typing import Any
 
 from etils import epath
 
-from cifar_jax.report import evidence, reference
+from cifar_jax.pages import reference
+from cifar_jax.report import evidence
 from cifar_jax.report.evidence import Run
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.checked import read_json
@@ -36,6 +37,9 @@ WHAT = {
 
 def configs(results: pathlib.Path) -> Iterator[tuple[str, list[Run]]]:
     """Yields each config's name and its finished runs by seed: those of `WHAT` first, in its order.
+
+    With an argument to a config (`--config=FILE:ARGUMENT`), its runs belong to a study, so they are
+    not among these: `results` / FILE has them.
 
     Raises:
       UserError: a run's predictions are kept and give other figures than its result has.
@@ -77,13 +81,13 @@ def short_table(results: pathlib.Path) -> str:
         reported = reference.REPORTED.get(name)
         rows.append(
             [
-                _link(name, ""),
+                link(name, ""),
                 WHAT.get(name, ""),
                 str(len(runs)),
                 spread(figures(runs, "test_accuracy"))
                 + _notes_mark(results, name, "docs/results.md"),
                 f"{100 * reported.accuracy:.2f}" if reported else "",
-                _minutes(runs, train_seconds),
+                minutes(runs, train_seconds),
             ]
         )
     titles = ("config", "what it is", "seeds", "test accuracy %", "the report's", "training")
@@ -108,7 +112,7 @@ def table(results: pathlib.Path) -> str:
         ]
         rows.append(
             [
-                _link(name),
+                link(name),
                 str(len(runs)),
                 spread(figures(runs, "test_accuracy")) + _notes_mark(results, name),
                 f"{100 * reported.accuracy:.2f}" if reported else "",
@@ -118,7 +122,7 @@ def table(results: pathlib.Path) -> str:
                 " / ".join(gaps),
                 ", ".join(f"{len(run.rows)} ({run.best_row['epoch']})" for run in runs),
                 f"{figures(runs, 'parameters')[0]:,}",
-                _minutes(runs, train_seconds),
+                minutes(runs, train_seconds),
             ]
         )
     return markdown(titles, rows)
@@ -137,12 +141,12 @@ def speed_table(results: pathlib.Path) -> str:
         images = statistics.mean(run.rows[-1]["step"] * run.config.batch_size for run in runs)
         rows.append(
             [
-                _link(name),
+                link(name),
                 str(len(runs)),
                 spread(figures(runs, "test_accuracy")) + _notes_mark(results, name),
                 spread([run.result.get("test_accuracy_tta") for run in runs if run.result]),
-                _minutes(runs, lambda run: run.seconds),
-                _minutes(runs, train_seconds),
+                minutes(runs, lambda run: run.seconds),
+                minutes(runs, train_seconds),
                 f"{images:,.0f}",
                 f"{images * flops.of_run(runs[0]) / 1e15:.3f}",
             ]
@@ -155,7 +159,7 @@ def longer_table(results: pathlib.Path) -> str:
     rows = []
     for name, runs in configs(results):
         if name in ("final", "final_long"):
-            cells = [_link(name)]
+            cells = [link(name)]
             for epoch in LONGER:
                 reached = [run.rows[:epoch] for run in runs if len(run.rows) >= epoch]
                 cells.append(
@@ -184,7 +188,7 @@ def harder_table(results: pathlib.Path) -> str:
             cells += [exported.get("test_accuracy")]
             if set(cells) != {None}:
                 cells = [*figures([run], "test_accuracy"), *cells]
-                title = f"{_link(name)}, seed {run.config.seed}"
+                title = f"{link(name)}, seed {run.config.seed}"
                 rows.append([title, *(spread([cell]) for cell in cells), machine(run)])
     return markdown(titles, rows)
 
@@ -196,13 +200,15 @@ def runs_table(results: pathlib.Path) -> str:
         "commit", "test logits",
     )  # fmt: skip
     rows = []
-    for name, runs in configs(results):
-        for run in runs:
+    studies = sorted({path.parents[2] for path in results.glob("*/*/seed-*/result.json")})
+    for home in (results, *studies):
+        for run in (run for _, runs in configs(home) for run in runs):
             start = run.environment["starts"][0]
-            seed = f"{name}/seed-{run.config.seed}"
+            path = pathlib.Path(run.workdir).relative_to(results)
+            name = ":".join(path.parent.parts)
             rows.append(
                 [
-                    f"[`{name}`, {run.config.seed}](../results/{seed})",
+                    f"[`{name}`, {run.config.seed}](../results/{path})",
                     spread(figures([run], "test_accuracy")),
                     f"{figures([run], 'train_seconds')[0] / 60:.1f}",
                     f"{run.seconds / 60:.1f}" if run.seconds else "–",
@@ -235,17 +241,17 @@ def machine(run: Run) -> str:
     return run.hardware.replace("(R)", "").replace(" Processor", "")
 
 
-def _minutes(runs: list[Run], seconds: Callable[[Run], float | None]) -> str:
-    """ "6.8 min on 2-core AMD EPYC": the mean of the runs of each machine that noted their time."""
-    minutes: dict[str, list[float]] = {}
+def minutes(runs: list[Run], seconds: Callable[[Run], float | None]) -> str:
+    """ "6.8 min on 2-core AMD EPYC": the mean of each machine's runs that noted their time."""
+    times: dict[str, list[float]] = {}
     for run in runs:
         if time := seconds(run):
-            minutes.setdefault(machine(run), []).append(time / 60)
-    means = (f"{statistics.mean(each):.1f} min on {name}" for name, each in minutes.items())
+            times.setdefault(machine(run), []).append(time / 60)
+    means = (f"{statistics.mean(each):.1f} min on {name}" for name, each in times.items())
     return ", ".join(means) or "–"
 
 
-def _link(name: str, top: str = "../") -> str:
+def link(name: str, top: str = "../") -> str:
     return f"[`{name}`]({top}configs/{name}.py)"
 
 
