@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from cifar_jax import options, places
 from cifar_jax.config import files as config_file
+from cifar_jax.config import schema
 from cifar_jax.errors import BAD_INPUT, SOME_FAILED, TRY_AGAIN, UserError, missing
 from cifar_jax.terminal import printable, say
 
@@ -86,41 +87,61 @@ def check(name: str, arguments: list[str]) -> None:
         raise UserError(
             f"--join_timeout={options.JOIN_TIMEOUT.value:g} must be above 0 and at most 86400"
         )
-    if name != "train" and not (options.WORKDIR.value or options.WORKDIRS.value):
+    if "config" not in MODES[name].flags and not (options.WORKDIR.value or options.WORKDIRS.value):
         raise UserError(f"--mode={name} needs --workdir")
 
 
-def _train(_: list[str]) -> int:
+def _config(example: str) -> tuple[schema.Config, epath.Path]:
+    """The config of the command line, and the workdir, which has its name by default."""
     from cifar_jax import models
-    from cifar_jax.runtime.interrupt import Interrupted
-    from cifar_jax.training import run as train
-    from cifar_jax.training import seeds
 
     if options.CONFIG.value is None:
-        raise UserError("no config: pass --config=configs/final.py")
+        raise UserError(f"no config: pass --config=configs/{example}.py")
     config = config_file.typed(options.CONFIG.value, models, options.ARGUMENTS)
     name = config_file.run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
-    workdir = _directory(options.WORKDIR.value or f"runs/{name}")
+    return config, _directory(options.WORKDIR.value or f"runs/{name}")
+
+
+def _until_stopped(work: Callable[[], object]) -> int:
+    """0 once `work` is done; another status if a signal stops it."""
+    from cifar_jax.runtime.interrupt import Interrupted
+
     try:
-        train.run(config, workdir, _BEGAN, _write_report)
-        if config.seeds > 1:
-            _compare([home for _, home in seeds.runs(config, workdir)], workdir)
+        work()
     except Interrupted as interruption:
         say(printable(interruption), sys.stderr)
         return TRY_AGAIN
     return 0
 
 
+def _train(_: list[str]) -> int:
+    from cifar_jax.training import run as train
+    from cifar_jax.training import seeds
+
+    config, workdir = _config("final")
+    if config.search != schema.Search():
+        raise UserError("config.search belongs to --mode=search: add it, or take another config")
+    status = _until_stopped(lambda: train.run(config, workdir, _BEGAN, _write_report))
+    if not status and config.seeds > 1:
+        from cifar_jax.report import page  # late, because it imports matplotlib
+
+        path = page.compare([home for _, home in seeds.runs(config, workdir)], workdir)
+        say(f"the comparison is in {printable(path)}")
+    return status
+
+
+def _search(_: list[str]) -> int:
+    try:
+        from cifar_jax.search import study
+    except ModuleNotFoundError as error:
+        raise missing(error, "--mode=search", "requirements-search.txt") from error
+    return _until_stopped(lambda: study.run(*_config("search")))
+
+
 def _write_report(workdir: epath.Path, exp: "Experiment") -> epath.Path:
-    from cifar_jax.report import page  # late, because it imports matplotlib
-
-    return page.write(workdir, exp)
-
-
-def _compare(workdirs: list[epath.Path], home: epath.Path) -> None:
     from cifar_jax.report import page
 
-    say(f"the comparison is in {printable(page.compare(workdirs, home))}")
+    return page.write(workdir, exp)
 
 
 def _evaluate(_: list[str]) -> int:
@@ -216,6 +237,7 @@ MODES = {
     ),
     "report": Mode(_report, ("workdirs", "data_dir")),
     "demo": Mode(_demo, ("workdirs", "port", "data_dir")),
+    "search": Mode(_search, ("config", "tune_memory"), tuned=True),
 }
 
 

@@ -56,6 +56,13 @@ def anywhere(path: epath.PathLike, name: str) -> epath.Path:
     return place
 
 
+def without_password(text: str) -> str:
+    """`text` with "***" in place of the passwords in its URLs."""
+    return re.sub(
+        r"([a-z][a-z0-9+.-]*://[^:/@\s]*):[^@\s]*@", r"\1:***@", text, flags=re.IGNORECASE
+    )
+
+
 def user_cache() -> Path:
     """The directory for everything that can be computed again: `$XDG_CACHE_HOME/cifar_jax`.
 

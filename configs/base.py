@@ -3,6 +3,7 @@
 docs/config.md lists all keys; `cifar_jax/config/schema.py` defines them.
 """
 
+import inspect
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -22,16 +23,25 @@ def model(name: str, **keys: Any) -> ConfigDict:
 
     Raises:
       ValueError: there is no such network.
+      TypeError: it has no such key.
     """
     family = models.config_class(name)
     if family is None:
         raise ValueError(f"no network {name!r}: choose one of {', '.join(models.names())}")
-    return convert.to_config_dict(family(**keys))
+    bound = inspect.signature(family).bind(**keys)
+    bound.apply_defaults()
+    given = {name: value for name, value in bound.arguments.items() if value is not None}
+    return convert.to_config_dict(given)
 
 
 def conv_block(filters: int, *values: Any, **keys: Any) -> ConfigDict:
     """A block of the network "cnn": see `ConvBlock` in `cifar_jax/models/cnn.py`."""
     return convert.to_config_dict(cnn.ConvBlock(filters, *values, **keys))
+
+
+def choose(name: str, **keys: Any) -> ConfigDict:
+    """A range for `config.search.space`: see `Range` in `cifar_jax/config/schema.py`."""
+    return convert.to_config_dict(schema.Range(name, **keys))
 
 
 def rule(path: str, **keys: Any) -> ConfigDict:

@@ -77,7 +77,8 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: pathlib.Path)
     }
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == source
-    assert "cifar_jax/report/templates/run.html" in packed
+    for page in ("report/templates/run", "pages/templates/base", "search/templates/search"):
+        assert f"cifar_jax/{page}.html" in packed
 
 
 def test_the_wheel_needs_what_the_requirements_files_install(installed: pathlib.Path):

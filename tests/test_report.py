@@ -124,7 +124,7 @@ def test_writing_the_page_again_gives_the_same_page(finished: epath.Path, workdi
 
 def test_a_finished_run_without_its_page_gets_it_back(workdir: epath.Path):
     (workdir / "report.html").unlink()
-    tiny.train(command_line.tiny_config(), workdir)
+    tiny.train(command_line.tiny_config(), workdir, report=True)
     assert (workdir / "report.html").exists()
 
 

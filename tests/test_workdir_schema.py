@@ -31,7 +31,8 @@ from cifar_jax.data import sources
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import suites as robustness
 from cifar_jax.evaluation import trained
-from cifar_jax.report import evidence, figures, page, svg
+from cifar_jax.pages import svg
+from cifar_jax.report import evidence, figures, page
 from cifar_jax.runtime import checked, metrics_writer, workdir_schema
 from cifar_jax.runtime import workdir as files
 from cifar_jax.training import best, claim, steps

@@ -116,7 +116,7 @@ class _Reader:
             self.faults.append(f"{place} must be {text}: it is {_shown(value)}")
             return None
         if isinstance(value, list):
-            return tuple(value)
+            return _tuples(value)
         return float(value) if field.type in (float, float | None) and _is_int(value) else value
 
     def _model(self, value: Any) -> Any:
@@ -171,6 +171,10 @@ def nearest(name: str, names: list[str]) -> str:
     """A hint for a misspelled key: the closest name, or all names."""
     found = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {found[0]}?" if found else f"the keys are {', '.join(names)}"
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _is_section(field: dataclasses.Field[Any]) -> bool:

@@ -180,6 +180,38 @@ class Checkpoint:
 
 
 @dataclasses.dataclass(frozen=True)
+class Range:
+    """A key that a search chooses. Of blocks that a trial does not have, nothing is chosen."""
+
+    name: str = key(REQUIRED, TEXT, 'the key, such as "optimizer.learning_rate"; "model.blocks" is the number of blocks, and "model.blocks[*].filters" the filters of all of them')
+    low: float | None = key(None, number(-1e30, 1e30), "least value")
+    high: float | None = key(None, number(-1e30, 1e30), "greatest value")
+    step: float | None = key(None, POSITIVE, "distance between the values; by default 1 for integers, and none for other numbers")
+    log: bool | None = key(None, FLAG, "choose the logarithm evenly, not the value")
+    growth: float | None = key(None, number(1), "of a key with [*]: each block's value is the last one's times a factor from 1 to this, rounded to a multiple of 8")
+    choices: tuple[Any, ...] | None = key(None, Check("a tuple of at least one value", lambda v: isinstance(v, tuple | list) and len(v) > 0), "the values to choose from, instead of low and high")
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """How `--mode=search` looks for a better config, and when it stops."""
+
+    space: tuple[Range, ...] = key((), None, "what to choose, in this order", maker="base.choose(...)")
+    objectives: tuple[str, ...] = key(("accuracy",), all_of("a tuple of objectives", one_of("accuracy", "multiply_adds", "step_ms")), "validation accuracy, the highest of a trial's epochs; or that and one cost, whose trade-offs are searched")
+    sampler: str = key("tpe", one_of("tpe", "random", "nsga2", "evolution"), "how the next trial is chosen")
+    pruner: str = key("none", one_of("none", "halving", "hyperband"), "how unpromising trials are stopped before their last epoch; with one objective only")
+    trials: int = key(50, whole(1), "trials to train, by all workers together")
+    minutes: float = key(0.0, number(0), "minutes after which this worker starts no other trial; 0: no limit")
+    max_parameters: int = key(0, whole(0, 2**62), "greatest number of parameters; 0: no limit")
+    max_multiply_adds: int = key(0, whole(0, 2**62), "greatest number of multiply-adds of one image's forward pass; 0: no limit")
+    max_step_ms: float = key(0.0, number(0), "greatest time of a train step on this machine, in milliseconds; 0: no limit")
+    storage: str = key("", TEXT, 'URL of the database that the workers share; "": an SQLite file in the workdir', machine=True)
+    name: str = key("", TEXT, 'name of the study in the storage; "": that of the workdir', machine=True)
+    patience: float = key(120.0, number(0), "seconds to try again if the storage is away", machine=True)
+    heartbeat: int = key(15, whole(1, 3600), "seconds between two signs of life of a worker; after four without one, another worker goes on with its trial", machine=True)
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """An experiment."""
 
@@ -202,3 +234,4 @@ class Config:
     early_stopping: EarlyStopping = key(EarlyStopping, None, "")
     eval: Eval = key(Eval, None, "")
     checkpoint: Checkpoint = key(Checkpoint, None, "")
+    search: Search = key(Search, None, "")

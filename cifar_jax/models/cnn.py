@@ -23,7 +23,7 @@ _GLOROT = nn.initializers.glorot_uniform()
 
 @dataclasses.dataclass(frozen=True)
 class ConvBlock:
-    """Convolution, ReLU, [batch norm], [max-pool], [dropout], in this order.
+    """Convolutions, each with ReLU and [batch norm]; then [max-pool], [dropout].
 
     The order follows the tables of the report. They do not show the ReLU, since Keras includes it
     in the convolution (`Conv2D(..., activation="relu")`); so it comes before batch norm.
@@ -35,7 +35,8 @@ class ConvBlock:
     batch_norm: bool = key(False, FLAG, "add batch norm")
     pool: int = key(2, SIZE, "window and stride of the max-pooling; 1: no pooling")
     dropout: float = key(0.0, FRACTION, "dropout rate; 0: no dropout")
-    l2: float = key(0.0, number(0), "coupled L2 weight of the kernel", factor=True)
+    l2: float = key(0.0, number(0), "coupled L2 weight of the kernels", factor=True)
+    convolutions: int = key(1, SIZE, "number of convolutions, one after the other")
 
 
 _BLOCKS = (ConvBlock(32), ConvBlock(64))
@@ -89,24 +90,25 @@ class CNN(Network):
         if self.config.whitening:
             x = nn.relu(stem(x))
         for i, block in enumerate(self.config.blocks):
-            x = nn.Conv(
-                block.filters,
-                (block.kernel, block.kernel),
-                padding=block.padding,
-                kernel_init=dirac if self.config.dirac else _GLOROT,
-                dtype=self.dtype,
-                conv_general_dilated=conv_general_dilated,
-                name=f"conv2d_{i}",
-            )(x)
-            x = nn.relu(x)
-            if block.batch_norm:
-                x = nn.BatchNorm(
-                    use_running_average=not train,
+            for place in [str(i), *(f"{i}_{j}" for j in range(1, block.convolutions))]:
+                x = nn.Conv(
+                    block.filters,
+                    (block.kernel, block.kernel),
+                    padding=block.padding,
+                    kernel_init=dirac if self.config.dirac else _GLOROT,
                     dtype=self.dtype,
-                    name=f"batch_normalization_{i}",
-                    momentum=0.99,
-                    epsilon=1e-3,
+                    conv_general_dilated=conv_general_dilated,
+                    name=f"conv2d_{place}",
                 )(x)
+                x = nn.relu(x)
+                if block.batch_norm:
+                    x = nn.BatchNorm(
+                        use_running_average=not train,
+                        dtype=self.dtype,
+                        name=f"batch_normalization_{place}",
+                        momentum=0.99,
+                        epsilon=1e-3,
+                    )(x)
             if block.pool > 1:
                 x = MaxPool(block.pool, name=f"max_pooling2d_{i}")(x)
             if block.dropout:
@@ -122,7 +124,7 @@ class CNN(Network):
         return logits.astype(jnp.float32)
 
     def rules(self) -> tuple[Rule, ...]:
-        weights = {f"conv2d_{i}": block.l2 for i, block in enumerate(self.config.blocks)}
+        weights = {rf"conv2d_{i}(_\d+)?": block.l2 for i, block in enumerate(self.config.blocks)}
         weights |= {f"dense_{i}": self.config.dense_l2 for i in range(len(self.config.dense))}
         l2 = tuple(
             Rule(f"{layer}/kernel", l2=weight) for layer, weight in weights.items() if weight
@@ -146,7 +148,8 @@ def build(
         height, width = height - 1, width - 1
     for i, block in enumerate(config.blocks):
         if block.padding == "VALID":
-            height, width = height - block.kernel + 1, width - block.kernel + 1
+            cut = block.convolutions * (block.kernel - 1)
+            height, width = height - cut, width - cut
         height, width = height // block.pool, width // block.pool
         if min(height, width) < 1:
             raise UserError(

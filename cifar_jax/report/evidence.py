@@ -8,7 +8,7 @@ from etils import epath
 
 from cifar_jax.config.schema import Config
 from cifar_jax.errors import UserError
-from cifar_jax.report import reference
+from cifar_jax.pages import reference
 from cifar_jax.runtime import checked, metrics_writer, workdir_schema
 from cifar_jax.runtime import workdir as files
 from cifar_jax.training import claim

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cifar_jax import terminal
 from cifar_jax.metrics import CalibrationBins
-from cifar_jax.report import svg
+from cifar_jax.pages import svg
 from cifar_jax.report.evidence import Run
 
 _DASHES = ("-", "--", "-.", ":")

@@ -6,17 +6,17 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 from etils import epath
 
-from cifar_jax import metrics, terminal
+from cifar_jax import metrics, pages
 from cifar_jax.config import keys
 from cifar_jax.data import augment
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import suites as robustness
 from cifar_jax.models import summary
-from cifar_jax.report import evidence, figures, reference
+from cifar_jax.pages import reference
+from cifar_jax.report import evidence, figures
 from cifar_jax.report.evidence import Run
 from cifar_jax.report.galleries import Gallery
 from cifar_jax.runtime import workdir as files
@@ -30,15 +30,7 @@ _GENERATOR = b'<meta name="generator" content="cifar-jax">'
 _TITLE = b"<title>Comparison of runs</title>"
 _CONFUSIONS = 20  # rows in the table of the most frequent confusions
 
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    finalize=lambda value: terminal.printable(value) if type(value) is str else value,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_TEMPLATES.filters["label"] = terminal.label
+_TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 
 def run(workdir: epath.Path, data_dir: str = "") -> epath.Path:
@@ -108,7 +100,7 @@ def _write(run: Run, exp: Experiment | None, reason: str) -> epath.Path:
         (_, labels), classes = run.predictions, _class_names(result)
         if exp and exp.dataset.class_names == classes and np.array_equal(exp.test[1], labels):
             context["gallery"] = Gallery(exp.test[0], *run.predictions, classes)
-    return _render("run.html", run.workdir / files.REPORT, run=run, **context)
+    return pages.write(run.workdir / files.REPORT, _TEMPLATES / "run.html", run=run, **context)
 
 
 def compare(workdirs: Sequence[epath.Path], directory: epath.Path) -> epath.Path:
@@ -129,9 +121,9 @@ def compare(workdirs: Sequence[epath.Path], directory: epath.Path) -> epath.Path
             f"{' and '.join(classes.values())} have different classes: compare runs on one data set"
         )
     differences = {run.name: keys.differences(runs[0].config, run.config) for run in runs[1:]}
-    return _render(
-        "comparison.html",
+    return pages.write(
         path,
+        _TEMPLATES / "comparison.html",
         title="Comparison of runs",
         runs=runs,
         finished=finished,
@@ -166,9 +158,3 @@ def _confusions(matrix: list[list[int]], classes: Sequence[str]) -> list[tuple[s
     order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]
     pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
     return [(classes[int(i)], classes[int(j)], int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
-
-
-def _render(template: str, path: epath.Path, **context: Any) -> epath.Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(path, _TEMPLATES.get_template(template).render(context).encode())
-    return path

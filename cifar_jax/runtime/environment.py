@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from cifar_jax import places
 from cifar_jax.runtime import checked, memory, settings, workdir_schema
 from cifar_jax.runtime import workdir as files
 
@@ -115,7 +116,7 @@ def record(workdir: epath.Path, command: str, step: int) -> None:
     """Writes `environment.json`: the environment of this start, and of all starts under "starts".
 
     Args:
-      command: the command line that started the process.
+      command: the command line that started the process; passwords in URLs are left out.
       step: the step that the run continues from; 0 for a new run.
     """
     path = workdir / files.ENVIRONMENT
@@ -128,4 +129,5 @@ def record(workdir: epath.Path, command: str, step: int) -> None:
             "resumed in a different environment, so equal up to rounding but not bit for bit: %s",
             "; ".join(changed),
         )
-    files.write_json(path, {**now, "starts": [*starts, {"command": command, "step": step, **now}]})
+    start = {"command": places.without_password(command), "step": step, **now}
+    files.write_json(path, {**now, "starts": [*starts, start]})

@@ -7,6 +7,7 @@ and a workdir for each.
 import collections
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,9 +28,14 @@ _PROFILED = range(3, 8)  # dispatches of this process to trace, after compilatio
 class Loop:
     """Trains runs until each has ended."""
 
-    def __init__(self, members: list[Member], stop: StopRequest):
+    def __init__(
+        self,
+        members: list[Member],
+        stop: StopRequest,
+        on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    ):
         """Takes runs whose configs differ only in the seed; unfinished ones are at one step."""
-        self.members, self.stop = members, stop
+        self.members, self.stop, self.on_epoch = members, stop, on_epoch
         self.lanes = make_lanes([member.exp for member in members])
         config = members[0].exp.config
         self.batch_size, self.epochs = config.batch_size, config.epochs
@@ -60,8 +66,10 @@ class Loop:
                 speed = self._train_epoch(began, progress)
                 rows = [member.close_epoch(began, speed) for member in running]
                 progress.close_epoch(_mean(rows))
-                for member in running:
+                for member, row in zip(running, rows, strict=True):
                     member.epoch_seconds = 0.0
+                    if self.on_epoch:
+                        self.on_epoch(row)
                 if self.stop.requested and self.running:
                     self._leave(rows[0]["step"])
         finally:

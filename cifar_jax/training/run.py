@@ -25,6 +25,7 @@ from cifar_jax.training.member import Member
 
 # Takes the workdir and the experiment of a finished run; returns the path of the page it wrote.
 WriteReport = Callable[[epath.Path, Experiment], epath.Path]
+OnEpoch = Callable[[dict[str, Any]], None]  # takes a row of metrics.jsonl
 
 
 @settings.pinned()
@@ -33,15 +34,20 @@ def run(
     workdir: epath.Path,
     began: float | None = None,
     write_report: WriteReport | None = None,
+    on_epoch: OnEpoch | None = None,
+    tests: bool = True,
 ) -> dict[str, Any]:
     """`--mode=train`: trains `config` in `workdir` to the end, or resumes it.
 
     Args:
       began: `time.monotonic()` at the start of the process; None: now.
       write_report: writes the report page of a finished run; None: no page.
+      on_epoch: is told the row of each epoch once it is saved. What it raises ends the run there,
+        and the run can be resumed.
+      tests: whether the test set is read after training. If not, resuming the run reads it.
 
     Returns:
-      The content of `result.json`, or of `seeds.json` for several seeds.
+      The content of `result.json`, or of `seeds.json` for several seeds; {} without the test.
 
     Raises:
       UserError: the data or the workdir cannot be used, or the loss is not finite.
@@ -93,7 +99,9 @@ def run(
             say(experiments[0].describe(members[0].state))
 
         # ------------------------------------------------------------ the loop
-        Loop(members, stop).run()
+        Loop(members, stop, on_epoch).run()
+        if not tests:
+            return {}
 
         # ------------------------------------------------------------ the test, once
         results = [

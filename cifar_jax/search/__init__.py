@@ -1,0 +1,1 @@
+"""`--mode=search`: looks for a better config; each trial is an ordinary training run."""

@@ -1,0 +1,147 @@
+"""The study that the workers of a search share, in a database."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import optuna
+import sqlalchemy.exc
+from etils import epath
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.study import StudyDirection
+
+from cifar_jax import places
+from cifar_jax.config.schema import Search
+from cifar_jax.errors import UserError
+from cifar_jax.runtime import workdir as files
+from cifar_jax.search.evolution import RegularizedEvolution
+from cifar_jax.terminal import printable, say
+
+DATABASE = "search.db"
+SPACE = "space"  # the attribute of a study that describes its space
+_MISSED = 4  # signs of life; then a worker counts as dead
+_BETWEEN, _RACES = 2.0, 10  # seconds between two tries to reach the storage; tries to make tables
+# What a database driver raises if the server is away or busy; a wrong table is a fault of ours.
+AWAY = (StorageInternalError, sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
+_MAXIMIZE, _MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+_Result = TypeVar("_Result")
+
+
+def patiently(search: Search, what: Callable[[], _Result]) -> _Result:
+    """Returns `what()`, which is tried again for a while if the storage cannot be reached.
+
+    Raises:
+      UserError: it could not be reached for `search.patience` seconds.
+    """
+    end = None
+    while True:
+        try:
+            return what()
+        except AWAY as error:
+            cause = error.__cause__ or error
+            reason = places.without_password(str(getattr(cause, "orig", cause)).splitlines()[0])
+            if end is None:
+                end = time.monotonic() + search.patience
+                say(
+                    f"the storage of the search cannot be reached ({printable(reason)}): trying "
+                    f"again for {search.patience:g} s",
+                    sys.stderr,
+                )
+            if time.monotonic() + _BETWEEN > end:
+                raise UserError(
+                    f"the storage of the search cannot be reached ({reason}): check "
+                    "config.search.storage and its server, and run again; nothing is lost"
+                ) from error
+            time.sleep(_BETWEEN)
+
+
+def open_study(search: Search, workdir: epath.Path, space: dict[str, Any]) -> optuna.Study:
+    """The study of a search, new or joined.
+
+    Args:
+      space: what `Space.description` returns.
+
+    Raises:
+      UserError: the storage is unknown or cannot be reached, or its study searches another space.
+    """
+    name = search.name or workdir.name
+    study = patiently(search, lambda: _create(search, name, workdir))
+    wanted = {**space, "config.search.objectives": list(search.objectives)}
+    wanted = json.loads(json.dumps(wanted))
+    found = study.user_attrs.get(SPACE)
+    if found is None:
+        study.set_user_attr(SPACE, wanted)
+    elif found != wanted:
+        names = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+        raise UserError(
+            f"the study {name!r} in this storage searches another space: choose another "
+            f"config.search.name or --workdir, or undo "
+            + "; ".join(f"{key}: {found.get(key)} -> {wanted.get(key)}" for key in sorted(names))
+        )
+    return study
+
+
+def _storage(search: Search, workdir: epath.Path) -> RDBStorage:
+    url, options = search.storage, {}
+    if not url:
+        if "://" in str(workdir):
+            raise UserError(
+                "config.search.storage is empty, and a workdir in an object store cannot hold an "
+                "SQLite file: set it to the URL of a database"
+            )
+        files.make_directory(workdir)
+        url = f"sqlite:///{workdir / DATABASE}"
+    if url.startswith("sqlite"):
+        options = {"connect_args": {"timeout": search.patience}}  # for the lock of another worker
+    try:
+        return RDBStorage(
+            url,
+            engine_kwargs=options,
+            heartbeat_interval=search.heartbeat,
+            grace_period=_MISSED * search.heartbeat,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+        )
+    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
+        shown, reason = map(places.without_password, (url, str(error).splitlines()[0]))
+        raise UserError(
+            f"config.search.storage={shown} cannot be used ({reason}): give the URL of a database, "
+            "such as postgresql+psycopg2://USER@HOST/NAME, and install its driver"
+        ) from error
+
+
+def _create(search: Search, name: str, workdir: epath.Path) -> optuna.Study:
+    for _ in range(_RACES):
+        try:
+            return optuna.create_study(
+                storage=_storage(search, workdir),
+                study_name=name,
+                load_if_exists=True,
+                directions=[_MAXIMIZE, *[_MINIMIZE] * (len(search.objectives) - 1)],
+                sampler=_SAMPLERS[search.sampler](),
+                pruner=_PRUNERS[search.pruner](),
+            )
+        except sqlalchemy.exc.DBAPIError as error:
+            # Workers that start together make the same tables, and all but one fail.
+            if "already exists" not in str(error):
+                raise
+            time.sleep(_BETWEEN)
+    raise UserError(
+        f"the tables of the study {name!r} cannot be made: check config.search.storage, which may "
+        "hold tables of another program"
+    )
+
+
+_SAMPLERS: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
+    "tpe": optuna.samplers.TPESampler,
+    "random": optuna.samplers.RandomSampler,
+    "nsga2": optuna.samplers.NSGAIISampler,
+    "evolution": RegularizedEvolution,
+}
+_PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
+    "none": optuna.pruners.NopPruner,
+    "halving": optuna.pruners.SuccessiveHalvingPruner,
+    "hyperband": optuna.pruners.HyperbandPruner,
+}

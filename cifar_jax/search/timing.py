@@ -1,0 +1,27 @@
+"""Measures the train step of a config on this machine."""
+
+import statistics
+import time
+
+import jax
+
+from cifar_jax.config.schema import Config
+from cifar_jax.data import sources
+from cifar_jax.training import experiment
+from cifar_jax.training.lanes import make_lanes
+
+_STEPS = 5  # measured, after one that compiles
+
+
+def step_ms(config: Config, dataset: sources.Dataset) -> float:
+    """The median time of a train step in milliseconds, without compilation."""
+    exp = experiment.build(config, dataset)
+    lanes = make_lanes([exp])
+    order, state = lanes.order(0), exp.initial_state()
+    times = []
+    for _ in range(1 + _STEPS):
+        began = time.monotonic()
+        state, sums = lanes.dispatch(state, lanes.arrays, order, 1)
+        jax.block_until_ready(sums)
+        times.append(time.monotonic() - began)
+    return 1000 * statistics.median(times[1:])
