@@ -102,6 +102,20 @@ def compass(tmp_path_factory: pytest.TempPathFactory) -> Iterator[epath.Path]:
     yield from unchanged(workdir)
 
 
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[epath.Path]:
+    """The workdir of a finished search of tests/configs/search.py, for tests that only read."""
+    import command_line
+
+    with shared(tmp_path_factory, "search") as workdir:
+        if not (workdir / "search.html").exists():
+            search = ("--mode=search", "--config=tests/configs/search.py")
+            status, output = command_line.run(*search, f"--workdir={workdir}")
+            assert status == 0, output
+            assert "4 of 4, about 0 s left" in output
+    yield from unchanged(workdir)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the files with the most slow tests first.
 

@@ -64,9 +64,11 @@ def test_the_pages_open_offline_and_fit(
     browser: Browser,
     finished: epath.Path,
     workdir: epath.Path,
+    searched: epath.Path,
     width: int,
     scheme: Literal["light", "dark"],
 ):
+    check(browser, searched / "search.html", width, scheme)
     check(browser, finished / "report.html", width, scheme)
     check(browser, page.compare([finished, workdir], workdir.parent), width, scheme)
     check(browser, page.run(with_100_classes(workdir)), width, scheme)
