@@ -37,8 +37,8 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--mode=evaluate --suite=corruptions", "no run in"),
     ("--mode=evaluate --suite_images=3", "--suite_images=3 needs --suite"),
     ("--suite=corruptions", "--suite=corruptions belongs to --mode=evaluate"),
-    ("--mode=evaluate --config=nowhere.py", "--config=nowhere.py belongs to --mode=train, not to"),
-    ("--mode=report --config nowhere.py", "--config belongs to --mode=train, not to --mode=report"),
+    ("--mode=evaluate --config=nowhere.py", "nowhere.py belongs to --mode=train and --mode=search"),
+    ("--mode=report --config nowhere.py", "--config belongs to --mode=train and --mode=search, no"),
     ("--mode=predict --config.seed=1 file", "--config.seed=1 belongs to --mode=train"),
     ("--mode=export --noconfig.profile", "--noconfig.profile belongs to --mode=train"),
     (
