@@ -42,7 +42,7 @@ SUITE_IMAGES = flags.DEFINE_integer(
     "suite_images", None, "with --suite: test only this many; default: all, 1000 for adversarial", 1
 )
 TUNE_MEMORY = flags.DEFINE_bool(
-    "tune_memory", True, "train, evaluate: on Linux CPUs, restart with huge pages"
+    "tune_memory", True, "train, evaluate, search: on Linux CPUs, restart with huge pages"
 )
 JOIN_TIMEOUT = flags.DEFINE_float(
     "join_timeout",

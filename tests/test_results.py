@@ -1,9 +1,11 @@
 """The tables of README and docs show the evidence, and the evidence is consistent."""
 
+import importlib
 import json
 import pathlib
 import re
 import shutil
+import statistics
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +14,15 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+import tiny
 from etils import epath
 
 from benchmarks import table
+from cifar_jax import models
 from cifar_jax.config.schema import Rule
 from cifar_jax.errors import UserError
+from cifar_jax.models import summary
+from cifar_jax.pages import reference
 from cifar_jax.report import page as report_page
 from tools import flops, picture, published, results, run_tables, studies
 
@@ -128,7 +134,7 @@ def test_a_class_of_any_name_is_one_cell_of_the_table(tmp_path: pathlib.Path):
 def test_the_table_of_longer_training_has_the_best_so_far(tmp_path: pathlib.Path):
     for name, accuracies in {
         "final": [0.2] * 10 + [0.4, 0.3] * 15,
-        "final_long": [0.5] * run_tables.LONGER[-1],
+        "final_long": [0.5] * studies.LONGER[-1],
     }.items():
         run = tmp_path / name / "seed-0"
         shutil.copytree(ROOT / "results" / "final" / "seed-0", run)
@@ -138,9 +144,9 @@ def test_the_table_of_longer_training_has_the_best_so_far(tmp_path: pathlib.Path
             for epoch, accuracy in enumerate(accuracies, 1)
         ]
         (run / "metrics.jsonl").write_text("\n".join(rows) + "\n")
-    final, longer = run_tables.longer_table(tmp_path).splitlines()[2:]
+    final, longer = studies.longer_table(tmp_path).splitlines()[2:]
     assert "| 20.00 | 40.00 | 40.00 | 40.00 | – | – | – | – | – |" in final
-    assert longer.count("| 50.00 ") == len(run_tables.LONGER)
+    assert longer.count("| 50.00 ") == len(studies.LONGER)
 
 
 def test_the_table_of_harder_images_has_what_was_measured(tmp_path: pathlib.Path):
@@ -177,6 +183,19 @@ def test_flops_count_three_products_a_kernel_but_two_for_the_first():
     }.items():
         rules = (Rule(path, frozen=True),)
         assert flops.train_flops(Net(), (32, 32, 3), rules) == 2 * expected
+
+
+@pytest.mark.parametrize("name", [*reference.REPORTED, *reference.SPEEDRUNS])
+def test_what_pages_compare_with_is_what_the_configs_and_the_evidence_say(name: str):
+    config = tiny.typed(importlib.import_module(f"configs.{name}").get_config())
+    rows = summary.layers(models.build(config.model, (32, 32, 3), 10), (32, 32, 3))
+    count = sum(row.multiply_adds for row in rows)
+    if name in reference.REPORTED:
+        assert reference.REPORTED[name].multiply_adds == count
+        return
+    runs = dict(run_tables.configs(ROOT / "results"))[name]
+    mean = statistics.mean(run_tables.figures(runs, "test_accuracy"))
+    assert reference.SPEEDRUNS[name] == (pytest.approx(mean, abs=5e-5), count)
 
 
 # ---------------------------------------------------------------------------- notes and spreads
@@ -255,7 +274,8 @@ OF_TINY = "main.py --config=configs/tiny.py"
 def workdir(workdir: pathlib.Path) -> pathlib.Path:
     """A finished run, of a command that a user could have typed on a clean commit."""
     environment = json.loads((workdir / "environment.json").read_text())
-    start = {**environment["starts"][0], "command": f"{OF_TINY} --config.seed=0"}
+    free = "--config.seed=0 --config.data.dir=here --config.data.cache_dir=there"
+    start = {**environment["starts"][0], "command": f"{OF_TINY} {free}"}
     start |= {"git_commit": "0" * 40, "git_dirty": False}
     edit(workdir / "environment.json", starts=[start])
     return pathlib.Path(workdir)

@@ -4,7 +4,7 @@ import io
 import itertools
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
@@ -69,11 +69,7 @@ def draw_resolution(results: pathlib.Path) -> str:
     beside its points."""
     with matplotlib.rc_context(_STYLE):
         axes = _axes("minutes of the whole command on two CPU cores", TICKS)
-        for color, (name, found) in zip(
-            itertools.cycle(LINES), studies.lines(results, "resolution").items(), strict=False
-        ):
-            minutes = [point.minutes for point in found]
-            axes.plot(minutes, [point.accuracy for point in found], "o-", color=color, label=name)
+        for color, found in _lines(axes, results, "resolution", lambda point: point.minutes):
             for point in found:
                 axes.annotate(
                     f"{point.value} px", (point.minutes, point.accuracy), color=color,
@@ -86,12 +82,23 @@ def draw_fewer_images(results: pathlib.Path) -> str:
     """Test accuracy against the number of training images, a line for each config."""
     with matplotlib.rc_context(_STYLE):
         axes = _axes("training images", NUMBERS)
-        for color, (name, found) in zip(
-            itertools.cycle(LINES), studies.lines(results, "fewer_images").items(), strict=False
-        ):
-            values = [point.value for point in found]
-            axes.plot(values, [point.accuracy for point in found], "o-", color=color, label=name)
+        _lines(axes, results, "fewer_images", lambda point: point.value)
         return _svg(axes)
+
+
+def _lines(
+    axes: Axes, results: pathlib.Path, study: str, x: Callable[[studies.Point], float | None]
+) -> list[tuple[str, list[studies.Point]]]:
+    """Draws a line for each config of a study; returns its color and the points that have an x."""
+    drawn = []
+    for color, (name, points) in zip(
+        itertools.cycle(LINES), studies.lines(results, study).items(), strict=False
+    ):
+        found = [point for point in points if x(point) is not None]
+        accuracies = [point.accuracy for point in found]
+        axes.plot([x(point) for point in found], accuracies, "o-", color=color, label=name)
+        drawn.append((color, found))
+    return drawn
 
 
 def _axes(x_label: str, ticks: Sequence[int]) -> Axes:

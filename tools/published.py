@@ -13,6 +13,7 @@ from etils import epath
 
 from cifar_jax import metrics
 from cifar_jax.config import files as config_files
+from cifar_jax.config import keys
 from cifar_jax.errors import UserError
 from cifar_jax.pages import reference
 from cifar_jax.report import evidence
@@ -28,8 +29,6 @@ REQUIRED = (
     files.RESULT,
     files.PREDICTIONS,
 )
-# What a command may override, and its run is still one of its config.
-HARMLESS = {"seed", "seeds", "data.data_dir", "data.cache_dir"}
 OPTIONAL = (files.INIT, files.ROBUSTNESS, f"{files.EXPORT}/model.int8.json")
 # Between figures in float64: another version of numpy may add in another order.
 _ROUNDING = 1e-9
@@ -99,7 +98,9 @@ def add(workdir: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
     name = reference.config_name(run.command)
     if name is None:
         raise UserError(f"{files.ENVIRONMENT} in {workdir} names no --config=NAME.py")
-    changed = set(config_files.overridden(shlex.split(run.command))) - HARMLESS
+    # Its seed has a directory of its own, and what depends on the machine changes no result.
+    free = {leaf.name for leaf in keys.leaves(run.config) if leaf.key.machine} | {"seed", "seeds"}
+    changed = set(config_files.overridden(shlex.split(run.command))) - free
     if changed:
         raise UserError(
             f"the command of the run in {workdir} overrides config.{min(changed)}, so it is no run "

@@ -25,7 +25,7 @@ PAGES: dict[str, dict[str, Callable[[pathlib.Path], str]]] = {
     "README.md": {"short": run_tables.short_table},
     "docs/results.md": {
         "results": run_tables.table,
-        "longer": run_tables.longer_table,
+        "longer": studies.longer_table,
         "speedruns": run_tables.speed_table,
         "harder": run_tables.harder_table,
         "resolution": studies.resolution_table,

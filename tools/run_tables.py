@@ -19,7 +19,6 @@ from cifar_jax.runtime.checked import read_json
 from cifar_jax.runtime.workdir_schema import INT8
 from tools import flops, published
 
-LONGER = (10, 20, 30, 40, 60, 80, 100, 120, 150)  # epochs
 # What sets a config apart, for a reader who has not opened it.
 WHAT = {
     "model1": "the report's first CNN: no cure, it overfits",
@@ -152,22 +151,6 @@ def speed_table(results: pathlib.Path) -> str:
             ]
         )
     return markdown(titles, rows)
-
-
-def longer_table(results: pathlib.Path) -> str:
-    """The best validation accuracy up to some epochs, of `final` and of the same trained longer."""
-    rows = []
-    for name, runs in configs(results):
-        if name in ("final", "final_long"):
-            cells = [link(name)]
-            for epoch in LONGER:
-                reached = [run.rows[:epoch] for run in runs if len(run.rows) >= epoch]
-                cells.append(
-                    spread([max(r["validation_accuracy"] for r in rows) for rows in reached])
-                )
-            rows.append([*cells, spread(figures(runs, "test_accuracy"))])
-    epochs = (f"epoch {epoch}" for epoch in LONGER)
-    return markdown(("best validation accuracy % up to", *epochs, "test"), rows)
 
 
 def harder_table(results: pathlib.Path) -> str:

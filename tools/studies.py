@@ -12,6 +12,8 @@ from typing import NamedTuple
 from cifar_jax.report.evidence import Run
 from tools import run_tables
 
+LONGER = (10, 20, 30, 40, 60, 80, 100, 120, 150)  # epochs
+
 
 class Point(NamedTuple):
     """The runs of one config at one value, by seed."""
@@ -25,9 +27,12 @@ class Point(NamedTuple):
         return 100 * statistics.mean(run_tables.figures(self.runs, "test_accuracy"))
 
     @property
-    def minutes(self) -> float:
-        """Mean minutes of the whole command."""
-        return statistics.mean((run.seconds or 0.0) / 60 for run in self.runs)
+    def minutes(self) -> float | None:
+        """Mean minutes of the whole command on two cores; None if no run noted them."""
+        known = [
+            r.seconds / 60 for r in self.runs if r.seconds and r.hardware.startswith("2-core ")
+        ]
+        return statistics.mean(known) if known else None
 
 
 def side(run: Run) -> int:
@@ -86,3 +91,21 @@ def images_table(results: pathlib.Path) -> str:
         rows.append([run_tables.link(name), *(cells.get(value, "–") for value in values)])
     titles = ("test accuracy % with so many training images", *(f"{v:,}" for v in values))
     return run_tables.markdown(titles, rows)
+
+
+def longer_table(results: pathlib.Path) -> str:
+    """The best validation accuracy up to some epochs, of `final` and of the same trained longer."""
+    rows = []
+    for name, runs in run_tables.configs(results):
+        if name in ("final", "final_long"):
+            cells = [run_tables.link(name)]
+            for epoch in LONGER:
+                reached = [run.rows[:epoch] for run in runs if len(run.rows) >= epoch]
+                cells.append(
+                    run_tables.spread(
+                        [max(r["validation_accuracy"] for r in rows) for rows in reached]
+                    )
+                )
+            rows.append([*cells, run_tables.spread(run_tables.figures(runs, "test_accuracy"))])
+    epochs = (f"epoch {epoch}" for epoch in LONGER)
+    return run_tables.markdown(("best validation accuracy % up to", *epochs, "test"), rows)

@@ -64,7 +64,7 @@ def line(study: optuna.Study, trial: FrozenTrial, search: Search) -> str:
         text += f", stopped after epoch {figures['epochs']}"
     if leader:
         text += f"; best {leader.user_attrs['accuracy']:.2%} of trial {leader.number}"
-    workers = max(1, sum(t.state == TrialState.RUNNING for t in trials))
+    workers = 1 + sum(t.state == TrialState.RUNNING for t in trials)  # this one's trial has ended
     left = max(0, search.trials - len(trained))
     seconds = left * statistics.mean(map(_duration, trained)) / workers
     return f"{text}; {len(trained)} of {search.trials}, about {_time(seconds)} left"

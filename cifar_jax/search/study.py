@@ -25,7 +25,6 @@ from cifar_jax.terminal import printable, say
 TRIES = 300  # configs that break a limit before the first that keeps all of them
 _FAILURES = 5  # trials in a row that fail before this worker gives up
 _POLL = 1.0  # seconds between two looks at what other workers do
-_ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @settings.pinned()
@@ -45,16 +44,21 @@ def run(config: Config, workdir: epath.Path) -> None:
     dataset = sources.load(config.data)
     study = storage.open_study(search, workdir, space.description())
     worker = _Worker(study, search, Objective(space, search, workdir, dataset))
+
+    def write() -> None:
+        if study.get_trials(deepcopy=False):
+            for line in results.write(study, config, workdir):
+                say(line)
+            path = page.write(study, workdir, [results.cost(search)], dataset.name == "cifar10")
+            say(f"all results are in {printable(workdir)}; open {path.name}")
+
     try:
         with StopRequest() as stop:
             worker.work(stop)
-    finally:
-        if any(trial.state in _ENDED for trial in study.get_trials(deepcopy=False)):
-            for line in results.write(study, config, workdir):
-                say(line)
-            cost = results.cost(search)
-            path = page.write(study, workdir, [cost], dataset.name == "cifar10")
-            say(f"all results are in {printable(workdir)}; open {path.name}")
+    except Interrupted:
+        storage.patiently(search, write)
+        raise
+    storage.patiently(search, write)
 
 
 def check(config: Config) -> None:
