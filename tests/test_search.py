@@ -304,6 +304,7 @@ def test_a_config_beyond_a_limit_is_not_trained(
 def test_networks_that_do_not_fit_the_images_are_infeasible(
     config: ConfigDict, tmp_path: pathlib.Path
 ):
+    config.search.space = (config.search.space[0],)
     config.search.space[0].high = 30  # three pools of 4 leave no pixel of 32x32
     found = search(config, tmp_path)
     reasons = {t.user_attrs.get("reason", "") for t in found.trials if results.is_infeasible(t)}
@@ -402,6 +403,32 @@ def test_a_locked_sqlite_file_is_waited_for(
             search(config, tmp_path)
         other.rollback()
     assert len(search(config, tmp_path).trials) == TRIALS + 1
+
+
+def test_a_storage_that_goes_away_is_one_line_and_no_trial_is_lost(
+    config: ConfigDict, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    made, other = fabricated(by_filters), sqlite3.connect(tmp_path / storage.DATABASE)
+
+    def run(config: Config, home: epath.Path, **rest: Any) -> dict:
+        calls.append(home)
+        if len(calls) == 2:
+            other.execute("BEGIN EXCLUSIVE")
+        return made(config, home, **rest)
+
+    calls: list[epath.Path] = []
+    monkeypatch.setattr(trial.run, "run", run)
+    config.search.patience = 1.0
+    with pytest.raises(UserError, match="cannot be reached .*locked.* nothing is lost"):
+        search(config, tmp_path)
+    other.rollback()
+    monkeypatch.setattr(trial.run, "run", made)
+    config.search.patience = 30.0
+    found = search(config, tmp_path)
+    assert sum(map(results.is_trained, found.trials)) == TRIALS
+    lost = found.trials[1]
+    assert calls[1].name in {t.user_attrs.get("workdir") for t in found.trials}
+    assert any(t.params == lost.params for t in found.trials[2:])
 
 
 def test_passwords_are_taken_out_of_urls():

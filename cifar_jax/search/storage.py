@@ -1,5 +1,7 @@
 """The study that the workers of a search share, in a database."""
 
+import contextlib
+import functools
 import json
 import sys
 import time
@@ -10,7 +12,7 @@ import optuna
 import sqlalchemy.exc
 from etils import epath
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 
 from cifar_jax import places
@@ -58,6 +60,36 @@ def patiently(search: Search, what: Callable[[], _Result]) -> _Result:
             time.sleep(_BETWEEN)
 
 
+class _Storage(RDBStorage):
+    """Optuna's storage, whose operations wait until the database can be reached again.
+
+    A worker then loses nothing, wherever in Optuna it is. `patience` is set after the connection.
+    """
+
+    patience: Search | None = None
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Gives a sign of life. If it cannot be written, the next one makes up for it."""
+        with contextlib.suppress(*AWAY):
+            super().record_heartbeat(trial_id)
+
+
+def _patient(name: str) -> Callable[..., Any]:
+    operation = getattr(RDBStorage, name)
+
+    @functools.wraps(operation)
+    def call(self: _Storage, *arguments: Any, **options: Any) -> Any:
+        if self.patience is None:
+            return operation(self, *arguments, **options)
+        return patiently(self.patience, lambda: operation(self, *arguments, **options))
+
+    return call
+
+
+for _name in sorted({*BaseStorage.__abstractmethods__, "_get_stale_trial_ids", "_get_trials"}):
+    setattr(_Storage, _name, _patient(_name))
+
+
 def open_study(search: Search, workdir: epath.Path, space: dict[str, Any]) -> optuna.Study:
     """The study of a search, new or joined.
 
@@ -84,7 +116,7 @@ def open_study(search: Search, workdir: epath.Path, space: dict[str, Any]) -> op
     return study
 
 
-def _storage(search: Search, workdir: epath.Path) -> RDBStorage:
+def _storage(search: Search, workdir: epath.Path) -> _Storage:
     url, options = search.storage, {}
     if not url:
         if "://" in str(workdir):
@@ -97,7 +129,7 @@ def _storage(search: Search, workdir: epath.Path) -> RDBStorage:
     if url.startswith("sqlite"):
         options = {"connect_args": {"timeout": search.patience}}  # for the lock of another worker
     try:
-        return RDBStorage(
+        return _Storage(
             url,
             engine_kwargs=options,
             heartbeat_interval=search.heartbeat,
@@ -115,14 +147,17 @@ def _storage(search: Search, workdir: epath.Path) -> RDBStorage:
 def _create(search: Search, name: str, workdir: epath.Path) -> optuna.Study:
     for _ in range(_RACES):
         try:
-            return optuna.create_study(
-                storage=_storage(search, workdir),
+            opened = _storage(search, workdir)
+            study = optuna.create_study(
+                storage=opened,
                 study_name=name,
                 load_if_exists=True,
                 directions=[_MAXIMIZE, *[_MINIMIZE] * (len(search.objectives) - 1)],
                 sampler=_SAMPLERS[search.sampler](),
                 pruner=_PRUNERS[search.pruner](),
             )
+            opened.patience = search
+            return study
         except sqlalchemy.exc.DBAPIError as error:
             # Workers that start together make the same tables, and all but one fail.
             if "already exists" not in str(error):

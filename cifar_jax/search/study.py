@@ -56,9 +56,9 @@ def run(config: Config, workdir: epath.Path) -> None:
         with StopRequest() as stop:
             worker.work(stop)
     except Interrupted:
-        storage.patiently(search, write)
+        write()
         raise
-    storage.patiently(search, write)
+    write()
 
 
 def check(config: Config) -> None:
@@ -96,9 +96,9 @@ class _Worker:
     def work(self, stop: StopRequest) -> None:
         """Trains until the study has enough trials, the time is over, or a signal arrives."""
         while not stop.requested and not self._is_late():
-            if storage.patiently(self._search, lambda: self._is_done(stop)):
+            if self._is_done(stop):
                 return
-            storage.patiently(self._search, self._train_one)
+            self._train_one()
         if stop.requested:
             raise Interrupted("interrupted: run again to go on with the search")
 
@@ -127,7 +127,15 @@ class _Worker:
         return True
 
     def _train_one(self) -> None:
-        self._study.optimize(self._objective, n_trials=1, catch=(UserError,), callbacks=[self._end])
+        try:
+            self._study.optimize(
+                self._objective, n_trials=1, catch=(UserError,), callbacks=[self._end]
+            )
+        except UnboundLocalError as error:
+            # Optuna 5.0.0 hides behind it that a trial's end could not be written.
+            if isinstance(error.__context__, UserError):
+                raise error.__context__ from None
+            raise
 
     def _end(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Says how a trial ended.

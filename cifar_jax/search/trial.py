@@ -6,7 +6,6 @@ worker takes it over, and a config that was trained is not trained again.
 """
 
 import contextlib
-import functools
 import hashlib
 import io
 import json
@@ -28,7 +27,7 @@ from cifar_jax.models import summary
 from cifar_jax.runtime import checked, metrics_writer
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.interrupt import Interrupted
-from cifar_jax.search import storage, timing
+from cifar_jax.search import timing
 from cifar_jax.search.space import Space
 from cifar_jax.training import run
 
@@ -79,7 +78,7 @@ class Objective:
             this = trial.study.get_trials(deepcopy=False)[trial.number]
             optuna.storages.RetryHeartbeatStaleTrialCallback()(trial.study, this)
             raise
-        storage.patiently(self._search, lambda: _tell(trial, figures))
+        _tell(trial, figures)
         return tuple((known | figures)[name] for name in self._search.objectives)
 
     def known(self, config: Config) -> dict[str, float]:
@@ -129,8 +128,6 @@ class Objective:
             return done | place
         rows = metrics_writer.read_rows(home) if (home / files.METRICS).exists() else []
         restored, reported = list(rows), 0
-        # Hours of training are not given up because the storage is away for a moment.
-        patiently = functools.partial(storage.patiently, self._search)
 
         def report(row: dict[str, Any]) -> None:
             nonlocal reported
@@ -139,8 +136,8 @@ class Objective:
             if len(self._search.objectives) == 1 and row["epoch"] > reported:
                 reported = row["epoch"]
                 figures = _figures_of(rows)
-                patiently(lambda: trial.report(figures["accuracy"], row["epoch"]))
-                if patiently(trial.should_prune) and row["epoch"] < config.epochs:
+                trial.report(figures["accuracy"], row["epoch"])
+                if trial.should_prune() and row["epoch"] < config.epochs:
                     _tell(trial, figures | place)
                     raise optuna.TrialPruned(f"after epoch {row['epoch']}")
 
