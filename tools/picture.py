@@ -94,10 +94,10 @@ def _lines(
     for color, (name, points) in zip(
         itertools.cycle(LINES), studies.lines(results, study).items(), strict=False
     ):
-        found = [point for point in points if x(point) is not None]
-        accuracies = [point.accuracy for point in found]
-        axes.plot([x(point) for point in found], accuracies, "o-", color=color, label=name)
-        drawn.append((color, found))
+        found = [(value, point) for point in points if (value := x(point)) is not None]
+        accuracies = [point.accuracy for _, point in found]
+        axes.plot([value for value, _ in found], accuracies, "o-", color=color, label=name)
+        drawn.append((color, [point for _, point in found]))
     return drawn
 
 
