@@ -18,6 +18,6 @@ def get_config():
         base.choose("optimizer.learning_rate", low=1e-3, high=1e-1, log=True),
     )
     config.search.trials = 4
-    config.search.heartbeat = 1
+    config.search.heartbeat = 4  # a busy machine may miss some
     config.search.patience = 5.0
     return config
