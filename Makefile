@@ -5,6 +5,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-run
+DEMO_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -17,13 +18,14 @@ LOCKED = mkdir -p .cache && $(PYTHON) -c 'import fcntl, os, sys; \
   fcntl.flock(lock, fcntl.LOCK_EX); \
   os.execvp(sys.argv[1], sys.argv[1:])'
 
-.PHONY: help quickstart test test-fast lint results bench constraints clean check-python install-run install-dev
+.PHONY: help quickstart demo test test-fast lint results bench constraints clean check-python install-run install-demo install-dev
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make quickstart   install, train a small model, show where its results are'
+	@echo 'make demo         open a trained network in the browser: no training, no data'
 	@echo 'make test         run all tests; ARGS="-k resume" passes arguments to pytest'
-	@echo 'make test-fast    run those that take seconds: 4 to 5 minutes on two cores'
+	@echo 'make test-fast    run those that take seconds: 2 to 3 minutes on two cores'
 	@echo 'make lint         ruff check, ruff format --check, basedpyright'
 	@echo 'make results      write the tables and the picture of README and docs from results/'
 	@echo 'make bench        speed beside plain Flax, Keras and PyTorch, into results/benchmarks'
@@ -33,7 +35,13 @@ help:
 
 quickstart: install-run
 	@$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
-	@echo 'Open runs/quickstart/report.html in a browser.'
+	@echo 'Open runs/quickstart/report.html in a browser. Next, after `source .venv/bin/activate`:'
+	@echo '  python main.py --config=configs/speedrun_cpu.py   # CIFAR-10, in minutes on a CPU'
+	@echo '  python main.py --config=configs/final.py          # the best model of the report'
+	@echo '  python main.py --mode=predict --workdir=runs/final cat.png   # what is on a picture'
+
+demo: install-demo
+	@$(BIN)/python main.py --mode=demo --workdir=pretrained/speedrun90 $(ARGS)
 
 test: install-dev
 	@$(PYTEST) $(ARGS)
@@ -51,13 +59,16 @@ results: install-run
 	@$(BIN)/python -m tools.results
 	@$(BIN)/python -m benchmarks.table
 
-# Half an hour on two cores that do nothing else.
+# About an hour on two cores that do nothing else.
 bench: install-dev
 	@$(BIN)/python -m benchmarks.run
+	@$(BIN)/python -m benchmarks.run --networks=transfer_finetune \
+	  --peers=keras-tensorflow,torch,torch-compile --output=results/benchmarks/step_transfer.json
 	@$(BIN)/python -m benchmarks.startup
 	@$(BIN)/python -m benchmarks.scaling
 	@$(BIN)/python -m benchmarks.roofline
 	@$(BIN)/python -m benchmarks.seeds
+	@$(BIN)/python -m benchmarks.search
 	@$(BIN)/python -m benchmarks.predict
 	@$(BIN)/python -m benchmarks.export
 	@$(BIN)/python -m benchmarks.table
@@ -83,6 +94,9 @@ check-python:
 install-run: check-python
 	@$(LOCKED) $(MAKE) -s --no-print-directory $(RUN_STAMP)
 
+install-demo: check-python
+	@$(LOCKED) $(MAKE) -s --no-print-directory $(DEMO_STAMP)
+
 install-dev: check-python
 	@$(LOCKED) $(MAKE) -s --no-print-directory $(DEV_STAMP)
 
@@ -92,11 +106,15 @@ $(RUN_STAMP): requirements.txt requirements/run.txt constraints.txt | $(BIN)/pyt
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(DEV_STAMP): requirements-dev.txt requirements-demo.txt requirements-onnx.txt requirements.txt \
-  requirements/run.txt requirements/demo.txt requirements/onnx.txt constraints.txt | $(BIN)/python
+$(DEMO_STAMP): requirements-demo.txt requirements/demo.txt $(RUN_STAMP)
+	@echo 'Installing requirements-demo.txt into $(VENV) (a minute the first time).'
+	@$(PIP_INSTALL) -r requirements-demo.txt
+	@touch $@
+
+$(DEV_STAMP): $(wildcard requirements*.txt requirements/*.txt) constraints.txt | $(BIN)/python
 	@echo 'Installing requirements-dev.txt into $(VENV) (a few minutes the first time).'
 	@$(PIP_INSTALL) -r requirements-dev.txt
-	@touch $(RUN_STAMP) $@
+	@touch $(RUN_STAMP) $(DEMO_STAMP) $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \

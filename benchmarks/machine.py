@@ -53,8 +53,9 @@ def measured(report: dict[str, Any]) -> str:
 
 
 def command() -> str:
-    """The command that started this benchmark."""
-    return " ".join(["python -m", f"benchmarks.{pathlib.Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    """The command that started this benchmark, without where it writes."""
+    options = [option for option in sys.argv[1:] if not option.startswith("--output")]
+    return " ".join(["python -m", f"benchmarks.{pathlib.Path(sys.argv[0]).stem}", *options])
 
 
 def matmul_gflops(size: int = 2048, repeats: int = 9) -> float:

@@ -2,7 +2,8 @@
 
 python -m benchmarks.run [--networks=final,...] [--peers=torch,...] [--rounds=5] [--seconds=1]
 
-Writes results/benchmarks/step.json; `make results` puts it in docs/speed.md.
+Writes results/benchmarks/step.json; `make results` puts it in docs/speed.md. `make bench` measures
+fine-tuning apart, into step_transfer.json, since some peers need minutes a round for it.
 """
 
 import statistics
@@ -12,7 +13,7 @@ from absl import app, flags
 
 from benchmarks import machine, networks, peers, session
 
-_NETWORKS = flags.DEFINE_list("networks", list(networks.NETWORKS), "which networks")
+_NETWORKS = flags.DEFINE_list("networks", list(networks.FROM_SCRATCH), "which networks")
 _PEERS = flags.DEFINE_list("peers", list(peers.PEERS), "which libraries; ours is always measured")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "measurements of each", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "length of a measurement", lower_bound=0.01)

@@ -87,7 +87,9 @@ _ROOFLINE = {
     "all_reduce_bytes": whole(0, 2**62),
 }
 SCHEMAS = {
-    "step.json": Schema(_BEGIN | _STEP, _REMEDY, _step_together),
+    **dict.fromkeys(
+        ("step.json", "step_transfer.json"), Schema(_BEGIN | _STEP, _REMEDY, _step_together)
+    ),
     "startup.json": Schema(
         _BEGIN | {"seconds": {"cold": _RATES, "warm": _RATES, "help": _RATES}}, _REMEDY
     ),
@@ -112,6 +114,7 @@ SCHEMAS = {
         _REMEDY,
     ),
     "roofline.json": Schema(_BEGIN | {"steps": Table(_ROOFLINE)}, _REMEDY),
+    "search.json": Schema(_BEGIN | {"overheads": _RATES}, _REMEDY),
     "seeds.json": Schema(_BEGIN | {"seeds": _COUNT, "alone": _RATES, "together": _RATES}, _REMEDY),
 }
 

@@ -108,8 +108,9 @@ def _export_cell(form: dict[str, Any], key: str) -> str:
 
 def section(results: pathlib.Path) -> str:
     """The tables of docs/speed.md; empty before the first measurement."""
-    names = ("step.json", "startup.json", "scaling.json", "predict.json", "export.json")
-    step, startup, scaling, predict, exports = (schema.read(results, name) for name in names)
+    names = ("step", "step_transfer", "startup", "scaling", "predict", "export")
+    reports = (schema.read(results, f"{name}.json") for name in names)
+    step, transfer, startup, scaling, predict, exports = reports
     if step is None:
         return ""
     lines = [
@@ -138,10 +139,24 @@ def section(results: pathlib.Path) -> str:
     ]
     reasons = {
         f"{PEERS[name].title}: {reason}"
-        for row in step["networks"].values()
+        for report in (step, transfer)
+        if report
+        for row in report["networks"].values()
         for name, reason in row["missing"].items()
     }
     lines += ["", *(f"Missing: {reason}" for reason in sorted(reasons))] if reasons else []
+    if transfer:
+        lines += [
+            "",
+            "### Fine-tuning",
+            "",
+            "EfficientNet-Lite0 with all of its layers training, images resized as "
+            "`configs/transfer_finetune.py` does. Ratios as above, of the train step; plain Flax "
+            "and Keras on JAX are left out, since they need minutes a round. "
+            f"{machine.measured(transfer)}",
+            "",
+            _speed(transfer, "train"),
+        ]
     if startup:
         seconds = {kind: statistics.median(s) for kind, s in startup["seconds"].items()}
         lines += [
@@ -190,7 +205,29 @@ def updated(text: str, results: pathlib.Path) -> str:
     return between(text, "benchmarks", section(results))
 
 
-PAGES = {"docs/speed.md": updated, "docs/scaling.md": chips.updated}
+def search_sentence(report: dict[str, Any]) -> str:
+    """What a search adds to its trials, in words."""
+    seconds = report["overheads"]
+    part = len(seconds) // 4
+    first, last = (statistics.median(some) for some in (seconds[:part], seconds[-part:]))
+    return (
+        f"A trial takes {statistics.median(seconds):.2f} s beyond its training: {first:.2f} s in "
+        f"the first quarter of {len(seconds) + 1} trials, {last:.2f} s in the last."
+    )
+
+
+def search_updated(text: str, results: pathlib.Path) -> str:
+    """docs/search.md with what a search adds to its trials measured anew."""
+    report = schema.read(results, "search.json")
+    shown = f"{search_sentence(report)} {machine.measured(report)}" if report else ""
+    return between(text, "overhead", shown)
+
+
+PAGES = {
+    "docs/speed.md": updated,
+    "docs/scaling.md": chips.updated,
+    "docs/search.md": search_updated,
+}
 
 if __name__ == "__main__":
     try:

@@ -76,17 +76,7 @@ def check(name: str, arguments: list[str]) -> None:
             f"--format={given} is not a format of --mode={name}{hint}: "
             f"use {', '.join(mode.formats[:-1])} or {mode.formats[-1]}"
         )
-    for flag, what in ((options.WORKDIR, "directory"), (options.OUTPUT, "path")):
-        if flag.value == "":
-            raise UserError(f"--{flag.name} is empty: give a {what}, or leave it out")
-    if options.WORKDIRS.present and not all(options.WORKDIRS.value or [""]):
-        raise UserError("--workdirs has an empty path: separate paths by single commas")
-    if options.SUITE_IMAGES.present and options.SUITE.value is None:
-        raise UserError(f"--suite_images={options.SUITE_IMAGES.value} needs --suite")
-    if not 0 < options.JOIN_TIMEOUT.value <= 86_400:
-        raise UserError(
-            f"--join_timeout={options.JOIN_TIMEOUT.value:g} must be above 0 and at most 86400"
-        )
+    options.check()
     if "config" not in MODES[name].flags and not (options.WORKDIR.value or options.WORKDIRS.value):
         raise UserError(f"--mode={name} needs --workdir")
 
@@ -151,9 +141,13 @@ def _evaluate(_: list[str]) -> int:
     if options.SUITE.value:
         from cifar_jax.evaluation import suites
 
-        text = suites.describe(
-            suites.run(workdir, options.SUITE.value, options.SUITE_IMAGES.value, data)
-        )
+        count = options.SUITE_IMAGES.value
+        text = suites.describe(suites.run(workdir, options.SUITE.value, count, data))
+    elif options.IMAGES.value:
+        from cifar_jax.evaluation import own_images
+
+        directory = places.existing(options.IMAGES.value, "--images")
+        text = own_images.describe(own_images.run(workdir, directory))
     else:
         from cifar_jax.training import test
 
@@ -221,7 +215,10 @@ _SHARED = ("tune_memory", "join_timeout")
 MODES = {
     "train": Mode(_train, ("config", *_SHARED), shared=True, tuned=True),
     "evaluate": Mode(
-        _evaluate, ("suite", "suite_images", "data_dir", *_SHARED), shared=True, tuned=True
+        _evaluate,
+        ("suite", "suite_images", "images", "data_dir", *_SHARED),
+        shared=True,
+        tuned=True,
     ),
     "predict": Mode(
         _predict,
@@ -250,8 +247,8 @@ def _data_dir() -> str:
     Raises:
       UserError: there is no such directory or file.
     """
-    if options.DATA_DIR.value and not places.local(options.DATA_DIR.value, "--data_dir").exists():
-        raise UserError(f"--data_dir={options.DATA_DIR.value} does not exist: choose another")
+    if options.DATA_DIR.value:
+        places.existing(options.DATA_DIR.value, "--data_dir")
     return options.DATA_DIR.value
 
 

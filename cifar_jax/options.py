@@ -4,6 +4,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from cifar_jax.config import files as config_file
+from cifar_jax.errors import UserError
 
 # The command line with flag files expanded, filled in by `cli.parse`. Without it ml_collections
 # would read sys.argv on import, too early to report a wrong flag.
@@ -41,6 +42,9 @@ SUITE = flags.DEFINE_enum("suite", None, SUITES, "evaluate: harder images to tes
 SUITE_IMAGES = flags.DEFINE_integer(
     "suite_images", None, "with --suite: test only this many; default: all, 1000 for adversarial", 1
 )
+IMAGES = flags.DEFINE_string(
+    "images", "", "evaluate: a directory with one of image files for each class, to test on instead"
+)
 TUNE_MEMORY = flags.DEFINE_bool(
     "tune_memory", True, "train, evaluate, search: on Linux CPUs, restart with huge pages"
 )
@@ -55,3 +59,19 @@ DATA_DIR = flags.DEFINE_string(
     "where this machine keeps the run's data, if not where they were during training: a TFDS "
     "directory or CIFAR-10's archive; for train, set --config.data.dir or --config.data.archive",
 )
+
+
+def check() -> None:
+    """Raises UserError for values that no mode takes, or that exclude each other."""
+    for flag, what in ((WORKDIR, "directory"), (OUTPUT, "path")):
+        if flag.value == "":
+            raise UserError(f"--{flag.name} is empty: give a {what}, or leave it out")
+    if WORKDIRS.present and not all(WORKDIRS.value or [""]):
+        raise UserError("--workdirs has an empty path: separate paths by single commas")
+    if SUITE.value and IMAGES.value:
+        raise UserError("--suite and --images exclude each other: leave one out")
+    if SUITE_IMAGES.present and SUITE.value is None:
+        raise UserError(f"--suite_images={SUITE_IMAGES.value} needs --suite")
+    if not 0 < JOIN_TIMEOUT.value <= 86_400:
+        shown = f"--join_timeout={JOIN_TIMEOUT.value:g}"
+        raise UserError(f"{shown} must be above 0 and at most 86400")

@@ -1,5 +1,7 @@
 """Checks the paths that users give: local, or in an object store where that is possible."""
 
+import contextlib
+import importlib.metadata
 import os
 import re
 import tempfile
@@ -10,6 +12,7 @@ from etils import epath
 from cifar_jax.errors import UserError
 
 STORES = ("gs://", "s3://", "az://")  # those that etils can write to
+BOX = "pretrained/speedrun90"  # the trained network that comes with the project
 # Also matches "gs:/bucket": pathlib turns "gs://bucket" into that, a local directory named "gs:".
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
@@ -29,6 +32,14 @@ def local(path: epath.PathLike, name: str = "") -> Path:
         said = f"{name}={text}" if name else text
         raise UserError(f"{said} is not on this machine: copy it here and give that path")
     return Path(os.path.expanduser(text))  # Path.expanduser would raise for an unknown user
+
+
+def existing(path: epath.PathLike, name: str) -> Path:
+    """Like `local`; also raises UserError if there is no such file or directory."""
+    found = local(path, name)
+    if not found.exists():
+        raise UserError(f"{name}={os.fspath(path)} does not exist: choose another")
+    return found
 
 
 def anywhere(path: epath.PathLike, name: str) -> epath.Path:
@@ -82,3 +93,25 @@ def user_cache() -> Path:
             f"{directory} belongs to another user: set XDG_CACHE_HOME to a directory of your own"
         )
     return directory
+
+
+def in_the_box() -> Path:
+    """The directory of the trained network that comes with the project.
+
+    It lies beside the package in a checkout; an installed package knows it as one of its files.
+
+    Raises:
+      UserError: it is not there.
+    """
+    beside = Path(__file__).parent.parent / BOX
+    if beside.is_dir():
+        return beside
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("cifar-jax") or ():
+            path = Path(os.fspath(file.locate()))
+            if path.parent.as_posix().endswith(BOX) and path.exists():
+                return path.parent
+    raise UserError(
+        f"the network that comes with the project, {BOX}, is not beside this package: install the "
+        "package again, or give the workdir of a run"
+    )

@@ -22,7 +22,6 @@ from cifar_jax.evaluation import trained
 from cifar_jax.terminal import printable, say
 
 FORMATS = ("table", "json", "csv")
-_DECODERS = 4  # threads; each holds one picture, within the limits of `images.decode`
 _AHEAD = 2  # decoded batches that wait for the network, so that it never waits for one
 
 Result = np.ndarray | UserError
@@ -79,7 +78,7 @@ def run(
     write = _writer(output_format, min(top_k, len(model.class_names)), paths, model.class_names)
     # disable=None: shows the bar only on a terminal.
     bar = tqdm(total=len(paths), unit=" images", file=sys.stderr, disable=None, leave=False)
-    with bar, ThreadPoolExecutor(_DECODERS) as pool:
+    with bar, ThreadPoolExecutor(images.DECODERS) as pool:
         for batch in _batches(pool, decode, paths, model.config.eval.batch_size):
             names, pixels = [], []
             for path, result in batch:

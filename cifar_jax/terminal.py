@@ -54,3 +54,13 @@ class Formatter(logging.Formatter):
 
 def _escaped(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode()
+
+
+def percent(probability: float) -> str:
+    """ "46 %", without a precision that nobody has: "> 99 %", "< 1 %"."""
+    text = f"{100 * probability:.0f} %"
+    if text == "100 %" and probability < 1:
+        text = "> 99 %"
+    elif text == "0 %" and probability > 0:
+        text = "< 1 %"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")

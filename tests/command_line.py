@@ -10,6 +10,7 @@ import sys
 from ml_collections import ConfigDict
 
 ROOT = pathlib.Path(__file__).parent.parent
+HANGS = 600  # seconds until a process counts as hanging; a busy machine needs minutes for little
 TINY = "--config=tests/configs/tiny.py"
 
 
@@ -30,10 +31,22 @@ def start(*arguments: str) -> subprocess.Popen:
     )
 
 
-def run(*arguments: str, timeout: float = 180) -> tuple[int, str]:
+def run(*arguments: str) -> tuple[int, str]:
     """Runs main.py to completion; returns its exit status and its output."""
-    process = start(*arguments)
-    output, _ = process.communicate(timeout=timeout)
+    return finish(start(*arguments))
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """Waits for the end of a process; returns its exit status and its output.
+
+    Raises:
+      subprocess.TimeoutExpired: it hangs, and was killed.
+    """
+    with process:
+        try:
+            output, _ = process.communicate(timeout=HANGS)
+        finally:
+            process.kill()
     return process.returncode, output
 
 

@@ -28,7 +28,7 @@ def serving(*arguments: str, end: int = signal.SIGINT) -> Iterator[tuple[str, li
             pytest.fail(f"the demo ended: {lines}")
         yield lines[-1].split()[0], lines
         process.send_signal(end)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=command_line.HANGS)
         assert process.returncode == (130 if end == signal.SIGINT else 0), output
         assert output == ""
     finally:

@@ -67,6 +67,20 @@ def test_the_library_does_not_import_its_users():
         assert not users & {name.split(".")[0] for name in imported(path)}, path
 
 
+def test_a_benchmark_that_is_a_command_is_imported_by_nobody():
+    # Its flags would be defined beside those of main.py, some of which have the same names.
+    users = [
+        path for name in ("benchmarks", "tools", "tests") for path in (ROOT / name).rglob("*.py")
+    ]
+    commands = {
+        f"{path.parent.name}.{path.stem}"
+        for path in users
+        if "flags.DEFINE_" in path.read_text() and path.parts[-2] in ("benchmarks", "tools")
+    }
+    assert commands
+    assert {path: names for path in users if (names := commands & imported(path))} == {}
+
+
 def test_no_packages_import_each_other_in_a_circle():
     graph: dict[str, set[str]] = {}
     for path in SOURCES:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from cifar_jax.data import augment, splits
+from cifar_jax.data import augment, mixing, splits
 
 SIZE = 8
 KEY = jax.random.key(0)
@@ -29,7 +29,7 @@ def options_of(overrides: dict[str, Any]):
 
 
 def draw_of(images: np.ndarray | jax.Array):
-    return augment.Draw(jnp.arange(len(images), dtype=jnp.int32), 0, KEY)
+    return augment.Draw(jnp.arange(len(images), dtype=jnp.int32), 0, KEY, (None, None))
 
 
 def apply(overrides: dict[str, Any], key: Any = KEY, batch: int = 32):
@@ -112,7 +112,7 @@ def test_cutout_reaches_every_position():
 def test_mixup_mixes_images_and_targets_with_one_weight():
     images, targets = distinct(16), np.eye(16, dtype=np.float32)
     arguments = jnp.asarray(images), jnp.asarray(targets)
-    mixed, mixed_targets = jax.device_get(augment.mixup(KEY, *arguments, 1.0))
+    mixed, mixed_targets = jax.device_get(mixing.mixup(KEY, *arguments, 1.0))
     weight = mixed_targets[0, 0]
     assert 0.01 < weight < 0.99  # with this key; at 0 or 1 the checks below would prove nothing
     np.testing.assert_allclose(mixed_targets.sum(1), 1, rtol=1e-6)
@@ -123,7 +123,7 @@ def test_mixup_mixes_images_and_targets_with_one_weight():
 def test_mixup_draws_the_weight_from_the_beta_distribution():
     def weight(key: jax.Array):
         images = jnp.zeros((2, 1, 1, 1))
-        return augment.mixup(key, images, jnp.eye(2), 0.2)[1][0, 0]
+        return mixing.mixup(key, images, jnp.eye(2), 0.2)[1][0, 0]
 
     weights = np.asarray(jax.vmap(weight)(jax.random.split(KEY, 2000)))
     # Beta(a, a) has mean 1/2 and variance 1 / (4 * (2 * a + 1)).
@@ -131,7 +131,36 @@ def test_mixup_draws_the_weight_from_the_beta_distribution():
     assert weights.var() == pytest.approx(1 / (4 * 1.4), rel=0.05)
 
 
-EVERYTHING = {"flip": True, "crop_padding": 2, "cutout": 3, "mixup": 0.5}
+def test_cutmix_puts_in_a_rectangle_and_mixes_targets_by_its_area():
+    images, targets = distinct(16), np.eye(16, dtype=np.float32)
+    areas = []
+    for key in jax.random.split(KEY, 30):
+        arguments = jnp.asarray(images), jnp.asarray(targets)
+        found, mixed = jax.device_get(mixing.cutmix(key, *arguments, 1.0))
+        patch = (found == images[::-1]).all((0, 3))
+        np.testing.assert_array_equal(patch, ~(found == images).all((0, 3)))
+        assert patch.sum() == patch.any(0).sum() * patch.any(1).sum()  # a rectangle
+        areas.append(patch.mean())
+        expected = areas[-1] * np.eye(16)[::-1] + (1 - areas[-1]) * np.eye(16)
+        np.testing.assert_allclose(mixed, expected, atol=1e-6)
+    # Beta(1, 1) is uniform: all sizes occur, but for what the border cuts off.
+    assert min(areas) < 0.1 and max(areas) > 0.5 and 0.25 < np.mean(areas) < 0.5
+
+
+def test_with_mixup_and_cutmix_each_batch_gets_one_of_them():
+    kinds = set()
+    for key in jax.random.split(KEY, 20):
+        images, targets = apply({"mixup": 1.0, "cutmix": 1.0}, key)
+        changed = (images != distinct(32)).any(-1)
+        if changed.any():
+            kinds.add("mixup" if changed.all() else "cutmix")
+            # Mixed once, so there are at most two classes.
+            assert ((targets > 0).sum(1) <= 2).all()
+    assert kinds == {"mixup", "cutmix"}
+
+
+EVERYTHING = {"flip": True, "crop_padding": 2, "trivial": True, "cutout": 3, "mixup": 0.5}
+MIXES = {"mixup", "cutmix"}
 
 
 def test_without_augmentations_nothing_changes():
@@ -140,11 +169,11 @@ def test_without_augmentations_nothing_changes():
     np.testing.assert_array_equal(targets, one_hot(32))
 
 
-@pytest.mark.parametrize("name", EVERYTHING)
+@pytest.mark.parametrize("name", [*EVERYTHING, "cutmix"])
 def test_each_option_turns_on_its_augmentation(name: str):
-    images, targets = apply({name: EVERYTHING[name]})
+    images, targets = apply({name: EVERYTHING.get(name, 0.5)})
     assert (images != distinct(32)).any()
-    assert (targets != one_hot(32)).any() == (name == "mixup")
+    assert (targets != one_hot(32)).any() == (name in MIXES)
     np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
 
 
@@ -201,6 +230,8 @@ def test_names_lists_the_active_augmentations_in_order():
     assert augment.names(options) == ["random_crop", "cutout"]
     options = options_of({"augment.flip": True, "augment.alternate_flips": True})
     assert augment.names(options) == ["alternating_flip"]
+    options = options_of({"augment.mixup": 0.2, "augment.cutmix": 1.0, "augment.trivial": True})
+    assert augment.names(options) == ["trivial_augment", "mixup_or_cutmix"]
 
 
 def test_normalize_scales_bytes_to_the_unit_interval():

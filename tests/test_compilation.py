@@ -4,6 +4,7 @@ Compiled by `jax.jit` of jax 0.10.2 or 0.12.0.1, the programs below are wrong or
 """
 
 import ast
+import functools
 import importlib
 import os
 import pathlib
@@ -29,6 +30,8 @@ from cifar_jax.training import state
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem[0] != "_")
 CONFIGS.remove("base")
+# As a user's programs are compiled, which most tests are not.
+jit = functools.partial(compilation.jit, compiler_options={"xla_backend_optimization_level": 3})
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -89,7 +92,7 @@ def test_programs_that_the_library_gets_wrong_give_correct_results(name: str):
     function, *arrays = REPRODUCERS[name]
     expected = in_float64(function, *arrays)
     np.testing.assert_allclose(
-        compilation.jit(function)(*arrays), expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max()
+        jit(function)(*arrays), expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max()
     )
 
 
@@ -105,18 +108,18 @@ def test_a_dilated_window_gives_correct_results():
     dilated = np.full((64, 255), -np.inf, np.float32)
     dilated[:, ::2] = x
     expected = dilated.reshape(32, 2, 255).max(1)
-    np.testing.assert_array_equal(compilation.jit(pool)(x), expected)
+    np.testing.assert_array_equal(jit(pool)(x), expected)
 
 
 def test_reductions_use_the_library():
     """Without it, training would be a third slower."""
     x = jax.ShapeDtypeStruct((128, 32, 32, 64), np.float32)
-    program = compilation.jit(lambda x: (x * x).sum((0, 1, 2))).compile(x).as_text()
+    program = jit(lambda x: (x * x).sum((0, 1, 2))).compile(x).as_text()
     assert "__ynn_fusion" in program and compilation.is_sound(program)  # pyright: ignore[reportArgumentType, reportOperatorIssue]
 
 
 def test_each_shape_dtype_and_static_argument_gets_its_own_program():
-    double = compilation.jit(lambda x, n: x * n, static_argnums=(1,))
+    double = jit(lambda x, n: x * n, static_argnums=(1,))
     assert double(np.float32([1, 2]), 2).tolist() == [2, 4]  # pyright: ignore[reportArgumentType]
     assert double(np.float32([1, 2]), 3).tolist() == [3, 6]  # pyright: ignore[reportArgumentType]
     assert double(np.int32([1, 2, 3]), 3).tolist() == [3, 6, 9]  # pyright: ignore[reportArgumentType]
@@ -128,7 +131,7 @@ def test_a_program_of_many_temporaries_is_waited_for(monkeypatch: pytest.MonkeyP
     waited = []
     wait = jax.block_until_ready
     monkeypatch.setattr(jax, "block_until_ready", lambda x: waited.append(x) or wait(x))
-    program = compilation.jit(lambda x: (x[:, None] * x) @ x)
+    program = jit(lambda x: (x[:, None] * x) @ x)
     for numbers, count in ((10, 0), (2**14, 1)):  # 1 GiB of temporaries
         program(np.zeros(numbers, np.float32))
         assert len(waited) == count
@@ -201,14 +204,12 @@ def test_the_gradient_of_each_config_agrees_with_float64(name: str):
 
 def largest_difference(config: Model) -> float:
     model = models.build(config, (32, 32, 3), 10)
-    variables = compilation.jit(lambda: state.init_variables(model, 0, (32, 32, 3)))()
+    variables = jit(lambda: state.init_variables(model, 0, (32, 32, 3)))()
     variables = jax.device_get((variables["params"], variables["batch_stats"]))
     rng = np.random.default_rng(0)
     images = rng.standard_normal((8, 32, 32, 3)).astype(np.float32)
     targets = np.eye(10, dtype=np.float32)[rng.integers(0, 10, 8)]
-    found = compilation.jit(lambda *arguments: gradient(model, *arguments))(
-        variables, images, targets
-    )
+    found = jit(lambda *arguments: gradient(model, *arguments))(variables, images, targets)
     with jax.enable_x64(True):
         precise = model.clone(dtype=np.dtype(np.float64))
         wide = jax.tree.map(lambda leaf: leaf.astype(np.float64), variables)

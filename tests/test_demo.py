@@ -1,6 +1,7 @@
 """The demo classifies pictures on a page that makes no request to other machines."""
 
 import contextlib
+import io
 import json
 import os
 import pathlib
@@ -22,13 +23,14 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 from test_report_browser import browser  # noqa: F401 (fixture)
 
+from cifar_jax import terminal
 from cifar_jax.config import schema
 from cifar_jax.data import images, sources
 from cifar_jax.evaluation import trained
 
 pytest.importorskip("gradio", reason="requirements-demo.txt is not installed")
 
-from cifar_jax.demo import drawing, examples
+from cifar_jax.demo import answers, drawing, examples
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +96,7 @@ def opened(browser: Browser, address: str, width: int = 1200):  # noqa: F811
         "response",
         lambda r: r.status >= 400 and logged.append(("error", f"{r.status} {r.url}")),  # pyright: ignore[reportArgumentType]
     )
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(1000 * command_line.HANGS)
     page.goto(address)
     page.wait_for_selector("#picture input[type=file]", state="attached")
     yield page
@@ -109,8 +111,8 @@ def upload(page: Page, path: pathlib.Path) -> None:
 
 
 def shows(page: Page, name: str) -> None:
-    """Waits until the first panel shows the class `name`."""
-    page.wait_for_selector(f"[data-testid=label-output-value] >> nth=0 >> text=/^{name}$/")
+    """Waits until the first network's answer is the class `name`."""
+    page.wait_for_selector(f".answer >> nth=0 >> h3 >> text=/^(perhaps )?{name}, /")
 
 
 @pytest.mark.parametrize("width", [1200, 375])
@@ -123,13 +125,13 @@ def test_two_networks_classify_a_picture_side_by_side(
     with opened(browser, address, width) as page:
         upload(page, photos["7"])
         shows(page, "7")
-        panels = page.locator("[data-testid=label]")
+        panels = page.locator(".answer")
         assert panels.count() == 2
         assert panels.nth(0).locator("meter").count() == 10
         assert panels.nth(1).locator("meter").count() == len(tiny.CLASS_NAMES)
         values = panels.nth(0).locator("meter").evaluate_all("all => all.map(m => m.value)")
         assert sum(values) == pytest.approx(1, abs=1e-3) and values == sorted(values)[::-1]
-        assert panels.nth(1).locator("h2").inner_text() in tiny.CLASS_NAMES
+        assert panels.nth(1).get_attribute("data-class") in tiny.CLASS_NAMES
         for alt in ("The picture as the network sees it", "SmoothGrad"):
             shown = page.locator(f"img[alt*='{alt}']")
             assert shown.count() == 2
@@ -140,8 +142,13 @@ def test_two_networks_classify_a_picture_side_by_side(
             )
         for size in ("32 x 32", "8 x 8"):
             assert page.get_by_text(f"What the network sees, {size}").count() == 1
-        tops = [panel.bounding_box()["y"] for panel in panels.all()]  # pyright: ignore[reportOptionalSubscript]
+        sees = page.locator("img[alt*='as the network sees it']")
+        tops = [image.bounding_box()["y"] for image in sees.all()]  # pyright: ignore[reportOptionalSubscript]
         assert (tops[0] == tops[1]) == (width == 1200)  # side by side, or one above the other
+        # The answer stands right under the picture, above what else there is to see.
+        picture, answer = (page.locator(at).first.bounding_box() for at in ("#picture", ".answer"))
+        assert picture and answer and picture["y"] + picture["height"] < answer["y"]
+        assert abs(picture["x"] - answer["x"]) < 30 and (width == 1200 or answer["y"] < tops[0])
 
 
 BRING_FILE = """([event, target, bytes]) => {
@@ -152,6 +159,19 @@ BRING_FILE = """([event, target, bytes]) => {
     ? new ClipboardEvent("paste", { ...init, clipboardData: data })
     : new DragEvent("drop", { ...init, dataTransfer: data }));
 }"""
+
+
+def test_it_opens_with_a_test_image_answered(
+    browser: Browser,  # noqa: F811
+    address: str,
+    finished: epath.Path,
+):
+    first = examples.find(trained.load(finished))[0]
+    with opened(browser, address, 390) as page:
+        shows(page, str(trained.load(finished).predict(first.image[None])[0].argmax()))
+        page.wait_for_selector(f"text=the test set says {first.truth}")
+        page.wait_for_selector("#picture img")
+        assert page.locator("img[alt*='SmoothGrad']").count() == 2
 
 
 def test_pictures_can_be_dropped_pasted_or_taken_from_the_test_set(
@@ -168,11 +188,12 @@ def test_pictures_can_be_dropped_pasted_or_taken_from_the_test_set(
         shows(page, "8")
         example = examples.find(trained.load(finished))[4]
         page.locator(".examples button").nth(4).click()
-        page.wait_for_selector(f"[role=status] >> text=true class: {example.truth}")
-        expected = trained.load(finished).predict(example.image[None])[0].argmax()
-        shows(page, str(expected))
+        expected = str(trained.load(finished).predict(example.image[None])[0].argmax())
+        shows(page, expected)
+        kind = "right" if expected == example.truth else "wrong"
+        page.wait_for_selector(f".{kind}[role=status] >> text=the test set says {example.truth}")
         page.get_by_label("Remove Image").click()
-        page.wait_for_selector("[data-testid=label-output-value]", state="detached")
+        page.wait_for_selector(".answer", state="detached")
 
 
 def test_an_unreadable_file_is_reported_and_the_page_still_works(
@@ -193,7 +214,9 @@ def test_an_unreadable_file_is_reported_and_the_page_still_works(
         shows(page, "7")
         upload(page, broken)
         page.wait_for_selector("[role=alert] >> text=Cannot read this picture: damaged")
-        page.wait_for_selector("[data-testid=label-output-value]", state="detached")
+        # It replaces the answer and the pictures.
+        page.wait_for_selector(".answer", state="detached")
+        page.wait_for_selector("#picture img, img[alt*='SmoothGrad']", state="detached")
         upload(page, vector)
         page.wait_for_selector("[role=alert] >> text=not a PNG, JPEG, WebP, GIF or BMP image")
         upload(page, text)
@@ -258,6 +281,52 @@ def test_every_class_has_an_example(finished: epath.Path, test_set: sources.Data
     for example in found:
         (same,) = np.flatnonzero((test_set.test_images == example.image).all((1, 2, 3)))
         assert test_set.class_names[test_set.test_labels[same]] == example.truth
+
+
+@pytest.mark.slow
+def test_answers_come_in_the_order_of_the_questions(finished: epath.Path):
+    """Else the answer to the first example could replace that to a picture dropped meanwhile."""
+    program = (
+        "import cifar_jax, sys; from cifar_jax.demo import examples, page\n"
+        "network = cifar_jax.load(sys.argv[1])\n"
+        "blocks = page.build([network], {'digits': examples.find(network)})\n"
+        "print([event.concurrency_id for event in blocks.fns.values()])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, finished],
+        cwd=command_line.ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    # Upload, clear, an example chosen, the page opened.
+    assert done.stdout == f"{['answer'] * 4}\n"
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"),
+    [(1.0, "100 %"), (0.996, "> 99 %"), (0.46, "46 %"), (0.004, "< 1 %"), (0, "0 %")],
+)
+def test_percentages_claim_no_false_precision(p: float, shown: str):
+    assert terminal.percent(p).replace("\N{NO-BREAK SPACE}", " ") == shown
+
+
+def test_an_answer_hedges_below_a_half_and_says_whether_it_is_right():
+    sure = answers.shown({"cat": 0.7, "<dog>": 0.3}, "a run", "cat")
+    assert "<h3>cat, 70" in sure and 'class="right"' in sure and "&lt;dog&gt;" in sure
+    unsure = answers.shown({"cat": 0.3, "dog": 0.4, "ship": 0.3}, "a run", "cat")
+    assert "<h3>perhaps dog, 40" in unsure and "Wrong: the test set says cat" in unsure
+    assert "the test set" not in answers.shown({"cat": 0.3, "dog": 0.7}, "a run")
+
+
+@pytest.mark.parametrize(("size", "orientation"), [((60, 30), 1), ((30, 60), 6), ((20, 20), 1)])
+def test_a_picture_is_dark_where_it_is_cut_off(size: tuple[int, int], orientation: int):
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[274] = orientation
+    Image.new("RGB", size, "white").save(buffer, "PNG", exif=exif)
+    shown = np.asarray(drawing.framed(buffer.getvalue(), (32, 32, 3)))
+    upright = size if orientation == 1 else size[::-1]
+    assert shown.shape[1] / shown.shape[0] == pytest.approx(upright[0] / upright[1], rel=0.01)
+    bright = shown[..., 0] == 255
+    assert bright.sum() == min(shown.shape[:2]) ** 2 and bright.any(0).sum() == bright.any(1).sum()
+    assert (shown[~bright] == 85).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -38,7 +38,7 @@ from cifar_jax.errors import UserError
 pytestmark = pytest.mark.slow
 
 PICTURE = encoded(Image.fromarray(PIXELS), "PNG")
-UPLOAD, CLEAR, SELECT = range(3)  # the page's functions
+UPLOAD, CLEAR, SELECT, LOAD = range(4)  # the page's functions
 NOT_A_FILE = (403, b"not a file of this page")
 NOT_A_PART = (404, b"not part of this page")
 
@@ -67,8 +67,8 @@ def ours(server: Server, temporary: pathlib.Path) -> pathlib.Path:
 
 def shown(server: Server) -> str:
     """The page's message and the number of classes that have a probability."""
-    message, label, *_ = server.answers()
-    return f"{message} {len(label.get('confidences') or ())}"
+    _, message, answer, *_ = server.answers()
+    return f"{message} {answer.count('<meter')}"
 
 
 # ---------------------------------------------------------------------------- files
@@ -225,7 +225,8 @@ def test_only_the_gradio_routes_that_the_page_uses_answer(server: Server):
         {}, [], 0, {"index": -1}, {"index": None}, {"index": "0"}, {"index": 0.5}, {"index": True},
         {"index": [0, 1]},
     )),
-    *({"function": function, "data": []} for function in (-1, 3, 10**30, "0", None, True)),
+    *({"function": function, "data": []} for function in (-1, 4, 10**30, "0", None, True)),
+    {"function": LOAD, "data": [file("/etc/passwd")]},
     *({"data": [], "session_hash": session} for session in ("", "../x", None, "x" * 65, 1)),
     {"data": [], "trigger_id": "x"},
 ])  # fmt: skip
@@ -244,8 +245,7 @@ def test_a_body_that_is_not_a_call_is_refused(server: Server):
 def test_a_test_image_is_selected_by_its_index(server: Server):
     select = {"event_data": {"index": 3, "value": {"image": file("/etc/passwd")}}}
     assert server.call(SELECT, [], **select)[0] == 200
-    _, message, *_ = server.answers()
-    assert "true class: 3" in message
+    assert "the test set says 3" in server.answers()[2]
     for index in (10, 10**12, 10**30):
         assert server.call(SELECT, [], event_data={"index": index})[0] in (200, 422)
         if index < 10**30:
@@ -456,7 +456,7 @@ def test_uploads_are_deleted_however_the_process_ends(end: str, tmp_path: pathli
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=command_line.HANGS)
     assert output == b"\n"
     until = time.monotonic() + 10
     while list(tmp_path.iterdir()) and time.monotonic() < until:

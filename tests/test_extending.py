@@ -8,6 +8,7 @@ import subprocess
 import sys
 from unittest import mock
 
+import command_line
 import fabricate
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def run(checkout: pathlib.Path, *arguments: str) -> str:
         env={**os.environ, "XLA_FLAGS": ""},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=command_line.HANGS,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

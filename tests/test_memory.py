@@ -67,7 +67,7 @@ def test_the_restart_keeps_arguments_and_process(tmp_path: pathlib.Path):
         stdout=subprocess.PIPE,
         text=True,
     )
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=command_line.HANGS)
     assert output == f"{process.pid} {memory.tunables('')} ['a b', '--c=1']\n"
 
 
@@ -143,7 +143,7 @@ def started(directory: pathlib.Path, form: str, deaf: bool = False) -> list[str]
         input=standard_input,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=command_line.HANGS,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -1,5 +1,6 @@
 """Rows are never partial or repeated, and TensorBoard gets the same numbers."""
 
+import errno
 import io
 import json
 import logging
@@ -7,14 +8,15 @@ import pathlib
 import struct
 import sys
 import time
+from unittest import mock
 
-import numpy as np
 import pytest
 from etils import epath
 from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
 
 from cifar_jax.errors import UserError
-from cifar_jax.runtime import metrics_writer, workdir_schema
+from cifar_jax.runtime import metrics_writer, tensorboard, workdir_schema
 from cifar_jax.runtime.metrics_writer import MetricsWriter, Progress
 
 FIGURES: dict[str, float] = dict.fromkeys(
@@ -44,24 +46,24 @@ def lines(workdir: epath.Path):
 
 
 def events(workdir: epath.Path):
-    """All TensorBoard events, oldest first.
+    """All TensorBoard events and the directory of each, oldest first.
 
     In the file, each event has a length, its checksum, the message, and its checksum.
     """
     found = []
-    for path in (workdir / "tensorboard").iterdir():
+    for path in (workdir / "tensorboard").glob("*/*"):
         data = path.read_bytes()
         while data:
             (length,) = struct.unpack_from("<Q", data)
-            found.append(event_pb2.Event.FromString(data[12 : 12 + length]))
+            found.append((path.parent.name, event_pb2.Event.FromString(data[12 : 12 + length])))
             data = data[16 + length :]
-    return sorted(found, key=lambda event: event.wall_time)
+    return sorted(found, key=lambda item: item[1].wall_time)
 
 
 def scalars(workdir: epath.Path):
     return {
-        (value.tag, event.step): value.simple_value
-        for event in events(workdir)
+        (split, value.tag, event.step): value.simple_value
+        for split, event in events(workdir)
         for value in event.summary.value
     }
 
@@ -79,7 +81,7 @@ def test_a_row_can_be_read_as_soon_as_it_is_written(workdir: epath.Path):
         deadline = time.monotonic() + 5  # TensorBoard may take a moment, but not minutes
         while ("train_loss", 10) not in scalars(workdir) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert ("train_loss", 10) in scalars(workdir)
+        assert ("train", "loss", 10) in scalars(workdir)
 
 
 def test_a_missing_file_has_no_rows(workdir: epath.Path):
@@ -144,23 +146,29 @@ def test_no_temporary_file_is_left(workdir: epath.Path):
     assert sorted(path.name for path in workdir.iterdir()) == ["metrics.jsonl", "tensorboard"]
 
 
-def test_tensorboard_has_the_scalars_of_every_row(workdir: epath.Path):
-    write(workdir, 0, [row(1, loss=0.5), row(2, loss=0.25)])
-    expected = {(key, step): np.float32(v) for key, v in FIGURES.items() for step in (10, 20)}
-    expected |= {("train_loss", 10): 0.5, ("train_loss", 20): 0.25}
+def test_tensorboard_has_training_and_validation_in_one_chart(workdir: epath.Path):
+    validated = {"validation_loss": 0.75, "validation_accuracy": 0.125}
+    write(workdir, 0, [row(1, loss=0.5), {**row(2, loss=0.25), **validated}])
+    figures = {"accuracy": 0.5, "objective": 0.5, "learning_rate": 1e-3}
+    figures |= {"images_per_second": 0.5, "seconds": 0.5}
+    expected = {("train", tag, step): v for tag, v in figures.items() for step in (10, 20)}
+    expected |= {("train", "loss", 10): 0.5, ("train", "loss", 20): 0.25}
+    expected |= {("validation", "loss", 20): 0.75, ("validation", "accuracy", 20): 0.125}
     assert scalars(workdir) == pytest.approx(expected)
 
 
 def test_tensorboard_is_told_which_steps_are_repeated(workdir: epath.Path):
     write(workdir, 0, [row(1), row(2)])
     write(workdir, 10, [row(2, loss=0.125)])
-    starts = [e.step for e in events(workdir) if e.session_log.status == event_pb2.SessionLog.START]
-    assert starts[-1] == 11  # readers ignore what earlier files hold from this step on
+    for split in ("train", "validation"):
+        of_split = [event for name, event in events(workdir) if name == split]
+        began = event_pb2.SessionLog.START
+        starts = [event.step for event in of_split if event.session_log.status == began]
+        assert starts == [1, 11]  # readers ignore what earlier files hold from this step on
     found = scalars(workdir)
-    assert (
-        found["train_loss", 10] == 0.5
-    )  # from the first file, though both have the same second in their name
-    assert found["train_loss", 20] == 0.125
+    # From the first file, though both have the same second in their name.
+    assert found["train", "loss", 10] == 0.5
+    assert found["train", "loss", 20] == 0.125
 
 
 # ---------------------------------------------------------------------------- progress
@@ -205,3 +213,19 @@ def test_progress_is_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
     text = terminal.getvalue()
     assert "epoch 2/3" in text and "15/30" in text and "loss 0.2500" in text
     assert text.count("\n") == 1  # at the end
+
+
+def test_all_files_of_tensorboard_are_closed_on_a_full_disk(workdir: epath.Path):
+    """Else Python writes what is left in a buffer at its end, and complains once more."""
+    board, close = tensorboard.TensorBoard(workdir / "full", 0), RecordWriter.close
+    closed = []
+
+    def full(writer: RecordWriter) -> None:
+        closed.append(writer)
+        close(writer)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with mock.patch.object(RecordWriter, "close", full):
+        with pytest.raises(UserError, match="No space left"):
+            board.close()
+    assert len(closed) == 2

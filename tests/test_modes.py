@@ -72,9 +72,12 @@ def test_only_predict_takes_arguments(mode: str):
 def test_a_mode_accepts_its_own_flags():
     others = {"predict": ["--format=csv", "cat.png"], "export": ["--format=onnx"], "train": []}
     for mode, record in modes.MODES.items():
-        uses = [USES[flag][-1] for flag in record.flags if flag not in ("config", "format")]
+        left_out = ("config", "format", "images")  # --images excludes --suite
+        uses = [USES[flag][-1] for flag in record.flags if flag not in left_out]
         with flagsaver.flagsaver():
             parse_and_check("--workdir=run", f"--mode={mode}", *uses, *others.get(mode, []))
+    with flagsaver.flagsaver():
+        parse_and_check("--workdir=run", "--mode=evaluate", "--images=.")
 
 
 def test_the_modes_and_their_packages_offer_the_same_formats():

@@ -15,6 +15,8 @@ import pytest
 import yaml
 from packaging import requirements, specifiers, utils
 
+from cifar_jax import places
+
 ROOT = pathlib.Path(__file__).parent.parent
 LISTS = {path.stem: path for path in (ROOT / "requirements").glob("*.txt")}
 EXTRAS = sorted(set(LISTS) - {"run"})
@@ -75,8 +77,13 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: pathlib.Path)
         for path in (ROOT / "cifar_jax").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    names = zipfile.ZipFile(wheel).namelist()
+    beside = {name.partition("/share/cifar-jax/")[2] for name in names if ".data/data/" in name}
+    packed = {name for name in names if ".dist-info/" not in name and ".data/" not in name}
     assert packed == source
+    box = ROOT / places.BOX
+    kept = {path.relative_to(ROOT).as_posix() for path in box.rglob("*") if path.is_file()}
+    assert beside == kept and f"{places.BOX}/model.safetensors" in beside
     for page in ("report/templates/run", "pages/templates/base", "search/templates/search"):
         assert f"cifar_jax/{page}.html" in packed
 
@@ -109,6 +116,27 @@ def test_each_list_is_written_once_and_installed_by_a_file_of_its_name():
     for name in EXTRAS:
         lines = instructions(ROOT / f"requirements-{name}.txt")
         assert lines == ["-r requirements.txt", f"-r requirements/{name}.txt"]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "list_"),
+    [
+        ("run", "requirements.txt"),
+        ("demo", "requirements-demo.txt"),
+        ("dev", "requirements-dev.txt"),
+    ],
+)
+def test_make_installs_again_when_a_list_has_changed(stamp: str, list_: str):
+    def included(name: str) -> set[str]:
+        more = {line.split()[1] for line in instructions(ROOT / name) if line[:2] in ("-r", "-c")}
+        return {name}.union(*map(included, more))
+
+    for changed in included(list_):
+        target = [f"--what-if={changed}", f".venv/.installed-{stamp}"]
+        done = subprocess.run(
+            ["make", "--dry-run", *target], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert f"-r {list_}" in done.stdout, changed
 
 
 def test_what_is_listed_has_the_version_that_is_pinned():
@@ -150,6 +178,20 @@ def test_an_installed_package_claims_no_commit_of_the_repository_around_it(
     file, commit = json.loads(done.stdout)
     assert pathlib.Path(file).is_relative_to(installed)
     assert commit is None
+
+
+@pytest.mark.slow
+def test_an_installed_package_brings_its_network(
+    installed: pathlib.Path, environment: dict[str, str], tmp_path: pathlib.Path
+):
+    program = "import cifar_jax; print(cifar_jax.load().workdir)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = pathlib.Path(done.stdout.strip()).resolve()
+    assert found == (installed / "share" / "cifar-jax" / places.BOX).resolve()
 
 
 def test_the_changelog_begins_with_the_version_of_the_package():

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from command_line import ROOT
+from command_line import HANGS, ROOT
 from etils import epath
 from PIL import Image
 
@@ -358,7 +358,7 @@ def test_the_command_line_predicts(
         env={**os.environ, "XLA_FLAGS": ""},
         input=first,
         capture_output=True,
-        timeout=180,
+        timeout=HANGS,
     )
     assert done.returncode == 65, done.stderr
     piped, named = map(json.loads, done.stdout.splitlines())

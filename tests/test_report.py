@@ -72,6 +72,7 @@ class Reader(html.parser.HTMLParser):
 def read(path: epath.Path) -> tuple[str, Reader]:
     text = path.read_text()
     reader = Reader(text)
+    text = text.replace("\N{NO-BREAK SPACE}", " ")  # which keep a number and its % together
     assert reader.open == []
     assert all(svg["aria-label"] for svg in reader.of("svg"))
     assert all(image["alt"] for image in reader.of("img"))
@@ -175,6 +176,37 @@ def test_html_in_a_recorded_command_is_escaped(workdir: epath.Path):
     assert not reader.of("script") and "&lt;script&gt;" in text
 
 
+@pytest.mark.parametrize(
+    ("command", "reported", "departures"),
+    [
+        ("main.py --config=configs/final.py", "final", []),
+        ("main.py --config=configs/final.py --config.seed=3 --config.data.dir=/d", "final", []),
+        ("main.py --config=configs/final.py --config.epochs=1", None, ["epochs"]),
+        (
+            "main.py -config configs/final.py --noconfig.augment.flip --config.note='it's",
+            None,
+            ["augment.flip", "note"],
+        ),
+        ("main.py --config=configs/speedrun94.py", None, []),
+    ],
+)
+def test_only_a_run_of_the_reports_config_claims_to_reproduce_it(
+    command: str, reported: str | None, departures: list[str], workdir: epath.Path
+):
+    edit(workdir / "environment.json", lambda e: e["starts"][0].update(command=command))
+    run = evidence.load(workdir)
+    assert run.reported == reported and run.departures == departures
+    text, _ = read(page.run(workdir))
+    assert (f"departs from its config in {', '.join(departures)}." in text) == bool(departures)
+
+
+def test_every_part_is_in_the_table_of_contents_and_folds(finished: epath.Path):
+    _, reader = read(finished / "report.html")
+    parts = [part["id"] for part in reader.of("details") if part.get("class") == "part"]
+    assert [link["href"] for link in reader.of("a")] == [f"#{part}" for part in parts]
+    assert len(parts) == 6 and len(reader.of("summary")) == len(reader.of("details")) == 8
+
+
 # ---------------------------------------------------------------------------- its parts
 def run_of(rates: Sequence[float], plateau: bool = True, **overrides: Any) -> evidence.Run:
     rows = [
@@ -234,6 +266,18 @@ def test_learning_rate_drops_are_the_epochs_of_the_lower_rate():
     assert run.rate_drops == [3, 5]
     assert run_of(rates, plateau=False).rate_drops == []  # a smooth schedule falls all the time
     assert run.name == "final/seed-3"
+
+
+def test_the_axis_of_a_single_epoch_has_one_tick():
+    drawn = figures.learning_rate(run_of([0.01]))
+    epochs, _, rates = drawn.partition(">epoch<")
+    assert re.findall(r">([\d.]+)</text>", epochs) == ["1"] and ">0.01</text>" in rates
+
+
+def test_the_learning_rates_are_labelled_in_plain_numbers():
+    drawn = figures.learning_rate(run_of([1e-2, 5e-3, 1e-3]))
+    assert {"0.01", "0.005", "0.001"} <= set(re.findall(r">([\d.]+)</text>", drawn))
+    assert "mathdefault" not in drawn  # a formula, which only matplotlib can draw
 
 
 def test_pictures_are_chosen_by_confidence():

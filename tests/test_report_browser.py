@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Literal
 
+import command_line
 import pytest
 from etils import epath
 from playwright.sync_api import Browser, sync_playwright
@@ -35,6 +36,7 @@ def check(browser: Browser, path: epath.Path, width: int, scheme: Literal["light
         viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
     )
     opened, logged, requested = context.new_page(), [], []
+    opened.set_default_timeout(1000 * command_line.HANGS)
     opened.on("console", lambda message: logged.append(message.text))
     opened.on("pageerror", lambda error: logged.append(str(error)))
     opened.on("request", lambda request: requested.append(request.url))
@@ -42,12 +44,15 @@ def check(browser: Browser, path: epath.Path, width: int, scheme: Literal["light
     assert logged == []
     assert [url for url in requested if not url.startswith("data:")] == [f"file://{path}"]
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = [figure.bounding_box() for figure in opened.query_selector_all("svg[role=img]")]
+    figures = opened.query_selector_all("svg[role=img]:not(.scroll svg)")
+    boxes = [figure.bounding_box() for figure in figures]
     assert boxes
     for box in boxes:
         assert box is not None  # None: not visible
         assert box["width"] > 250 and box["height"] > 60
         assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    # The labels of a log scale are formulas by default, which only matplotlib can draw.
+    assert "mathdefault" not in opened.content()
     loaded = "[...document.images].every(i => i.complete && i.naturalWidth > 0)"
     assert opened.evaluate(loaded)
     background, text = (

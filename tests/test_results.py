@@ -18,13 +18,13 @@ import tiny
 from etils import epath
 
 from benchmarks import table
-from cifar_jax import models
+from cifar_jax import models, search
 from cifar_jax.config.schema import Rule
 from cifar_jax.errors import UserError
 from cifar_jax.models import summary
 from cifar_jax.pages import reference
 from cifar_jax.report import page as report_page
-from tools import flops, picture, published, results, run_tables, studies
+from tools import flops, picture, published, results, run_tables, searches, studies
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -296,6 +296,22 @@ def test_a_run_is_added_with_what_lets_anyone_recompute_its_figures(
         published.add(workdir, tmp_path / "results")
 
 
+def test_published_evidence_names_no_place_of_a_machine(
+    workdir: pathlib.Path, tmp_path: pathlib.Path
+):
+    change_start(workdir, command=f"{OF_TINY} --workdir={workdir}")
+    package = "a_model/weights.pth"
+    (workdir / "init.json").write_text(
+        json.dumps({"file": f"/opt/x/lib/python3.11/site-packages/{package}", "sha256": "0" * 64})
+    )
+    home = published.add(workdir, tmp_path / "results")
+    environment = json.loads((home / "environment.json").read_text())
+    assert environment["starts"][0]["command"] == f"{OF_TINY} --workdir=runs/{workdir.name}"
+    assert json.loads((home / "init.json").read_text())["file"] == package
+    for path in [*ROOT.glob("results/**/*.json"), *ROOT.glob("results/**/*.py")]:
+        assert not re.search("(site-packages|workdir=/)", path.read_text()), path
+
+
 def test_a_run_of_a_study_is_apart_from_the_configs(workdir: pathlib.Path, tmp_path: pathlib.Path):
     for name in ("final", "model1"):
         shutil.copytree(ROOT / "results" / name, tmp_path / name)
@@ -349,9 +365,9 @@ def test_figures_that_the_predictions_do_not_give_are_refused(
     edit(home / "result.json", **result)
     # The command says so in a line, and writes nothing.
     monkeypatch.setattr(results, "ROOT", tmp_path)
-    (tmp_path / "docs").mkdir()
     pages = [tmp_path / page for page in results.PAGES]
     for page in pages:
+        page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text("before")
     assert results.main([]) == 2 and all(page.read_text() == "before" for page in pages)
 
@@ -384,6 +400,65 @@ def test_evidence_that_nobody_could_check_is_refused(
     error = capsys.readouterr().err
     assert word in error and len(error.splitlines()) == 1
     assert not list(tmp_path.glob("results/*/seed-*"))
+
+
+@pytest.mark.slow
+def test_a_search_is_shown_beside_networks_that_are_trained_like_its_trials(
+    searched: pathlib.Path, workdir: pathlib.Path, tmp_path: pathlib.Path
+):
+    home, evidence = shutil.copytree(searched, tmp_path / "run"), tmp_path / "results"
+    (worker,) = json.loads((home / search.WORKERS).read_text())
+    worker |= {"command": "main.py --mode=search --config=configs/search.py", "git_dirty": True}
+    for clean, word in ((False, "a clean commit"), (True, "")):
+        workers = [worker | {"git_dirty": not clean, "git_commit": "f" * 40}]
+        (home / search.WORKERS).write_text(json.dumps(workers))
+        if word:
+            with pytest.raises(UserError, match=word):
+                published.add_search(home, evidence)
+    added = published.add_search(home, evidence)
+    assert added == evidence / "search" / published.FOUND
+    assert {path.name for path in added.iterdir()} == {*published.SEARCHED, search.FRONT}
+    with pytest.raises(UserError, match="evidence already"):
+        published.add_search(home, evidence)
+    change_start(workdir, command="main.py --config=configs/search.py:final")
+    published.add(workdir, evidence)
+    accuracy = json.loads((workdir / "result.json").read_text())["validation_accuracy"]
+    _, _, final, *found = searches.table(evidence, "search").splitlines()
+    assert (
+        final.startswith("| [`final`](../configs/final.py) ") and f"{100 * accuracy:.2f}" in final
+    )
+    best = max(searches.trials(added / search.TABLE), key=lambda one: one.accuracy)
+    assert f"| the best: {best.title} | {100 * best.accuracy:.2f} |" in found[0]
+
+
+@pytest.mark.parametrize("worker", [b"", b"{}", b"[{}]", b"[1]", b"\xff"])
+def test_damaged_notes_of_workers_are_one_line(worker: bytes, tmp_path: pathlib.Path):
+    (tmp_path / search.WORKERS).write_bytes(worker)
+    with pytest.raises(UserError, match=rf"{search.WORKERS} is damaged .*writes it again"):
+        published.add_search(tmp_path, tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "0,complete,0.5,1",
+        "0,complete,0.5,,",
+        "0,complete,1.5e9,1,1",
+        "0,complete,1.5,1,1",
+        f"0,complete,0.5,{'9' * 5000},1",
+        "\xff,complete,0.5,1,1",
+    ],
+)
+def test_a_damaged_table_of_trials_is_one_line(row: str, tmp_path: pathlib.Path):
+    path = tmp_path / search.TABLE
+    titles = "trial,state,accuracy,multiply_adds,parameters"
+    path.write_bytes(f"{titles}\n1,complete,0.5,2,3\n2,infeasible,,,\n".encode())
+    assert searches.trials(path) == [searches.Network("trial 1", 0.5, 2, 3)]
+    path.write_text(f"{titles}\n1,complete,5e-05,2,3\n")
+    assert searches.trials(path) == [searches.Network("trial 1", 5e-05, 2, 3)]
+    path.write_bytes(f"{titles}\n{row}\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"trials.csv is damaged .*write it again"):
+        searches.trials(path)
 
 
 def change_start(workdir: pathlib.Path, **changes: Any) -> None:

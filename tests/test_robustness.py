@@ -121,7 +121,14 @@ def test_suites_share_one_file_and_appear_on_the_report_page(workdir: epath.Path
     assert entry["accuracy"]["FGSM"]["2/255"] <= entry["clean_accuracy"]
 
     text, reader = read(page.run(workdir))
-    for part in ("CIFAR-10-C style", "elastic_transform", "8/255", "on 16 images", "synthetic"):
+    for part in (
+        "CIFAR-10-C style",
+        "Elastic transform",
+        "JPEG compression",
+        "8/255",
+        "on 16 images",
+        "synthetic",
+    ):
         assert part in text
     titles = [svg["aria-label"] for svg in reader.of("svg")]
     assert sum(title.startswith(("CIFAR-10-C style", "Adversarial")) for title in titles) == 2

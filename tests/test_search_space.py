@@ -2,6 +2,7 @@
 
 import runpy
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import optuna
@@ -16,7 +17,7 @@ from cifar_jax.search import source
 from cifar_jax.search.evolution import RegularizedEvolution
 from cifar_jax.search.space import Space
 from cifar_jax.search.trial import digest
-from configs import base, search
+from configs import base, search, search_longer, search_speedrun
 
 
 def config(*ranges: ConfigDict) -> Any:
@@ -141,8 +142,11 @@ def test_the_digest_tells_apart_what_decides_the_result():
         assert (digest(tiny.typed(tiny.config(overrides))) != digest(same)) == differs, overrides
 
 
-def test_the_source_of_a_config_gives_the_config_again(tmp_path: Path):
-    space = Space(tiny.typed(search.get_config()))
+@pytest.mark.parametrize(
+    "searched", [search, search_longer, search_speedrun], ids=lambda config: config.__name__
+)
+def test_the_source_of_a_config_gives_the_config_again(searched: ModuleType, tmp_path: Path):
+    space = Space(tiny.typed(searched.get_config()))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     for i in range(5):
         found = space.sample(study.ask())

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 def config_of(number: int):
     config = command_line.tiny_config()
-    config.seed, config.seeds = 3, number
+    config.epochs, config.seed, config.seeds = 2, 3, number
     config.checkpoint.every_steps = 0
     config.data.standardize = True  # with statistics that differ between the splits
     config.augment.flip = config.augment.alternate_flips = True

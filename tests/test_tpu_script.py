@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import command_line
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -142,7 +143,7 @@ class Cloud:
         """Runs the script; returns exit status, standard output and standard error."""
         process = self.start(*arguments)
         try:
-            output, errors = process.communicate(timeout=60)
+            output, errors = process.communicate(timeout=command_line.HANGS)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -155,7 +156,7 @@ def cloud(tmp_path: pathlib.Path, checkout: pathlib.Path) -> Cloud:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + command_line.HANGS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -294,7 +295,7 @@ def test_a_command_repeated_by_gcloud_follows_the_run_it_started(cloud: "Cloud")
     process = cloud.start("run", WORKDIR)
     wait_until(lambda: (cloud.root / "repeats").exists() and cloud.followed())
     (cloud.root / "release").touch()
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=command_line.HANGS)
     assert process.returncode == 0, errors
     assert len(cloud.starts) == 2 and "training on host0" in output
 
@@ -304,7 +305,7 @@ def test_after_ctrl_c_the_run_continues_undisturbed_and_resume_follows_it(cloud:
     process = cloud.start("run", WORKDIR, "--delete-when-done=yes")
     wait_until(lambda: cloud.followed() and len(cloud.starts) == 2)
     os.killpg(process.pid, signal.SIGINT)
-    assert "use resume to follow" in process.communicate(timeout=30)[1]
+    assert "use resume to follow" in process.communicate(timeout=command_line.HANGS)[1]
     assert process.returncode == 130 and not cloud.calls("delete")
 
     status, _, errors = cloud.run("run", "--workdir=gs://bucket/other")
@@ -313,7 +314,7 @@ def test_after_ctrl_c_the_run_continues_undisturbed_and_resume_follows_it(cloud:
     process = cloud.start("resume", WORKDIR)
     wait_until(cloud.followed)
     (cloud.root / "release").touch()
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=command_line.HANGS)
     assert process.returncode == 0, errors
     assert len(cloud.starts) == 2 and "training on host1" in output
 

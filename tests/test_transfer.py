@@ -6,6 +6,8 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 from typing import Any
 from unittest import mock
 
@@ -30,6 +32,7 @@ from cifar_jax.runtime.interrupt import Interrupted
 from cifar_jax.training import experiment, features, state, steps
 from configs import base
 
+ROOT = pathlib.Path(__file__).parent.parent
 CHUNK = 500  # images; smaller than in use, so that the digits have several
 
 
@@ -96,6 +99,27 @@ def test_a_probe_trains_the_classifier_alone_and_tests_the_whole_network(
     assert result["test_examples"] == len(data.test_labels)
     recorded = json.loads((workdir / files.INIT).read_text())
     assert recorded["file"].endswith(files.WEIGHTS) and len(recorded["sha256"]) == 64
+
+
+@pytest.mark.slow
+def test_another_process_finds_the_features(
+    probed: tuple[ConfigDict, pathlib.Path, dict[str, Any]], backbone: pathlib.Path
+):
+    chunks = sorted(pathlib.Path(probed[0].data.cache_dir, "features").iterdir())
+    program = (
+        "import sys, test_transfer, tiny; from cifar_jax.training import experiment, features\n"
+        "with tiny.few_blocks():\n"
+        "    config = test_transfer.probe(*sys.argv[1:])\n"
+        "    exp = experiment.build(tiny.typed(config))\n"
+        "    maker = features.Maker(exp, exp.initial_state().variables())\n"
+        f"    print(maker.path(exp.dataset.train_images[:{CHUNK}]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(backbone), probed[0].data.cache_dir],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert pathlib.Path(done.stdout.splitlines()[-1]) in chunks
 
 
 @pytest.mark.slow

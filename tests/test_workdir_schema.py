@@ -355,7 +355,7 @@ def test_no_value_breaks_its_reader(
     monkeypatch.setattr(best, "restore", lambda _, like, *__: best.Best(1, like, None))
     if name == files.ENVIRONMENT:  # not shown in the figures, which are slow
         for figure in ("curves", "learning_rate", "class_distribution", "confusion", "reliability"):
-            monkeypatch.setattr(figures, figure, lambda *_: Markup())
+            monkeypatch.setattr(figures, figure, lambda *_, **__: Markup())
 
     @FEW
     @given(place=st.sampled_from(places), other=OTHERS, drop=st.booleans())

@@ -66,7 +66,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains a config as `main.py` does, and returns the result; the page is written if asked."""
     write = page.write if report else None
-    return run.run(typed(config), epath.Path(workdir), write_report=write)
+    with mock.patch.object(sharding, "make_mesh", return_value=mesh(2)):
+        return run.run(typed(config), epath.Path(workdir), write_report=write)
 
 
 def few_blocks() -> AbstractContextManager[Any]:

@@ -8,6 +8,7 @@ import flax.linen as nn
 from cifar_jax import models
 from cifar_jax.config.schema import Rule
 from cifar_jax.models import summary
+from cifar_jax.models.network import Network
 from cifar_jax.report.evidence import Run
 
 IMAGE_SHAPE = (32, 32, 3)
@@ -37,7 +38,16 @@ def train_flops(
 
 def of_run(run: Run) -> int:
     """`train_flops` of the network of a finished run on CIFAR-10."""
+    model = _model(run)
+    return train_flops(model, IMAGE_SHAPE, model.rules())
+
+
+def multiply_adds(run: Run) -> int:
+    """Multiply-adds of one image's forward pass, of the network of a finished run on CIFAR-10."""
+    return sum(row.multiply_adds for row in summary.layers(_model(run), IMAGE_SHAPE))
+
+
+def _model(run: Run) -> Network:
     assert run.result is not None
     config, classes = run.config, len(run.result["confusion_matrix"])
-    model = models.build(config.model, IMAGE_SHAPE, classes, resize=config.data.resize)
-    return train_flops(model, IMAGE_SHAPE, model.rules())
+    return models.build(config.model, IMAGE_SHAPE, classes, resize=config.data.resize)

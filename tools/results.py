@@ -1,22 +1,24 @@
-"""Makes the picture and the tables of README, docs/results.md, results/README: `make results`.
+"""Makes the pictures and the tables of README, docs, results/README and the card in the box.
 
 python -m tools.results [--add=WORKDIR]
 
-With `--add` the evidence of a finished run is first copied to results/. Where a run's predictions
-are kept, its figures are computed from them again and must agree with its `result.json`.
+With `--add` the evidence of a finished run or search is first copied to results/. Where a run's
+predictions are kept, its figures are computed from them again and must agree with its
+`result.json`.
 """
 
 import argparse
+import functools
 import pathlib
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 
-from cifar_jax import terminal
+from cifar_jax import places, search, terminal
 from cifar_jax.errors import BAD_INPUT, UserError
 from cifar_jax.pages import reference
 from cifar_jax.terminal import printable, say
-from tools import picture, published, run_tables, studies
+from tools import box, picture, published, run_tables, searches, studies
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -30,9 +32,12 @@ PAGES: dict[str, dict[str, Callable[[pathlib.Path], str]]] = {
         "harder": run_tables.harder_table,
         "resolution": studies.resolution_table,
         "fewer": studies.images_table,
+        "search": functools.partial(searches.table, name="search"),
+        "search_longer": functools.partial(searches.table, name="search_longer"),
         "notes": run_tables.notes,
         "runs": run_tables.runs_table,
     },
+    f"{places.BOX}/{box.CARD}": {"figures": lambda _: box.table()},
 }
 PICTURES = {
     "docs/accuracy.svg": picture.draw,
@@ -101,11 +106,15 @@ def between(text: str, name: str, content: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.results", description=__doc__)
-    parser.add_argument("--add", metavar="WORKDIR", type=pathlib.Path, help="a finished run")
+    parser.add_argument(
+        "--add", metavar="WORKDIR", type=pathlib.Path, help="a finished run or search"
+    )
     options, results = parser.parse_args(arguments), ROOT / "results"
     try:
         if options.add:
-            say(printable(published.add(options.add, results)))
+            is_search = (options.add / search.WORKERS).exists()
+            add = published.add_search if is_search else published.add
+            say(printable(add(options.add, results)))
         texts = {
             "results/README.md": classification_reports(results),
             **{page: draw(results) for page, draw in PICTURES.items()},

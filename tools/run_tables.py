@@ -26,6 +26,8 @@ WHAT = {
     "model3": "larger, with L2",
     "final": "with batch norm and a learning-rate schedule",
     "final_long": "`final` for 150 epochs, with shifts, cutout and weight decay",
+    "two_convolutions": "`final` with two convolutions a block, for fewer multiply-adds",
+    "searched": "the network that a search found, trained as `final` is",
     "speedrun_cpu": "a fast recipe, small, 3 epochs",
     "speedrun90": "the same, medium, 5 epochs",
     "speedrun94": "the same, full width, 10 epochs",

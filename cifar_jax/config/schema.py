@@ -47,8 +47,8 @@ def family(name: str) -> Any:
 class Data:
     """The data set, and where to find it."""
 
-    name: str = key("cifar10", TEXT, '"digits", or any TFDS data set of small images')
-    dir: str = key("", TEXT, 'directory of prepared TFDS data; "": $TFDS_DATA_DIR if set, else the TFDS default', machine=True)
+    name: str = key("cifar10", TEXT, '"digits", "folder" for a directory of image files, or any TFDS data set of small images')
+    dir: str = key("", TEXT, 'directory of prepared TFDS data, or of "folder"; "": $TFDS_DATA_DIR if set, else the TFDS default', machine=True)
     archive: str = key("", TEXT, 'path of the official CIFAR-10 archive, as .tar.gz or unpacked; "": none', machine=True)
     cache_dir: str = key("", TEXT, 'directory for decoded images; "": cifar_jax in the user\'s cache directory', machine=True)
     download: bool = key(True, FLAG, "download the data set if it is not on this machine", machine=True)
@@ -56,6 +56,7 @@ class Data:
     train_images: int = key(0, whole(0), "number of training images to use, of those that validation leaves; 0: all of them")
     stratified: bool = key(True, FLAG, "keep the class distribution in validation_fraction and train_images")
     standardize: bool = key(False, FLAG, "standardize each channel by the mean and standard deviation of the training images")
+    side: int = key(32, whole(1, 2**10), "side in pixels that the image files of a folder are resized to", needs=Needs("name", ("folder",)))
     resize: int = key(0, whole(0, 2**10), "side in pixels that the devices resize images to for the network, after augmentation; 0: leave them")
 
 
@@ -69,6 +70,8 @@ class Augment:
     crop_fill: str = key("zero", one_of("zero", "reflect"), "fill the padding with zeros, or with a reflection of the image", needs=Needs("crop_padding"))
     cutout: int = key(0, whole(0), "side of a random square that is set to zero, in pixels; 0: off")
     mixup: float = key(0.0, number(0), "alpha of the Beta distribution of the mixing weight; 0: off")
+    cutmix: float = key(0.0, number(0), "the same for a rectangle from another image; 0: off. With mixup, each batch gets one of the two")
+    trivial: bool = key(False, FLAG, "TrivialAugment: one of 14 operations on each image, at a random strength")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +208,7 @@ class Search:
     max_parameters: int = key(0, whole(0, 2**62), "greatest number of parameters; 0: no limit")
     max_multiply_adds: int = key(0, whole(0, 2**62), "greatest number of multiply-adds of one image's forward pass; 0: no limit")
     max_step_ms: float = key(0.0, number(0), "greatest time of a train step on this machine, in milliseconds; 0: no limit")
+    max_minutes: float = key(0.0, number(0), "greatest time of all train steps of a whole training on this machine, in minutes; 0: no limit")
     storage: str = key("", TEXT, 'URL of the database that the workers share; "": an SQLite file in the workdir', machine=True)
     name: str = key("", TEXT, 'name of the study in the storage; "": that of the workdir', machine=True)
     patience: float = key(120.0, number(0), "seconds to try again if the storage is away", machine=True)

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, UInt8
 
 from cifar_jax.config.schema import Augment
+from cifar_jax.data import mixing, trivial_augment
 
 Images = Float32[Array, "b h w c"]
 Targets = Float32[Array, "b k"]  # class probabilities; each row sums to 1
@@ -102,17 +103,14 @@ def cutout(key: PRNGKeyArray, images: Images, size: int) -> Images:
     return jnp.where(hole[..., None], 0, images)
 
 
-def mixup(
-    key: PRNGKeyArray, images: Images, targets: Targets, alpha: float
-) -> tuple[Images, Targets]:
-    """Mixes the batch with its own reverse, with one weight ~ Beta(alpha, alpha) for all images.
-
-    Zhang et al. (2018) mix with a random permutation of the batch. The batch order is already
-    random, so its reverse does the same.
-    """
-    weight = jax.random.beta(key, alpha, alpha)
-    mixed = [weight * x + (1 - weight) * x[::-1] for x in (images, targets)]
-    return mixed[0], mixed[1]
+def trivial(
+    key: PRNGKeyArray, images: Images, mean: Statistic | None, std: Statistic | None
+) -> Images:
+    """TrivialAugment on normalized images: see `trivial_augment.py`."""
+    pixels = images if mean is None or std is None else images * std + mean
+    choice = trivial_augment.choose(key, len(images))
+    changed = trivial_augment.apply(choice, jnp.round(255 * pixels))
+    return standardize(changed / 255, mean, std)
 
 
 def views(images: Images, kind: str) -> list[tuple[float, Images]]:
@@ -146,11 +144,14 @@ class Draw(NamedTuple):
     images: Int32[Array, " b"]  # which ones of the training set
     epoch: ArrayLike  # int32 scalar, from 0
     flip_key: PRNGKeyArray  # of alternating flips: the same throughout a run
+    # What the images are standardized by: mean and standard deviation of each channel.
+    statistics: tuple[Statistic | None, Statistic | None]
 
 
 class Augmentation(NamedTuple):
     """A way to vary a batch. A new one takes a function, an entry below and a key in the schema."""
 
+    stream: int  # of its random draws; its own for good, so that earlier runs stay as they are
     name: Callable[[Augment], str | None]  # as a summary shows it; None where it is off
     apply: Callable[[Augment, PRNGKeyArray, Draw, Images, Targets], tuple[Images, Targets]]
 
@@ -168,20 +169,29 @@ def _flip(
 # In the order they are applied.
 AUGMENTATIONS = (
     Augmentation(
+        0,
         lambda o: ("alternating_flip" if o.alternate_flips else "random_flip") if o.flip else None,
         _flip,
     ),
     Augmentation(
+        1,
         lambda o: "random_crop" if o.crop_padding else None,
         lambda o, key, _, x, y: (random_crop(key, x, o.crop_padding, o.crop_fill), y),
     ),
     Augmentation(
+        4,
+        lambda o: "trivial_augment" if o.trivial else None,
+        lambda o, key, draw, x, y: (trivial(key, x, *draw.statistics), y),
+    ),
+    Augmentation(
+        2,
         lambda o: "cutout" if o.cutout else None,
         lambda o, key, _, x, y: (cutout(key, x, o.cutout), y),
     ),
     Augmentation(
-        lambda o: "mixup" if o.mixup else None,
-        lambda o, key, _, x, y: mixup(key, x, y, o.mixup),
+        3,
+        lambda o: "_or_".join(name for name in ("mixup", "cutmix") if getattr(o, name)) or None,
+        lambda o, key, _, x, y: mixing.mix(key, x, y, o.mixup, o.cutmix),
     ),
 )
 
@@ -199,7 +209,7 @@ def augment(
     Each has its own key, so turning one on does not change the random draws of the others.
     """
     keys = jax.random.split(key, len(AUGMENTATIONS))
-    for entry, own in zip(AUGMENTATIONS, keys, strict=True):
+    for entry in AUGMENTATIONS:
         if entry.name(options):
-            images, targets = entry.apply(options, own, draw, images, targets)
+            images, targets = entry.apply(options, keys[entry.stream], draw, images, targets)
     return images, targets

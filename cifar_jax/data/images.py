@@ -15,6 +15,7 @@ from cifar_jax.errors import UserError
 FITS = ("crop", "whole")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 MAX_BYTES = 256 << 20  # about the size of an uncompressed file with the most pixels allowed
+DECODERS = 4  # threads; each holds one picture, within the limits of `decode`
 _READ_BYTES = 1 << 20  # read from a stream at a time
 _MODES = {1: "L", 3: "RGB"}  # number of channels -> Pillow's mode
 # libjpeg may decode a JPEG at 1/2, 1/4 or 1/8 of its size, but at this many times the size of the
@@ -69,18 +70,7 @@ def decode(
         raise UserError(
             f"the network takes images with {channels} channels, not 1 (gray) or 3 (RGB)"
         )
-    data = _read(source)
-    if not data:
-        raise UserError("empty")
-    if len(data) > MAX_BYTES:
-        raise UserError(f"more than {MAX_BYTES >> 20} MiB: make it smaller")
-    image = image_formats.open_image(data)
-    least = _REDUCING_GAP * max(height, width)
-    with image_formats.reading():
-        drafted = image.draft(None, (least, least))
-        image.load()
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    right, below = drafted[1][2:] if drafted else image.size  # may be fractional
+    image, (right, below), orientation = _opened(source, _REDUCING_GAP * max(height, width))
     image = _to_color(image)
     # Turn the image after resizing: that is cheaper, and the center stays the center.
     size = (height, width) if orientation in _SIDEWAYS else (width, height)
@@ -96,6 +86,35 @@ def decode(
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return np.asarray(image.convert(_MODES[channels])).reshape(image_shape)
+
+
+def proportion(source: Any) -> float:
+    """Width divided by height of what `decode` shows of a file with `fit="whole"`.
+
+    Raises:
+      UserError: as `decode`.
+    """
+    _, (right, below), orientation = _opened(source, 1)
+    return below / right if orientation in _SIDEWAYS else right / below
+
+
+def _opened(source: Any, least: int) -> tuple[Image.Image, tuple[float, float], int | None]:
+    """The first frame of a file, loaded; its size, which may be fractional; its EXIF orientation.
+
+    Args:
+      least: a JPEG may be loaded at a fraction of its size, but not smaller than this.
+    """
+    data = _read(source)
+    if not data:
+        raise UserError("empty")
+    if len(data) > MAX_BYTES:
+        raise UserError(f"more than {MAX_BYTES >> 20} MiB: make it smaller")
+    image = image_formats.open_image(data)
+    with image_formats.reading():
+        drafted = image.draft(None, (least, least))
+        image.load()
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return image, drafted[1][2:] if drafted else image.size, orientation
 
 
 def _read(source: Any) -> bytes:

@@ -18,7 +18,7 @@ from jaxtyping import Int32, UInt8
 
 from cifar_jax import places
 from cifar_jax.config.schema import Data
-from cifar_jax.data import archive, cache, digits, fingerprint
+from cifar_jax.data import archive, cache, digits, fingerprint, folder
 from cifar_jax.data.archive import Splits
 from cifar_jax.data.fingerprint import canonical as _canonical
 from cifar_jax.errors import UserError
@@ -94,8 +94,8 @@ def load(data: Data) -> Dataset:
     set is downloaded and prepared first if it is missing and `data.download` is True.
 
     Args:
-      data: str fields `name` ("cifar10", "digits", or an image classification data set of TFDS),
-        `dir`, `archive` and `cache_dir` ("" means not set), and bool field `download`.
+      data: str fields `name` ("cifar10", "digits", "folder", or an image classification data set
+        of TFDS), `dir`, `archive` and `cache_dir` ("" means not set), and bool field `download`.
 
     Raises:
       UserError: the source does not exist, cannot be read, or does not hold what it should.
@@ -103,6 +103,11 @@ def load(data: Data) -> Dataset:
     if data.archive and data.name != "cifar10":
         raise UserError(
             f"config.data.archive can only hold cifar10, but config.data.name={data.name}"
+        )
+    if data.name == folder.NAME and not data.dir:
+        raise UserError(
+            "config.data.name=folder needs config.data.dir, a directory that holds one of image "
+            "files for each class: see docs/data.md"
         )
     for key in ("dir", "archive", "cache_dir"):
         path = places.local(getattr(data, key), f"config.data.{key}")
@@ -117,7 +122,7 @@ def load(data: Data) -> Dataset:
     wanted, origin = known and known.description, ""
     if state:
         wanted = cache.recall(data.cache_dir, data.name, state)
-        origin = f" of {tfds_directory(data)}"
+        origin = f" of {directory(data)}"
     dataset = cached(data, wanted, origin) if wanted else None
     if dataset is None:
         dataset = _read(data)
@@ -161,12 +166,14 @@ def _cache_path(data: Data, description: dict[str, Any]) -> Path:
 
 
 def _state(data: Data) -> str | None:
-    """A string that changes with the files of the data set and with the version of TFDS.
+    """A string that changes with the files of the data set and with what decodes them.
 
-    None if the TFDS directory does not hold the data set.
+    None if its directory does not exist.
     """
     base = data.name.partition("/")[0].partition(":")[0]
-    state = cache.state_of(tfds_directory(data) / base)
+    state = cache.state_of(directory(data) / ("" if data.name == folder.NAME else base))
+    if data.name == folder.NAME:
+        return state and f"{data.side} pixels, Pillow {version('pillow')}, {state}"
     return state and f"{data.name}, {version('tensorflow-datasets')}, {state}"
 
 
@@ -175,12 +182,15 @@ def _read(data: Data) -> Dataset:
     if data.archive and not data.dir:
         path = places.local(data.archive, "config.data.archive")
         splits, class_names, source = archive.read(path), archive.CLASS_NAMES, f"archive {path}"
+    elif data.name == folder.NAME:
+        splits, class_names = folder.read(directory(data), data.side)
+        source = f"directory {directory(data)}"
     else:
         # Imported late: it takes half a second, which a start from the cache does not need.
         from cifar_jax.data import tfds_source
 
         splits, class_names, path = tfds_source.read(
-            data.name, tfds_directory(data), prepare=data.download and not data.dir
+            data.name, directory(data), prepare=data.download and not data.dir
         )
         source = f"TFDS {path}"
     if data.name == "cifar10":  # an old TFDS directory may lack the class names
@@ -194,8 +204,8 @@ def is_official(name: str) -> bool:
     return name in KNOWN
 
 
-def tfds_directory(data: Data) -> Path:
-    """The TFDS directory: `data.dir`, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
+def directory(data: Data) -> Path:
+    """`data.dir`, or else the TFDS directory: `$TFDS_DATA_DIR` or `~/tensorflow_datasets`."""
     root, name = data.dir, "config.data.dir"
     if not root:
         root, name = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR"

@@ -8,7 +8,11 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 from scipy import ndimage
 
+from cifar_jax.data import images
+
 _SIDE = 256  # pixels, rounded down to a multiple of the image's side
+_WHOLE = 512  # pixels of the longer side of a picture that is shown whole
+_DARKER = 3  # how many times, where a picture is cut off
 _OPACITY = 0.8  # of the overlay where the mask is highest
 
 Pixels = UInt8[np.ndarray, "h w c"]
@@ -40,6 +44,25 @@ def overlay(image: Pixels, mask: Float32[np.ndarray, "h w"]) -> Image.Image:
     colors = matplotlib.colormaps["inferno"](heat, bytes=True)[..., :3]
     opacity = np.round(255 * _OPACITY * heat).astype(np.uint8)
     return Image.composite(Image.fromarray(colors), gray.convert("RGB"), Image.fromarray(opacity))
+
+
+def framed(content: bytes, image_shape: tuple[int, int, int]) -> Image.Image:
+    """A picture whole, upright, and dark where it is cut off to fit the shape of the network.
+
+    Raises:
+      UserError: the content of the file cannot be read as an image.
+    """
+    ratio = images.proportion(content)
+    width, height = (max(1, round(_WHOLE * min(1, r))) for r in (ratio, 1 / ratio))
+    whole = images.decode(content, (height, width, 3), "whole")
+    scale = min(height / image_shape[0], width / image_shape[1])
+    bands = []
+    for length, side in zip((height, width), image_shape[:2], strict=True):
+        cut = (length - scale * side) / 2
+        middle = np.arange(length) + 0.5
+        bands.append((middle > cut) & (middle < length - cut))
+    seen = bands[0][:, None, None] & bands[1][None, :, None]
+    return Image.fromarray(np.where(seen, whole, whole // _DARKER))
 
 
 def png(image: Pixels) -> bytes:

@@ -9,24 +9,29 @@ import numpy as np
 from gradio.components import Component
 
 from cifar_jax.data import images
-from cifar_jax.demo import drawing, uploads
+from cifar_jax.demo import answers, drawing, uploads
 from cifar_jax.demo.examples import Example
 from cifar_jax.errors import UserError
 from cifar_jax.evaluation import saliency
 from cifar_jax.evaluation.trained import Trained
 
-_BARS = 10
 _MAX_QUEUE = 64  # pictures that wait for an answer
 _COLUMN = 300  # pixels; narrower columns are stacked
 _INTRODUCTION = """# What does the network see?
 Drop, paste or pick a picture, or choose one from the test set. It stays on this machine."""
+_LEGEND = """<div class="legend"><span>little</span><i></i><span>much</span></div>
+<p>How much a small change of a pixel changes the answer: SmoothGrad, the mean of the gradients at
+some noisy copies.</p>"""
 
-CSS = """
-#picture img { width: 100%; height: 100%; object-fit: contain }
-.examples .grid-wrap { min-height: 0 }
-.examples .grid-container { grid-template: none; grid-auto-rows: auto; gap: 4px;
-  grid-template-columns: repeat(auto-fill, minmax(54px, 1fr)) }
-.examples .caption-label { max-width: 100%; right: 0; bottom: 0; padding: 0 2px; font-size: 10px }
+CSS = f"""{answers.CSS}
+#picture img {{ width: 100%; height: 100%; object-fit: contain }}
+.legend {{ display: flex; gap: 8px; align-items: center }}
+.legend i {{ flex: 1; height: 10px; border-radius: 3px;
+  background: linear-gradient(to right, #000004, #57106e, #bc3754, #f98e09, #fcffa4) }}
+.examples .grid-wrap {{ min-height: 0 }}
+.examples .grid-container {{ grid-template: none; grid-auto-rows: auto; gap: 4px;
+  grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)) }}
+.examples .caption-label {{ max-width: 100%; right: 0; bottom: 0; padding: 0 4px; font-size: 12px }}
 """
 # Gradio pastes only through a button. This hands files pasted with Ctrl-V to its file input.
 PASTE = """() => document.addEventListener("paste", (event) => {
@@ -39,23 +44,20 @@ PASTE = """() => document.addEventListener("paste", (event) => {
 
 
 class _Panel:
-    """A network's part of the page."""
+    """A network's parts of the page: its answer, what it sees, and where it looks."""
 
     def __init__(self, network: Trained):
         self._network = network
         self._saliency = saliency.make(network)
-        self.answer(
-            drawing.png(np.zeros(network.image_shape, np.uint8))
-        )  # compile now, not at the first picture
+        self._origin = (
+            f"{network.workdir}, epoch {network.epoch}, trained on {network.config.data.name}"
+        )
+        # Compile now, not at the first picture.
+        self.answer(drawing.png(np.zeros(network.image_shape, np.uint8)), None)
 
     def render(self) -> list[Component]:
-        """Adds the components to the page; returns those that `answer` fills."""
-        network = self._network
-        height, width, _ = network.image_shape
-        name, data = html.escape(str(network.workdir)), html.escape(network.config.data.name)
-        gr.HTML(f"<h2>{name}</h2>epoch {network.epoch}, trained on {data}")
-        bars = min(_BARS, len(network.class_names))
-        label = gr.Label(num_top_classes=bars, label="Probabilities")
+        """Adds the two pictures to the page, and returns them."""
+        height, width, _ = self._network.image_shape
         with gr.Row():
             seen = _output(
                 f"What the network sees, {width} x {height}", "The picture as the network sees it"
@@ -63,75 +65,92 @@ class _Panel:
             where = _output(
                 "Where it looks", "The pixels that matter most for its top class: SmoothGrad"
             )
-        return [label, seen, where]
+        gr.HTML(_LEGEND)
+        return [seen, where]
 
-    def answer(self, source: bytes) -> list[Any]:
-        """Values for the components of `render`, from the content of an image file.
+    def answer(self, source: bytes, truth: str | None) -> list[Any]:
+        """Values for an answer and for the components of `render`, from an image file's content.
 
         Raises:
           UserError: the file cannot be read as an image; the message is only the reason.
         """
-        image = images.decode(source, self._network.image_shape)
-        probabilities = self._network.predict(image[None])[0]
+        network = self._network
+        image = images.decode(source, network.image_shape)
+        probabilities = network.predict(image[None])[0]
         mask = self._saliency(image, int(probabilities.argmax()))
-        by_class = zip(self._network.class_names, map(float, probabilities), strict=True)
-        return [dict(by_class), drawing.enlarged(image), drawing.overlay(image, mask)]
+        by_class = dict(zip(network.class_names, map(float, probabilities), strict=True))
+        pictures = (drawing.enlarged(image), drawing.overlay(image, mask))
+        text = answers.shown(by_class, self._origin, truth)
+        return [text, *(gr.Image(value=picture, visible=True) for picture in pictures)]
+
+    def blank(self) -> list[Any]:
+        """What stands in place of an answer."""
+        return ["", gr.Image(value=None, visible=False), gr.Image(value=None, visible=False)]
 
 
 def build(networks: Sequence[Trained], examples: Mapping[str, list[Example]]) -> gr.Blocks:
     """The page of one network, or of several side by side, each at its own image size.
 
     Args:
-      examples: name of the data set -> its examples.
+      examples: name of the data set -> its examples. The first one is answered at the start.
     """
     panels = [_Panel(network) for network in networks]
-    outputs: list[Component] = []
 
-    def answer(source: bytes | str, note: str = "") -> list[Any]:
+    def of_file(path: str) -> list[Any]:
         try:
-            content = uploads.read(source) if isinstance(source, str) else source
-            values = [value for panel in panels for value in panel.answer(content)]
+            content = uploads.read(path)
+            values = [value for panel in panels for value in panel.answer(content, None)]
+            shown = drawing.framed(content, networks[0].image_shape)
         except UserError as error:
-            return [_message(f"Cannot read this picture: {error}", "alert"), *blank()[1:]]
-        return [_message(note), *values]
+            return refused(f"Cannot read this picture: {error}")
+        return [shown, _message(), *values]
 
-    def blank() -> list[Any]:
-        return [_message(), *[None] * (len(outputs) - 1)]
+    def of_example(example: Example) -> list[Any]:
+        content = drawing.png(example.image)
+        values = [value for panel in panels for value in panel.answer(content, example.truth)]
+        return [drawing.enlarged(example.image), _message(), *values]
+
+    def blank(message: str = "") -> list[Any]:
+        return [None, message or _message(), *(v for panel in panels for v in panel.blank())]
+
+    def refused(reason: str) -> list[Any]:
+        return blank(_message(reason, "alert"))
 
     with gr.Blocks(title="cifar-jax", analytics_enabled=False) as blocks:
         gr.Markdown(_INTRODUCTION)
         with gr.Row():
             with gr.Column(min_width=_COLUMN):
                 picture = _input()
-                outputs.append(gr.HTML(_message()))
-                galleries = [
-                    (_gallery(name, some), some) for name, some in examples.items() if some
-                ]
-            for panel in panels:
-                with gr.Column(min_width=_COLUMN):
-                    outputs += panel.render()
+                message = gr.HTML(_message())
+                texts = [gr.HTML() for _ in panels]
+            outputs: list[Component] = [picture, message]
+            for panel, text in zip(panels, texts, strict=True):
+                with gr.Column(scale=2, min_width=_COLUMN):
+                    outputs += [text, *panel.render()]
+        galleries = [(_gallery(name, some), some) for name, some in examples.items() if some]
+        # One after the other, in their order: else the answer to the first example, which a slow
+        # machine may still compute, could replace that to the user's own picture.
+        events: dict[str, Any] = {"concurrency_id": "answer", "api_visibility": "private"}
         # Gradio's preprocessing would open the file itself and could not say what is wrong with it.
         picture.upload(
-            lambda file: answer(file["path"]),
+            lambda file: of_file(file["path"]),
             picture,
             outputs,
             preprocess=False,
-            api_visibility="private",
+            **events,
         )
-        picture.clear(blank, None, outputs, api_visibility="private")
+        picture.clear(blank, None, outputs, **events)
         for gallery, some in galleries:
 
             def show(event: gr.SelectData, some: list[Example] = some) -> list[Any]:
                 if event.index >= len(some):
-                    return [None, _message("There is no such test image", "alert"), *blank()[1:]]
-                example = some[event.index]
-                note = f"A test image; true class: {example.truth}"
-                return [
-                    drawing.picture(example.image),
-                    *answer(drawing.png(example.image), note),
-                ]
+                    return refused("There is no such test image")
+                return of_example(some[event.index])
 
-            gallery.select(show, None, [picture, *outputs], api_visibility="private")
+            gallery.select(show, None, outputs, **events)
+        if galleries:
+            first = galleries[0][1][0]
+            blocks.load(lambda: of_example(first), None, outputs, **events)
     return blocks.queue(max_size=_MAX_QUEUE, default_concurrency_limit=1)
 
 
@@ -152,8 +171,9 @@ def _output(title: str, description: str) -> gr.Image:
     with gr.Column(min_width=_COLUMN // 2 - 20):
         gr.Markdown(title)
         return gr.Image(
-            show_label=False, alt_text=description, interactive=False, format="png", buttons=[]
-        )
+            show_label=False, alt_text=description, interactive=False, format="png", buttons=[],
+            visible=False,
+        )  # fmt: skip
 
 
 def _gallery(name: str, examples: list[Example]) -> gr.Gallery:

@@ -215,6 +215,12 @@ SUITES = {
 
 
 # ---------------------------------------------------------------------------- display
+def label(row: str) -> str:
+    """The name of a row for readers: "JPEG compression" for jpeg_compression."""
+    words = row.replace("_", " ").replace("jpeg", "JPEG")
+    return words[:1].upper() + words[1:] if row in corruptions.NAMES else words
+
+
 def percentages(entry: dict[str, Any]) -> list[list[str]]:
     """The entry as table rows, header first; the corruption suites also get means."""
     rows, means = dict(entry["accuracy"]), entry.get("mean_accuracy")
@@ -225,7 +231,7 @@ def percentages(entry: dict[str, Any]) -> list[list[str]]:
     for name, row in rows.items():
         values = [row[column] for column in columns]
         values += [float(np.mean(values))] if means else []
-        table.append([name, *(f"{100 * value:.2f}" for value in values)])
+        table.append([label(name), *(f"{100 * value:.2f}" for value in values)])
     return table
 
 

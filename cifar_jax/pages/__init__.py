@@ -26,7 +26,7 @@ def write(path: epath.Path, template: pathlib.Path, **context: Any) -> epath.Pat
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["label"] = terminal.label
+    environment.filters |= {"label": terminal.label, "share": terminal.percent}
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes(path, environment.get_template(template.name).render(context).encode())
     return path

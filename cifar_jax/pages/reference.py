@@ -3,6 +3,8 @@
 import dataclasses
 import re
 
+from cifar_jax.config import files, keys, schema
+
 
 @dataclasses.dataclass(frozen=True)
 class Reported:
@@ -57,3 +59,13 @@ def config_name(command: str) -> str | None:
     """
     match = re.search(r"--?config[= ]\S*?([\w-]+)\.py(:\S+)?", command)
     return match and match[1] + (match[2] or "")
+
+
+def departures(command: str) -> list[str]:
+    """The keys, sorted, with which a run's command departs from its config.
+
+    A seed is no departure, nor is what depends on the machine alone, such as the place of the data.
+    """
+    default = schema.Config(model=schema.Model())
+    free = {leaf.name for leaf in keys.leaves(default) if leaf.key.machine} | {"seed", "seeds"}
+    return sorted(set(files.overridden(command.split())) - free)

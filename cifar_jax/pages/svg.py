@@ -3,11 +3,14 @@
 import io
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
 from markupsafe import Markup, escape
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Placeholder colors for matplotlib; `draw` replaces them with the page's CSS variables.
 TEXT, _GRID = "#010101", "#020202"
@@ -31,6 +34,13 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
 }
+
+
+def logarithmic(axis: Axis, label: Callable[[float], str] = "{:g}".format) -> None:
+    """Gives the ticks of an axis with a log scale plain labels, not formulas, which stay text."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: label(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def draw(figure: Figure, description: str) -> Markup:

@@ -43,7 +43,12 @@ class Run:
     def reported(self) -> str | None:
         """The model of the student's report that this run reproduces; None if it is another one."""
         name = reference.config_name(self.command)
-        return name if name in reference.REPORTED else None
+        return name if name in reference.REPORTED and not self.departures else None
+
+    @property
+    def departures(self) -> list[str]:
+        """The keys in which the run's command departs from its config."""
+        return reference.departures(self.command)
 
     @property
     def best_row(self) -> dict[str, Any]:

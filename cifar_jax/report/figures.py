@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cifar_jax import terminal
+from cifar_jax.evaluation import suites
 from cifar_jax.metrics import CalibrationBins
 from cifar_jax.pages import svg
 from cifar_jax.report.evidence import Run
@@ -29,17 +30,18 @@ def _axes(width: float, height: float, *grid: int) -> tuple[Figure, Any]:
 def _epochs(axes: Axes, label: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y", linewidth=0.6)
 
 
 @matplotlib.rc_context(svg.STYLE)
-def curves(run: Run, quantity: str, label: str) -> Markup:
+def curves(run: Run, quantity: str, label: str, legend: bool = True) -> Markup:
     """Training and validation by epoch; marks the best epoch, rate drops and an early stop.
 
     Args:
       quantity: a key of `metrics.jsonl` without its "train_" or "validation_".
       label: of the y axis.
+      legend: the figures of a run share one.
     """
     figure, axes = _axes(5, 3.3)
     epochs = [row["epoch"] for row in run.rows]
@@ -64,19 +66,20 @@ def curves(run: Run, quantity: str, label: str) -> Markup:
         name = f"early stop, {epochs[-1]}"
         axes.axvline(epochs[-1], color=svg.SERIES[2], linewidth=1.2, label=name)
     _epochs(axes, label)
-    axes.legend(fontsize=9)
+    if legend:
+        axes.legend(fontsize=9)
     return svg.draw(figure, description)
 
 
 @matplotlib.rc_context(svg.STYLE)
 def learning_rate(run: Run) -> Markup:
     """Learning rate by epoch, on a log scale unless it reaches 0."""
-    figure, axes = _axes(5, 1.8)
+    figure, axes = _axes(5, 3.3)
     rates = [row["learning_rate"] for row in run.rows]
-    axes.step([row["epoch"] for row in run.rows], rates, where="mid", color=svg.SERIES[0])
+    axes.step([row["epoch"] for row in run.rows], rates, ".-", where="mid", color=svg.SERIES[0])
     if min(rates) > 0:
         axes.set_yscale("log")
-        axes.minorticks_off()
+        svg.logarithmic(axes.yaxis)
     _epochs(axes, "learning rate")
     return svg.draw(figure, f"Learning rate by epoch, from {rates[0]:.2g} to {rates[-1]:.2g}")
 
@@ -107,9 +110,10 @@ def overlay(runs: Sequence[Run], quantity: str, label: str) -> Markup:
 def class_distribution(counts: dict[str, dict[str, int]]) -> Markup:
     """Number of images of each class; `counts` maps split -> class -> number of images."""
     names = [terminal.label(name) for name in next(iter(counts.values()))]
+    counts = {split: row for split, row in counts.items() if any(row.values())} or counts
     many = len(names) > _MANY_CLASSES
     figure, grid = _axes(6.4, 0.12 * len(names) + 1 if many else 3, 1, len(counts))
-    for i, (axes, (split, row)) in enumerate(zip(grid, counts.items(), strict=True)):
+    for i, (axes, (split, row)) in enumerate(zip(np.ravel(grid), counts.items(), strict=True)):
         axes.barh(range(len(names)), list(row.values()), color=svg.SERIES[i])
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
@@ -196,23 +200,25 @@ def reliability(bins: CalibrationBins) -> Markup:
 @matplotlib.rc_context(svg.STYLE)
 def robustness(entry: dict[str, Any]) -> Markup:
     """Accuracy on each row of a suite's entry in `robustness.json`, one marker per column."""
-    rows = entry["accuracy"]
+    rows = {suites.label(name): row for name, row in entry["accuracy"].items()}
     figure, axes = _axes(5, 1.4 + 0.25 * len(rows))
-    styles = zip("osD^v", (*svg.SERIES[:4], svg.SERIES[6]), strict=True)
-    for column, (mark, color) in zip(next(iter(rows.values())), styles, strict=False):
-        values = [row[column] for row in rows.values()]
-        axes.plot(values, list(rows), mark, ms=5, color=color, label=column, clip_on=False)
-    clean = entry["clean_accuracy"]
+    columns = list(next(iter(rows.values())))
+    for i, column in enumerate(columns):  # from faint to full: they are in order
+        values = [100 * row[column] for row in rows.values()]
+        alpha = (i + 2) / (len(columns) + 1)
+        style: dict[str, Any] = {"ms": 6, "alpha": alpha, "label": column, "clip_on": False}
+        axes.plot(values, list(rows), "o", color=svg.SERIES[0], markeredgewidth=0, **style)
+    clean = 100 * entry["clean_accuracy"]
     axes.axvline(clean, color=svg.TEXT, linewidth=1, linestyle="--", label="clean")
     axes.invert_yaxis()
     axes.margins(y=0.5 / len(rows))
-    axes.set_xlim(0, 1)
-    axes.set_xlabel(f"accuracy, by {entry['columns']}")
+    axes.set_xlim(0, 100)
+    axes.set_xlabel(f"accuracy in %, by {entry['columns']}")
     axes.grid(linewidth=0.6)
     figure.legend(fontsize=9, loc="outside lower center", ncols=6, handletextpad=0.1)
-    lowest, name = min((min(row.values()), name) for name, row in rows.items())
+    lowest, name = min((100 * min(row.values()), name) for name, row in rows.items())
     return svg.draw(
         figure,
-        f"{entry['title']}: accuracy by {', '.join(rows)}; clean {clean:.3f}, lowest {lowest:.3f} "
-        f"on {name}; all figures are in the table",
+        f"{entry['title']}: accuracy by {', '.join(rows)}; clean {clean:.1f} %, lowest "
+        f"{lowest:.1f} % on {name}; all figures are in the table",
     )

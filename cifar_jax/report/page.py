@@ -140,10 +140,10 @@ def compare(workdirs: Sequence[epath.Path], directory: epath.Path) -> epath.Path
 def _curves(run: Run) -> list[Any]:
     drawn = [
         figures.curves(run, "accuracy", "accuracy"),
-        figures.curves(run, "loss", "cross-entropy, nats"),
+        figures.curves(run, "loss", "cross-entropy, nats", legend=False),
     ]
     if any(row["train_objective"] != row["train_loss"] for row in run.rows):
-        drawn.append(figures.curves(run, "objective", "loss + L2 penalty"))
+        drawn.append(figures.curves(run, "objective", "loss + L2 penalty", legend=False))
     return [*drawn, figures.learning_rate(run)]
 
 

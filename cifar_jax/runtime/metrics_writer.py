@@ -9,13 +9,12 @@ import time
 from typing import Any
 
 from etils import epath
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2, summary_pb2
 from tqdm import tqdm
 
 from cifar_jax.forms import Damaged
 from cifar_jax.runtime import checked, distributed, workdir_schema
 from cifar_jax.runtime import workdir as files
+from cifar_jax.runtime.tensorboard import TensorBoard
 from cifar_jax.terminal import printable
 
 _log = logging.getLogger(__name__)
@@ -95,27 +94,14 @@ class MetricsWriter:
         self.rows = [row for row in read_rows(workdir, steps_per_epoch) if row["step"] <= step]
         if self._path.exists():
             self._write()
-        self._directory = workdir / files.TENSORBOARD
-        if self._directory.exists() and not self._directory.is_dir():
-            checked.set_aside(self._directory)
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        with files.writing(self._directory):
-            self._directory.mkdir(parents=True, exist_ok=True)
-            # Not SummaryWriter: after its flush, events may still be in a queue, and a killed
-            # process would lose them. The suffix keeps files apart that start in the same second:
-            # without it, the second would replace the first.
-            self._tensorboard = EventsWriter(str(self._directory / "events"), f".{step}")
-            self._tensorboard.write_event(
-                event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=start)
-            )
+        self._tensorboard = TensorBoard(workdir / files.TENSORBOARD, step)
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *_) -> None:
         if distributed.is_writer():
-            with files.writing(self._directory):
-                self._tensorboard.close()
+            self._tensorboard.close()
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds the row of an epoch, and its scalars to TensorBoard at step `row["step"]`."""
@@ -123,20 +109,7 @@ class MetricsWriter:
             return
         self.rows.append(row)
         self._write()
-        values = [
-            summary_pb2.Summary.Value(tag=key, simple_value=value)
-            for key, value in row.items()
-            if key not in ("epoch", "step") and value is not None
-        ]
-        with files.writing(self._directory):
-            self._tensorboard.write_event(
-                event_pb2.Event(
-                    wall_time=time.time(),
-                    step=row["step"],
-                    summary=summary_pb2.Summary(value=values),
-                )
-            )
-            self._tensorboard.flush()
+        self._tensorboard.append(row)
 
     def _write(self) -> None:
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows)

@@ -56,25 +56,34 @@ DATA = Schema(
 
 # ---------------------------------------------------------------------------- environment.json
 _GIT = {"git_commit": or_null(TEXT), "git_dirty": or_null(FLAG)}
+_MACHINE = {
+    "python": TEXT,
+    "jax": TEXT,
+    "flax": TEXT,
+    "optax": TEXT,
+    "platform": TEXT,
+    "processor": TEXT,
+    "cpu_count": or_null(_COUNT),
+    "backend": TEXT,
+    "device_kind": TEXT,
+    "device_count": _COUNT,
+    **_GIT,
+}
 ENVIRONMENT = Schema(
     {
-        "python": TEXT,
-        "jax": TEXT,
-        "flax": TEXT,
-        "optax": TEXT,
-        "platform": TEXT,
-        "processor": TEXT,
-        "cpu_count": or_null(_COUNT),
-        "backend": TEXT,
-        "device_kind": TEXT,
-        "device_count": _COUNT,
-        **_GIT,
+        **_MACHINE,
         "starts": [
             {"command": TEXT, "step": _COUNT, "time": TEXT, "seconds": Optional(_SECONDS), **_GIT}
         ],
     },
     "it is only informative: restore it, or delete it",
     lambda environment: iter([] if environment["starts"] else ["starts must not be empty"]),
+)
+
+
+# ---------------------------------------------------------------------------- workers.json
+WORKERS = Schema(
+    [{"command": TEXT, "time": TEXT, **_MACHINE}], "the command of the search writes it again"
 )
 
 

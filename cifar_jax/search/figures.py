@@ -10,6 +10,7 @@ import optuna
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_jax.pages import reference, svg
@@ -17,9 +18,10 @@ from cifar_jax.search import results
 
 _FAINT = 0.35  # opacity of what stands back
 _AXES = 8  # parameters in one figure of parallel coordinates
+_UNITS = ((2.0, "hours", 3600), (2.0, "minutes", 60), (0.0, "seconds", 1))  # from so many on
 
 
-def _axes(width: float = 5, height: float = 3.3) -> tuple[Figure, Axes]:
+def _axes(width: float = 5, height: float = 3.6) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
@@ -30,20 +32,23 @@ def _percent(trial: FrozenTrial) -> float:
 
 @matplotlib.rc_context(svg.STYLE)
 def progress(trials: Sequence[FrozenTrial]) -> Markup:
-    """Each trial's accuracy when it ended, and the best until then, against hours of the search."""
+    """Each trial's accuracy when it ended, and the best until then, against time."""
     figure, axes = _axes()
     began = min(t.datetime_start for t in trials if t.datetime_start)
     ended = [(t.datetime_complete, _percent(t)) for t in trials if t.datetime_complete]
     ended.sort()
-    hours = [(end - began).total_seconds() / 3600 for end, _ in ended]
+    seconds = [(end - began).total_seconds() for end, _ in ended]
+    unit, size = next((unit, size) for least, unit, size in _UNITS if seconds[-1] >= least * size)
+    times = [second / size for second in seconds]
     values = [value for _, value in ended]
-    axes.plot(hours, values, ".", color=svg.SERIES[0], label="a trial")
+    axes.plot(times, values, ".", color=svg.SERIES[0], label="a trial")
     best = np.maximum.accumulate(values)
-    axes.step([0, *hours], [best[0], *best], where="post", color=svg.SERIES[1], label="the best")
-    axes.set_xlabel("hours since the first trial began")
+    axes.step(times, best, where="post", color=svg.SERIES[1], label="the best")
+    axes.set_xlim(0)
+    axes.set_xlabel(f"{unit} since the first trial began")
     axes.set_ylabel("validation accuracy %")
     axes.grid(axis="y", linewidth=0.6)
-    axes.legend(loc="lower right")
+    axes.legend()
     return svg.draw(figure, f"Best validation accuracy, {best[-1]:.2f} %, against time")
 
 
@@ -54,7 +59,7 @@ def front(trials: Sequence[FrozenTrial], cost: str, marks: bool) -> Markup:
     Args:
       marks: also shows the report's models and our fast recipes, by their test accuracy.
     """
-    figure, axes = _axes(6, 4)
+    figure, axes = _axes()
     title = cost.replace("_", "-")
     axes.plot([t.user_attrs[cost] for t in trials], [_percent(t) for t in trials], ".",
               color=svg.SERIES[0], alpha=_FAINT, label="a trial")  # fmt: skip
@@ -73,10 +78,11 @@ def front(trials: Sequence[FrozenTrial], cost: str, marks: bool) -> Markup:
                 axes.annotate(name, (x, y), xytext=(4, -10), textcoords="offset points",
                               color=svg.SERIES[2 + i], fontsize=8)  # fmt: skip
     axes.set_xscale("log")
+    svg.logarithmic(axes.xaxis, EngFormatter())
     axes.set_xlabel(title)
-    axes.set_ylabel("validation accuracy %")
+    axes.set_ylabel("accuracy %" if marks else "validation accuracy %")
     axes.grid(linewidth=0.6)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(fontsize=8)
     return svg.draw(figure, f"Validation accuracy against {title}, {len(best)} trials on the front")
 
 
@@ -101,6 +107,7 @@ def curves(trials: Sequence[FrozenTrial], rows: dict[int, list[dict[str, Any]]])
             zorder=3 if is_best else 2,
         )
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("validation accuracy %")
     axes.grid(axis="y", linewidth=0.6)
     return svg.draw(figure, f"Validation accuracy by epoch, of {len(trials)} trials")
@@ -135,7 +142,15 @@ def coordinates(trials: Sequence[FrozenTrial], names: Sequence[str]) -> Markup:
     """Parallel coordinates: a line for each trial; the better its accuracy, the stronger."""
     figure, axes = _axes(10, 3.6)
     names = [*names[:_AXES], "accuracy"]
-    columns = [_scaled([_of(trial, name) for trial in trials]) for name in names]
+    found = [[_of(trial, name) for trial in trials] for name in names]
+    columns = list(map(_scaled, found))
+    for i, (values, places) in enumerate(zip(found, columns, strict=True)):
+        known = sorted(
+            (p, v) for p, v in zip(places, map(_short, values), strict=True) if p is not None
+        )
+        for place, text in dict([known[0], known[-1]]).items():  # the ends of the axis
+            axes.annotate(text, (i, place), xytext=(0, 10 if place else -10), fontsize=7,
+                          textcoords="offset points", ha="center", va="center")  # fmt: skip
     ranks = np.argsort(np.argsort([_percent(t) for t in trials])) / max(1, len(trials) - 1)
     for row, rank in zip(zip(*columns, strict=True), ranks, strict=True):
         present = [(i, value) for i, value in enumerate(row) if value is not None]
@@ -143,6 +158,9 @@ def coordinates(trials: Sequence[FrozenTrial], names: Sequence[str]) -> Markup:
                   alpha=0.15 + 0.8 * rank**3, linewidth=1)  # fmt: skip
     axes.set_xticks(range(len(names)), [name.replace(".", ".\n") for name in names], fontsize=7)
     axes.set_yticks([])
+    axes.set_ylim(-0.12, 1.12)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
     axes.grid(axis="x", linewidth=0.6)
     shown = ", ".join(names)
     return svg.draw(figure, f"Parallel coordinates of {len(trials)} trials: {shown}")
@@ -150,6 +168,10 @@ def coordinates(trials: Sequence[FrozenTrial], names: Sequence[str]) -> Markup:
 
 def _of(trial: FrozenTrial, name: str) -> Any:
     return trial.user_attrs["accuracy"] if name == "accuracy" else trial.params.get(name)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _scaled(values: list[Any]) -> list[float | None]:

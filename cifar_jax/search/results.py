@@ -13,12 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cifar_jax.config.schema import Config, Search
 from cifar_jax.runtime import workdir as files
-from cifar_jax.search import source
+from cifar_jax.search import BEST, COSTS, FRONT, LIMITED, PARETO, TABLE, WORKERS, source
 from cifar_jax.search.space import Space
 from cifar_jax.terminal import printable
 
-BEST, TABLE, PARETO = "best.py", "trials.csv", "pareto.json"
-COSTS = ("parameters", "multiply_adds")  # known before training
+WORKER = "worker "  # what begins the names of a study's attributes that describe its workers
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -54,8 +53,12 @@ def cost(search: Search) -> str:
     return search.objectives[1] if search.objectives[1:] else "multiply_adds"
 
 
-def line(study: optuna.Study, trial: FrozenTrial, search: Search) -> str:
-    """What is said of a trial that has been trained, and how long the rest will take."""
+def line(study: optuna.Study, trial: FrozenTrial, search: Search, limit: float) -> str:
+    """What is said of a trial that has been trained, and how long the rest will take.
+
+    Args:
+      limit: seconds until this worker stops, whatever is left.
+    """
     trials = study.get_trials(deepcopy=False)
     trained = [t for t in trials if is_trained(t)]
     figures, leader = trial.user_attrs, best(trials)
@@ -67,7 +70,8 @@ def line(study: optuna.Study, trial: FrozenTrial, search: Search) -> str:
     workers = 1 + sum(t.state == TrialState.RUNNING for t in trials)  # this one's trial has ended
     left = max(0, search.trials - len(trained))
     seconds = left * statistics.mean(map(_duration, trained)) / workers
-    return f"{text}; {len(trained)} of {search.trials}, about {_time(seconds)} left"
+    left_text = _time(max(0, min(seconds, limit)))
+    return f"{text}; {len(trained)} of {search.trials}, about {left_text} left"
 
 
 def _shown(figures: dict[str, Any]) -> str:
@@ -92,21 +96,36 @@ def write(study: optuna.Study, config: Config, workdir: epath.Path) -> list[str]
     best_of = front(trials, cost(config.search))
     content = [{"trial": t.number, "params": t.params, **t.user_attrs} for t in best_of]
     files.write_json(workdir / PARETO, content)
+    workers = [value for name, value in study.user_attrs.items() if name.startswith(WORKER)]
+    files.write_json(workdir / WORKERS, sorted(workers, key=lambda worker: worker["time"]))
     leader = best(trials)
     if leader is None:
         return [f"no trial has been trained to its end; see {printable(workdir / TABLE)}"]
-    text = source.of(
-        Space(config).sample(optuna.trial.FixedTrial(leader.params)),
-        f"Found by a search, in trial {leader.number} of {len(trials)}.\n\n"
-        f"Its {_shown(leader.user_attrs)}.",
-        f"python main.py --config={workdir / BEST}",
-    )
-    files.write_bytes(workdir / BEST, text.encode())
+    space = Space(config)
+    _write_config(workdir / BEST, leader, space, len(trials))
+    of_front = {workdir / FRONT / f"trial_{trial.number}.py": trial for trial in best_of}
+    files.make_directory(workdir / FRONT)
+    for path, trial in of_front.items():
+        _write_config(path, trial, space, len(trials))
+    for path in (workdir / FRONT).glob("trial_*.py"):
+        if path not in of_front:  # the search has gone on since, and found a better one
+            path.unlink(missing_ok=True)
     return [
         f"best: trial {leader.number}, {_shown(leader.user_attrs)}",
         *baselines([t for t in trials if is_trained(t)]),
         f"train it to its end: python main.py --config={printable(workdir / BEST)}",
     ]
+
+
+def _write_config(path: epath.Path, trial: FrozenTrial, space: Space, count: int) -> None:
+    """Writes a trial's config as a file that `main.py` trains as it is."""
+    text = source.of(
+        space.sample(optuna.trial.FixedTrial(trial.params)),
+        f"Found by a search, in trial {trial.number} of {count}.\n\n"
+        f"With {_shown(trial.user_attrs)}.",
+        f"python main.py --config={path}",
+    )
+    files.write_bytes(path, text.encode())
 
 
 def baselines(trained: Sequence[FrozenTrial]) -> list[str]:
@@ -130,7 +149,7 @@ def baselines(trained: Sequence[FrozenTrial]) -> list[str]:
 
 def _table(trials: Sequence[FrozenTrial]) -> str:
     names = list(dict.fromkeys(name for t in trials for name in t.params))
-    figures = ("accuracy", "epochs", "seconds", *COSTS, "step_ms", "workdir", "reason")
+    figures = ("accuracy", "epochs", "seconds", *LIMITED, "workdir", "reason")
     buffer = io.StringIO()
     table = csv.writer(buffer)
     table.writerow(["trial", "state", "started", *figures, *names])

@@ -5,7 +5,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import optuna
@@ -25,7 +25,8 @@ from cifar_jax.terminal import printable, say
 DATABASE = "search.db"
 SPACE = "space"  # the attribute of a study that describes its space
 _MISSED = 4  # signs of life; then a worker counts as dead
-_BETWEEN, _RACES = 2.0, 10  # seconds between two tries to reach the storage; tries to make tables
+_BETWEEN = 2.0  # seconds between two tries to reach the storage
+_RACES = 10  # tries to make what is in a new one
 # What a database driver raises if the server is away or busy; a wrong table is a fault of ours.
 AWAY = (StorageInternalError, sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
 _MAXIMIZE, _MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
@@ -68,6 +69,17 @@ class _Storage(RDBStorage):
 
     patience: Search | None = None
 
+    def __init__(self, *arguments: Any, **options: Any):
+        with contextlib.ExitStack() as unless_made:
+            unless_made.callback(self.close)
+            super().__init__(*arguments, **options)
+            unless_made.pop_all()
+
+    def close(self) -> None:
+        """Closes the connections to the database."""
+        if engine := getattr(self, "engine", None):  # None: its URL cannot be used
+            engine.dispose()
+
     def record_heartbeat(self, trial_id: int) -> None:
         """Gives a sign of life. If it cannot be written, the next one makes up for it."""
         with contextlib.suppress(*AWAY):
@@ -90,8 +102,11 @@ for _name in sorted({*BaseStorage.__abstractmethods__, "_get_stale_trial_ids", "
     setattr(_Storage, _name, _patient(_name))
 
 
-def open_study(search: Search, workdir: epath.Path, space: dict[str, Any]) -> optuna.Study:
-    """The study of a search, new or joined.
+@contextlib.contextmanager
+def open_study(
+    search: Search, workdir: epath.Path, space: dict[str, Any]
+) -> Iterator[optuna.Study]:
+    """The study of a search, new or joined; closes its connections at the end.
 
     Args:
       space: what `Space.description` returns.
@@ -100,9 +115,17 @@ def open_study(search: Search, workdir: epath.Path, space: dict[str, Any]) -> op
       UserError: the storage is unknown or cannot be reached, or its study searches another space.
     """
     name = search.name or workdir.name
-    study = patiently(search, lambda: _create(search, name, workdir))
-    wanted = {**space, "config.search.objectives": list(search.objectives)}
-    wanted = json.loads(json.dumps(wanted))
+    study, opened = patiently(search, lambda: _create(search, name, workdir))
+    try:
+        _check_space(study, name, {**space, "config.search.objectives": list(search.objectives)})
+        yield study
+    finally:
+        opened.close()
+
+
+def _check_space(study: optuna.Study, name: str, space: dict[str, Any]) -> None:
+    """Notes the space of a new study. Raises UserError if the study searches another one."""
+    wanted = json.loads(json.dumps(space))
     found = study.user_attrs.get(SPACE)
     if found is None:
         study.set_user_attr(SPACE, wanted)
@@ -113,7 +136,6 @@ def open_study(search: Search, workdir: epath.Path, space: dict[str, Any]) -> op
             f"config.search.name or --workdir, or undo "
             + "; ".join(f"{key}: {found.get(key)} -> {wanted.get(key)}" for key in sorted(names))
         )
-    return study
 
 
 def _storage(search: Search, workdir: epath.Path) -> _Storage:
@@ -144,23 +166,27 @@ def _storage(search: Search, workdir: epath.Path) -> _Storage:
         ) from error
 
 
-def _create(search: Search, name: str, workdir: epath.Path) -> optuna.Study:
+def _create(search: Search, name: str, workdir: epath.Path) -> tuple[optuna.Study, _Storage]:
     for _ in range(_RACES):
         try:
             opened = _storage(search, workdir)
-            study = optuna.create_study(
-                storage=opened,
-                study_name=name,
-                load_if_exists=True,
-                directions=[_MAXIMIZE, *[_MINIMIZE] * (len(search.objectives) - 1)],
-                sampler=_SAMPLERS[search.sampler](),
-                pruner=_PRUNERS[search.pruner](),
-            )
+            with contextlib.ExitStack() as unless_made:
+                unless_made.callback(opened.close)
+                study = optuna.create_study(
+                    storage=opened,
+                    study_name=name,
+                    load_if_exists=True,
+                    directions=[_MAXIMIZE, *[_MINIMIZE] * (len(search.objectives) - 1)],
+                    sampler=_SAMPLERS[search.sampler](),
+                    pruner=_PRUNERS[search.pruner](),
+                )
+                unless_made.pop_all()
             opened.patience = search
-            return study
+            return study, opened
         except sqlalchemy.exc.DBAPIError as error:
-            # Workers that start together make the same tables, and all but one fail.
-            if "already exists" not in str(error):
+            # Workers that start together make the same tables and rows, and all but one fail.
+            made = isinstance(error, sqlalchemy.exc.IntegrityError)
+            if not made and "already exists" not in str(error):
                 raise
             time.sleep(_BETWEEN)
     raise UserError(

@@ -4,20 +4,24 @@ Any number of workers may run at the same time, on one machine or many: they sha
 if they see the same file system, the workdir.
 """
 
+import math
 import sys
 import time
+import uuid
 import warnings
 
 import optuna
 from etils import epath
 from optuna.trial import FrozenTrial, TrialState
 
+from cifar_jax import places
 from cifar_jax.config.schema import Config, Search
 from cifar_jax.data import sources
 from cifar_jax.errors import UserError
+from cifar_jax.runtime import environment as environments
 from cifar_jax.runtime import settings
 from cifar_jax.runtime.interrupt import Interrupted, StopRequest
-from cifar_jax.search import page, results, storage
+from cifar_jax.search import LIMITED, page, results, storage
 from cifar_jax.search.space import Space
 from cifar_jax.search.trial import Objective
 from cifar_jax.terminal import printable, say
@@ -42,23 +46,26 @@ def run(config: Config, workdir: epath.Path) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     dataset = sources.load(config.data)
-    study = storage.open_study(search, workdir, space.description())
-    worker = _Worker(study, search, Objective(space, search, workdir, dataset))
+    with storage.open_study(search, workdir, space.description()) as study:
+        command = places.without_password(" ".join(sys.argv))
+        environment = {"command": command, **environments.collect()}
+        study.set_user_attr(f"{results.WORKER}{uuid.uuid4().hex}", environment)
+        try:
+            with StopRequest() as stop:
+                _Worker(study, search, Objective(space, search, workdir, dataset)).work(stop)
+        except Interrupted:
+            _write(study, config, workdir, dataset.name == "cifar10")
+            raise
+        _write(study, config, workdir, dataset.name == "cifar10")
 
-    def write() -> None:
-        if study.get_trials(deepcopy=False):
-            for line in results.write(study, config, workdir):
-                say(line)
-            path = page.write(study, workdir, [results.cost(search)], dataset.name == "cifar10")
-            say(f"all results are in {printable(workdir)}; open {path.name}")
 
-    try:
-        with StopRequest() as stop:
-            worker.work(stop)
-    except Interrupted:
-        write()
-        raise
-    write()
+def _write(study: optuna.Study, config: Config, workdir: epath.Path, is_cifar10: bool) -> None:
+    """Writes the results and the page, if there is a trial, and says what was found."""
+    if study.get_trials(deepcopy=False):
+        for line in results.write(study, config, workdir):
+            say(line)
+        path = page.write(study, workdir, [results.cost(config.search)], is_cifar10)
+        say(f"all results are in {printable(workdir)}; open {path.name}")
 
 
 def check(config: Config) -> None:
@@ -91,7 +98,8 @@ class _Worker:
     def __init__(self, study: optuna.Study, search: Search, objective: Objective):
         self._study, self._search, self._objective = study, search, objective
         self._failures = 0  # one after the other
-        self._began = time.monotonic()
+        seconds = 60 * search.minutes if search.minutes else math.inf
+        self._deadline = time.monotonic() + seconds  # of the last start of a trial
 
     def work(self, stop: StopRequest) -> None:
         """Trains until the study has enough trials, the time is over, or a signal arrives."""
@@ -103,8 +111,7 @@ class _Worker:
             raise Interrupted("interrupted: run again to go on with the search")
 
     def _is_late(self) -> bool:
-        minutes = self._search.minutes
-        return minutes > 0 and time.monotonic() - self._began > 60 * minutes
+        return time.monotonic() > self._deadline
 
     def _is_done(self, stop: StopRequest) -> bool:
         """Whether no trial is left; waits as long as other workers train the last ones.
@@ -151,7 +158,7 @@ class _Worker:
                 raise UserError(f"{_FAILURES} trials failed, one after the other: {reason}")
         elif results.is_trained(trial):
             self._failures = 0
-            say(results.line(study, trial, self._search))
+            say(results.line(study, trial, self._search, self._deadline - time.monotonic()))
 
     def _check_limits(self, trials: list[FrozenTrial]) -> None:
         refused = [trial for trial in trials if results.is_infeasible(trial)]
@@ -159,7 +166,7 @@ class _Worker:
             return
         least = [
             f"the least {name} was {min(values):g}"
-            for name in ("parameters", "multiply_adds", "step_ms")
+            for name in LIMITED
             if (values := [t.user_attrs[name] for t in refused if name in t.user_attrs])
         ]
         reasons = [t.user_attrs["reason"] for t in refused if "reason" in t.user_attrs]

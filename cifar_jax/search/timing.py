@@ -1,4 +1,4 @@
-"""Measures the train step of a config on this machine."""
+"""Measures how long a config trains on this machine."""
 
 import statistics
 import time
@@ -13,8 +13,11 @@ from cifar_jax.training.lanes import make_lanes
 _STEPS = 5  # measured, after one that compiles
 
 
-def step_ms(config: Config, dataset: sources.Dataset) -> float:
-    """The median time of a train step in milliseconds, without compilation."""
+def measure(config: Config, dataset: sources.Dataset) -> dict[str, float]:
+    """The median time of a train step in milliseconds, and of all steps in minutes.
+
+    Neither counts compilation, validation or checkpoints.
+    """
     exp = experiment.build(config, dataset)
     lanes = make_lanes([exp])
     order, state = lanes.order(0), exp.initial_state()
@@ -24,4 +27,6 @@ def step_ms(config: Config, dataset: sources.Dataset) -> float:
         state, sums = lanes.dispatch(state, lanes.arrays, order, 1)
         jax.block_until_ready(sums)
         times.append(time.monotonic() - began)
-    return 1000 * statistics.median(times[1:])
+    seconds = statistics.median(times[1:])
+    minutes = seconds * config.epochs * exp.steps_per_epoch / 60
+    return {"step_ms": 1000 * seconds, "minutes": minutes}

@@ -27,7 +27,7 @@ from cifar_jax.models import summary
 from cifar_jax.runtime import checked, metrics_writer
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.interrupt import Interrupted
-from cifar_jax.search import timing
+from cifar_jax.search import LIMITED, timing
 from cifar_jax.search.space import Space
 from cifar_jax.training import run
 
@@ -99,18 +99,14 @@ class Objective:
         }
         limits = {name: limit for name, limit in self._limits().items() if name in found}
         is_within = all(found[name] <= limit for name, limit in limits.items())
-        needs_time = "step_ms" in self._search.objectives or self._search.max_step_ms
+        search = self._search
+        needs_time = "step_ms" in search.objectives or search.max_step_ms or search.max_minutes
         if is_within and needs_time:  # the slowest to learn comes last
-            found["step_ms"] = timing.step_ms(config, data)
+            found |= timing.measure(config, data)
         return found
 
     def _limits(self) -> dict[str, float]:
-        search = self._search
-        limits = {
-            "parameters": search.max_parameters,
-            "multiply_adds": search.max_multiply_adds,
-            "step_ms": search.max_step_ms,
-        }
+        limits = {name: getattr(self._search, f"max_{name}") for name in LIMITED}
         return {name: limit for name, limit in limits.items() if limit}
 
     def _infeasible(self, trial: optuna.Trial, over: dict[str, float]) -> tuple[float, ...]:

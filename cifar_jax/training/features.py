@@ -60,16 +60,19 @@ class Maker:
         self._exp, self._variables, self._stop = exp, variables, stop
         self._step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh, method="features")
         image = jax.ShapeDtypeStruct((1, *exp.image_shape), np.float32)
+        # Without their devices: the features are the same on any number of them.
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
         program = compilation.jit(
             lambda variables, images: exp.model.apply(
                 variables, images, train=False, method="features"
             )
-        ).trace(variables, image)
+        ).trace(shapes, image)
         # The program tells of all that matters: network, resolution, dtype. Others of its keys
         # may change.
         digest = hashlib.sha256(program.lower().as_text().encode())
         for statistic in exp.statistics:
-            digest.update(np.ascontiguousarray(statistic).tobytes())
+            if statistic is not None:  # of an object, tobytes() gives its address
+                digest.update(np.ascontiguousarray(statistic).tobytes())
         for path, leaf in sorted(rules.flatten(jax.device_get(variables)).items()):
             if re.fullmatch(exp.model.backbone_path, path.partition("/")[2]):
                 digest.update(path.encode() + np.ascontiguousarray(leaf).tobytes())

@@ -70,9 +70,9 @@ def placed(data: Data, data_dir: str) -> Data:
 
 def tfds_directory(data: Data, name: str) -> pathlib.Path:
     """The TFDS directory of the config if it has the data set `name`, else the default one."""
-    directory = sources.tfds_directory(data)
+    directory = sources.directory(data)
     has_it = (directory / name.partition("/")[0]).is_dir()
-    return directory if has_it else sources.tfds_directory(dataclasses.replace(data, dir=""))
+    return directory if has_it else sources.directory(dataclasses.replace(data, dir=""))
 
 
 def _find(data: Data, known: dict[str, Any]) -> sources.Dataset:

@@ -99,7 +99,7 @@ class TrainStep:
             return Batch(images[index], targets, labels[index], keys.dropout)
         pixels = augment.normalize(images[index], *statistics)
         flip_key = rng.key(seed, rng.Stream.ALTERNATING_FLIPS)
-        draw = augment.Draw(index, step // steps_per_epoch, flip_key)
+        draw = augment.Draw(index, step // steps_per_epoch, flip_key, statistics)
         pixels, mixed = augment.augment(self.augment, keys.augment, draw, pixels, one_hot)
         targets = optax.smooth_labels(mixed, self.label_smoothing)
         return Batch(pixels, targets, mixed.argmax(-1), keys.dropout)

@@ -153,16 +153,9 @@ def describe(result: dict[str, Any]) -> str:
             f"without augmentation and dropout: accuracy {result['train_accuracy_clean']:.4f} on "
             f"{result['train_examples_clean']:,} training images"
         )
-    report = result["classification_report"]
-    rows = [(label(name), row) for name, row in report.items()]
-    width = max(len(name) for name, _ in rows)
-    table = [f"{'':{width}}  precision  recall  f1-score  support"]
-    for name, row in rows:
-        figures = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1-score']:8.4f}"
-        table.append(f"{name:{width}}  {figures}  {row['support']:7.0f}")
     return "\n".join(
         [
-            *table,
+            class_table(result["classification_report"]),
             f"test accuracy {result['test_accuracy']:.4f}, loss {result['test_loss']:.4f}, "
             f"objective {result['test_objective']:.4f} on {result['test_examples']:,} images; "
             f"calibration error {result['expected_calibration_error']:.4f}",
@@ -171,3 +164,14 @@ def describe(result: dict[str, Any]) -> str:
             f"{result['parameters']:,} parameters, {result['train_seconds']:.0f} s of training",
         ]
     )
+
+
+def class_table(report: dict[str, dict[str, float]]) -> str:
+    """A classification report as text: a line for each class."""
+    rows = [(label(name), row) for name, row in report.items()]
+    width = max(len(name) for name, _ in rows)
+    table = [f"{'':{width}}  precision  recall  f1-score  support"]
+    for name, row in rows:
+        figures = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1-score']:8.4f}"
+        table.append(f"{name:{width}}  {figures}  {row['support']:7.0f}")
+    return "\n".join(table)

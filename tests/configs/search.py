@@ -8,7 +8,6 @@ def get_config():
     config.data.name = "digits"
     config.epochs = 3
     config.batch_size = 128
-    config.checkpoint.every_steps = 4
     config.model.blocks = (base.conv_block(8, kernel=1, pool=4),)
     config.model.dense = ()
     config.optimizer.learning_rate = 0.03

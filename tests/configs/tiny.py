@@ -21,5 +21,5 @@ def get_config():
     config.plateau.patience = 1
     config.early_stopping.enabled = True
     config.eval.batch_size = 64
-    config.checkpoint.every_steps = 5
+    config.checkpoint.every_steps = 10
     return config

@@ -101,7 +101,8 @@ def test_a_truncated_row_costs_its_epoch_only(
     metrics.write_bytes(metrics.read_bytes()[:-40])
     status, output = warm.run(*TINY, f"--workdir={copy}")
     assert status == 0, output
-    assert "a damaged line is left out" in output and "resumed at step 75, epoch 2" in output
+    assert "a damaged line is left out" in output
+    assert "resumed at step 70, epoch 2" in output, output[-600:]
     assert_same_result(copy, undisturbed)
 
 
@@ -123,7 +124,7 @@ def test_a_full_disk_loses_only_what_was_not_saved(
         workdir = tmp_path / "run"
         status, output = warm.run(*TINY, f"--workdir={workdir}")
         assert status == 2 and "Traceback" not in output
-        assert output.splitlines()[-1].startswith("error: cannot ")
+        assert output.splitlines()[-1].startswith("error: cannot "), output
         assert "free some space and run again" in output.splitlines()[-1]
         subprocess.run(["mount", "-o", "remount,size=10m", str(tmp_path)], check=True)
         status, output = warm.run(*TINY, f"--workdir={workdir}")

@@ -120,7 +120,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> pathlib.P
     assert status == 0, output
     shutil.copytree(home / "runs" / "final", home / "runs" / "model1")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
-    for name in ("cat.png", "photos/dog.png", "2026/may/a.jpg"):
+    for name in ("cat.png", "photos/dog.png", "2026/may/a.jpg", "sorted/3/three.png"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         picture.save(home / name)
     return home

@@ -25,7 +25,7 @@ KILLS = {"while starting": 6, "while saving": 7, "some steps on": 7}
 TERMINATIONS = {"while saving": 5, "some steps on": 5}
 # Forks from a parent that has imported everything, so starts are fast.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["cifar_jax.training.run", "tests.configs.tiny"])
+FORKS.set_forkserver_preload(["cifar_jax.training.run", "sklearn.datasets", "tests.configs.tiny"])
 
 
 def train(directory: pathlib.Path) -> None:

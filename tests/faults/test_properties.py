@@ -105,7 +105,7 @@ def test_augmented_images_keep_shape_and_range(
     options = Augment(flip=flip, crop_padding=padding, crop_fill=fill, cutout=cutout, mixup=mixup)
     images, targets = pixels(shape, seed), np.eye(5, dtype=np.float32)[np.arange(shape[0]) % 5]
     key = jax.random.key(seed)
-    draw = augment.Draw(jnp.arange(shape[0]), 0, key)
+    draw = augment.Draw(jnp.arange(shape[0]), 0, key, (None, None))
     found, mixed = augment.augment(options, key, draw, jnp.asarray(images), jnp.asarray(targets))
     assert found.shape == shape and found.dtype == jnp.float32
     assert 0 <= float(found.min()) and float(found.max()) <= images.max() * (1 + 1e-6)

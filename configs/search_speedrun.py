@@ -1,0 +1,25 @@
+"""Search for the best five minutes of the speedrun's recipe: its widths, epochs and learning rate.
+
+python main.py --mode=search --config=configs/search_speedrun.py
+
+The five minutes are those of the train steps, measured on this machine before a trial begins: with
+both cores, so start one worker. Compare what it finds with `configs/speedrun_cpu.py`.
+"""
+
+from configs import base, speedrun_cpu
+
+
+def get_config():
+    config = speedrun_cpu.get_config()
+    config.data.validation_fraction = 0.1
+    config.search.space = (
+        base.choose("model.widths[0]", low=24, high=64, step=8),
+        base.choose("model.widths[1]", low=64, high=256, step=32),
+        base.choose("model.widths[2]", low=64, high=256, step=32),
+        base.choose("epochs", low=2, high=6),
+        base.choose("optimizer.learning_rate", low=0.1, high=0.8, log=True),
+    )
+    config.search.max_minutes = 5.0
+    config.search.trials = 100
+    config.search.minutes = 90.0
+    return config
