@@ -18,7 +18,7 @@ LOCKED = mkdir -p .cache && $(PYTHON) -c 'import fcntl, os, sys; \
   fcntl.flock(lock, fcntl.LOCK_EX); \
   os.execvp(sys.argv[1], sys.argv[1:])'
 
-.PHONY: help quickstart demo test test-fast lint results bench constraints clean check-python install-run install-demo install-dev
+.PHONY: help quickstart demo test test-fast lint results notebook bench constraints clean check-python install-run install-demo install-dev
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make test-fast    run those that take seconds: 2 to 3 minutes on two cores'
 	@echo 'make lint         ruff check, ruff format --check, basedpyright'
 	@echo 'make results      write the tables and the picture of README and docs from results/'
+	@echo 'make notebook     run notebooks/tour.ipynb and keep what it shows'
 	@echo 'make bench        speed beside plain Flax, Keras and PyTorch, into results/benchmarks'
 	@echo 'make constraints  pin the newest versions of what requirements*.txt pull in'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
@@ -58,6 +59,9 @@ results: install-run
 	@$(BIN)/python -m tools.config_reference
 	@$(BIN)/python -m tools.results
 	@$(BIN)/python -m benchmarks.table
+
+notebook: install-dev
+	@$(BIN)/python -m tools.notebook
 
 # About an hour on two cores that do nothing else.
 bench: install-dev

@@ -1,0 +1,34 @@
+"""Runs the notebooks and keeps what they show: `python -m tools.notebook`."""
+
+import pathlib
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOKS = pathlib.Path(__file__).parent.parent / "notebooks"
+_SECONDS = 600  # for a cell
+
+
+def run(path: pathlib.Path) -> nbformat.NotebookNode:
+    """Runs the cells of a notebook from the first to the last, in its own directory.
+
+    Returns:
+      The notebook with the outputs of this run; the file is left alone.
+
+    Raises:
+      nbclient.exceptions.CellExecutionError: a cell failed.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    here = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=_SECONDS, resources=here, record_timing=False).execute()
+    return notebook
+
+
+def main() -> None:
+    """Runs each notebook and writes it with its outputs."""
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        nbformat.write(run(path), path)
+
+
+if __name__ == "__main__":
+    main()
