@@ -87,6 +87,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[epath.Path]:
 
 
 @pytest.fixture
+def two_devices() -> Iterator[None]:
+    """The test uses two of the eight devices: see `tiny.two_devices`."""
+    import tiny
+
+    with tiny.two_devices():
+        yield
+
+
+@pytest.fixture
 def workdir(finished: epath.Path, tmp_path: Path) -> epath.Path:
     """A copy of `finished` for a test to change."""
     return epath.Path(shutil.copytree(finished, tmp_path / finished.name))

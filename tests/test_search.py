@@ -185,7 +185,8 @@ def test_a_config_that_was_trained_is_not_trained_again(config: ConfigDict, tmp_
     config.search.space = (config.search.space[0],)  # one block or two
     config.search.trials = 6
     found = search(config, tmp_path)
-    assert len(list((tmp_path / trial.TRIALS).iterdir())) == 2
+    chosen = {tuple(t.params.values()) for t in found.trials}  # at most 2, so some are repeated
+    assert len(list((tmp_path / trial.TRIALS).iterdir())) == len(chosen)
     assert sum(map(results.is_trained, found.trials)) == 6
     for home in (tmp_path / trial.TRIALS).iterdir():
         assert len(command_line.rows(home)) == 3

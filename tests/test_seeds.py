@@ -43,6 +43,9 @@ def test_each_seed_gives_the_run_of_that_seed_alone(
     for row, wanted in zip(
         command_line.rows(workdir / "seed-4"), command_line.rows(tmp_path), strict=True
     ):
+        for split, images in (("train", 38 * 32), ("validation", 216)):
+            found, expected = (figures.pop(f"{split}_accuracy") for figures in (row, wanted))
+            assert found == pytest.approx(expected, abs=2.5 / images)  # rounding turns few answers
         assert row == pytest.approx(wanted, rel=2e-3)
     found = json.loads((workdir / "seed-4" / "result.json").read_text())
     assert found["test_loss"] == pytest.approx(alone["test_loss"], rel=2e-3)

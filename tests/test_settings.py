@@ -81,6 +81,7 @@ def config() -> ConfigDict:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("two_devices")
 def test_a_run_ignores_the_settings_of_the_calling_program(
     run: tuple[epath.Path, dict], tmp_path: pathlib.Path
 ):

@@ -37,6 +37,9 @@ RESULT_KEYS = {
     "train_examples_clean",
 }  # fmt: skip
 
+# The results of a run are compared with what is computed from it, digit for digit.
+pytestmark = pytest.mark.usefixtures("two_devices")
+
 
 @pytest.fixture
 def config():
