@@ -147,6 +147,7 @@ def test_cutmix_puts_in_a_rectangle_and_mixes_targets_by_its_area():
     assert min(areas) < 0.1 and max(areas) > 0.5 and 0.25 < np.mean(areas) < 0.5
 
 
+@pytest.mark.slow
 def test_with_mixup_and_cutmix_each_batch_gets_one_of_them():
     kinds = set()
     for key in jax.random.split(KEY, 20):

@@ -57,6 +57,7 @@ def test_the_state_is_updated_in_place():
     assert aliases.count("may-alias") + aliases.count("must-alias") >= len(leaves) - 1
 
 
+@pytest.mark.slow
 def test_eight_devices_exchange_gradients_and_statistics_but_no_activations():
     text = compiled_step(8, **convolutional())
     experiment = tiny.build(tiny.config(convolutional()))

@@ -33,6 +33,7 @@ def edit(path: pathlib.Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+@pytest.mark.slow
 def test_the_pages_show_what_make_results_generates():
     for page in results.PAGES:
         text = (ROOT / page).read_text()
@@ -44,6 +45,7 @@ def test_the_pages_show_what_make_results_generates():
     assert results.classification_reports(ROOT / "results") == reports
 
 
+@pytest.mark.slow
 def test_the_picture_shows_the_evidence(tmp_path: pathlib.Path):
     for page, draw in results.PICTURES.items():
         assert draw(ROOT / "results") == (ROOT / page).read_text(), page
@@ -296,6 +298,7 @@ def test_a_run_is_added_with_what_lets_anyone_recompute_its_figures(
         published.add(workdir, tmp_path / "results")
 
 
+@pytest.mark.slow
 def test_published_evidence_names_no_place_of_a_machine(
     workdir: pathlib.Path, tmp_path: pathlib.Path
 ):

@@ -98,6 +98,7 @@ def test_a_pruner_stops_trials_early(config: ConfigDict, tmp_path: pathlib.Path,
     assert results.best(found.trials).value == found.best_value  # pyright: ignore[reportOptionalMemberAccess]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untrained")
 def test_two_objectives_give_a_front(config: ConfigDict, tmp_path: pathlib.Path):
     config.search.objectives, config.search.trials = ("accuracy", "multiply_adds"), 20
@@ -108,6 +109,7 @@ def test_two_objectives_give_a_front(config: ConfigDict, tmp_path: pathlib.Path)
     assert {tuple(t.values) for t in front} == {tuple(t.values) for t in found.best_trials}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize("objectives", [("accuracy",), ("accuracy", "multiply_adds")])
 def test_a_config_beyond_a_limit_is_not_trained(
@@ -136,6 +138,7 @@ def test_networks_that_do_not_fit_the_images_are_infeasible(
     assert sum(map(results.is_trained, found.trials)) == TRIALS
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untrained")
 def test_a_limit_that_nothing_meets_is_said_with_the_least_value(
     config: ConfigDict, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
@@ -164,6 +167,7 @@ def test_the_time_of_a_step_is_measured_before_training(config: ConfigDict, tmp_
         assert not (tmp_path / figure / trial.TRIALS).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untrained")
 def test_a_limit_on_minutes_counts_the_steps_of_all_epochs(
     config: ConfigDict, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch

@@ -231,6 +231,7 @@ def test_a_storage_that_cannot_be_used_is_one_line(
     assert "hidden" not in said and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untrained")
 def test_a_locked_sqlite_file_is_waited_for(
     config: ConfigDict, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
@@ -246,6 +247,7 @@ def test_a_locked_sqlite_file_is_waited_for(
     assert len(search(config, tmp_path).trials) == TRIALS + 1
 
 
+@pytest.mark.slow
 def test_a_storage_that_goes_away_is_one_line_and_no_trial_is_lost(
     config: ConfigDict, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -65,6 +65,7 @@ def test_an_operation_is_that_of_pillow(name: str, strength: float, sign: float)
     assert near.mean() > (0.97 if name in ("rotate", "shear_x", "shear_y") else 0.9999)
 
 
+@pytest.mark.slow
 def test_every_image_has_an_operation_of_its_own():
     choice = trivial_augment.choose(jax.random.key(0), 4000)
     counts = np.bincount(np.asarray(choice.operation), minlength=len(OPERATIONS))
@@ -80,6 +81,7 @@ def test_every_image_has_an_operation_of_its_own():
         np.testing.assert_array_equal(together[i], alone, err_msg=name)
 
 
+@pytest.mark.slow
 def test_it_sees_the_pixels_whatever_they_are_standardized_by():
     images = pictures(50)
     mean, std = np.array([0.5, 0.4, 0.3], np.float32), np.array([0.2, 0.3, 0.4], np.float32)
@@ -90,6 +92,7 @@ def test_it_sees_the_pixels_whatever_they_are_standardized_by():
     np.testing.assert_allclose(again, plain, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_results_are_whole_numbers_of_a_byte(channels: int):
     images = pictures(200, channels)
