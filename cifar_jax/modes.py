@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from cifar_jax import options, places
 from cifar_jax.config import files as config_file
-from cifar_jax.config import schema
+from cifar_jax.config import keys, schema
 from cifar_jax.errors import BAD_INPUT, SOME_FAILED, TRY_AGAIN, UserError, missing
 from cifar_jax.terminal import printable, say
 
@@ -105,13 +105,19 @@ def _until_stopped(work: Callable[[], object]) -> int:
 
 
 def _train(_: list[str]) -> int:
+    from cifar_jax.runtime import tracking
     from cifar_jax.training import run as train
     from cifar_jax.training import seeds
 
     config, workdir = _config("final")
     if config.search != schema.Search():
         raise UserError("config.search belongs to --mode=search: add it, or take another config")
-    status = _until_stopped(lambda: train.run(config, workdir, _BEGAN, _write_report))
+
+    def work() -> None:
+        with tracking.tracker(config.wandb, workdir, keys.plain(config)) as tracker:
+            train.run(config, workdir, _BEGAN, _write_report, tracker)
+
+    status = _until_stopped(work)
     if not status and config.seeds > 1:
         from cifar_jax.report import page  # late, because it imports matplotlib
 
@@ -160,13 +166,10 @@ def _evaluate(_: list[str]) -> int:
 def _predict(arguments: list[str]) -> int:
     from cifar_jax import predict
 
+    workdir = _directory(options.WORKDIR.value)
     output_format = options.FORMAT.value or MODES["predict"].formats[0]
     tried, failures = predict.run(
-        _directory(options.WORKDIR.value),
-        arguments,
-        output_format,
-        options.TOP_K.value,
-        options.FIT.value,
+        workdir, arguments, output_format, options.TOP_K.value, options.FIT.value
     )
     if failures:
         return SOME_FAILED if tried else BAD_INPUT

@@ -57,7 +57,7 @@ class Server:
           path: sent as it is, so already quoted.
           host: the Host header, by default the server's own.
         """
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=command_line.HANGS)
         with contextlib.closing(connection):
             connection.putrequest(method or ("GET" if body is None else "POST"), path, True, True)
             names = {name.replace("_", "-"): value for name, value in headers.items()}

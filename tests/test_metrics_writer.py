@@ -7,7 +7,6 @@ import logging
 import pathlib
 import struct
 import sys
-import time
 from unittest import mock
 
 import pytest
@@ -78,9 +77,6 @@ def test_a_row_can_be_read_as_soon_as_it_is_written(workdir: epath.Path):
     with MetricsWriter(workdir, 0) as writer:
         writer.append(row(1))
         assert lines(workdir) == [row(1)]
-        deadline = time.monotonic() + 5  # TensorBoard may take a moment, but not minutes
-        while ("train_loss", 10) not in scalars(workdir) and time.monotonic() < deadline:
-            time.sleep(0.05)
         assert ("train", "loss", 10) in scalars(workdir)
 
 

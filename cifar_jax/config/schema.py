@@ -227,6 +227,7 @@ class Config:
     label_smoothing: float = key(0.0, FRACTION, "weight of the uniform distribution in the targets")
     probe: bool = key(False, FLAG, "train the classifier only, on features that the frozen backbone computes once")
     steps_per_dispatch: int = key(0, whole(0), "train steps per call to the device; 0: 1 on CPU, 50 on GPU and TPU")
+    wandb: str = key("", one_of("", "online", "offline"), 'log to Weights & Biases as well; "": do not', machine=True)
     profile: bool = key(False, FLAG, "write a JAX profiler trace of a few steps into the workdir", machine=True)
     data: Data = key(Data, None, "")
     augment: Augment = key(Augment, None, "")

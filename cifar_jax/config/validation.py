@@ -34,8 +34,9 @@ def _contradictions(config: schema.Config) -> Iterator[str]:
             f"config.seeds={config.seeds} from config.seed={config.seed} goes beyond 4294967295: "
             f"set config.seed to at most {2**32 - config.seeds}"
         )
-    if config.seeds > 1 and config.profile:
-        yield "config.profile traces one run: leave it out, or set config.seeds=1"
+    for name, verb in (("profile", "traces"), ("wandb", "logs")):
+        if config.seeds > 1 and getattr(config, name):
+            yield f"config.{name} {verb} one run: leave it out, or set config.seeds=1"
     if config.augment.alternate_flips and not config.augment.flip:
         yield "config.augment.alternate_flips needs flips: set config.augment.flip=True"
     if config.data.standardize and config.model.standardizes:

@@ -7,6 +7,7 @@ validation have one each, and what belongs to neither is with training.
 import contextlib
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -18,6 +19,14 @@ from cifar_jax.runtime import workdir as files
 
 _SPLITS = ("train", "validation")
 _POSITION = ("epoch", "step")  # keys of a row that say where it stands
+
+
+def figures(row: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """The split, name and value of each figure of a row: "train_loss" is "loss" of "train"."""
+    for key, value in row.items():
+        if key not in _POSITION and value is not None:
+            split, _, name = key.partition("_")
+            yield (split, name, value) if split in _SPLITS else (_SPLITS[0], key, value)
 
 
 class TensorBoard:
@@ -39,13 +48,10 @@ class TensorBoard:
             unless_made.pop_all()
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds the figures of a row of `metrics.jsonl`: "train_loss" is "loss" of training."""
+        """Adds the figures of a row of `metrics.jsonl`."""
         values: dict[str, list[summary_pb2.Summary.Value]] = {split: [] for split in _SPLITS}
-        for key, value in row.items():
-            if key not in _POSITION and value is not None:
-                split, _, name = key.partition("_")
-                split, name = (split, name) if split in _SPLITS else (_SPLITS[0], key)
-                values[split].append(summary_pb2.Summary.Value(tag=name, simple_value=value))
+        for split, name, value in figures(row):
+            values[split].append(summary_pb2.Summary.Value(tag=name, simple_value=value))
         with files.writing(self._directory):
             for split, scalars in values.items():
                 summary = summary_pb2.Summary(value=scalars)

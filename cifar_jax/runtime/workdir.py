@@ -31,6 +31,7 @@ RESULT = "result.json"
 ROBUSTNESS = "robustness.json"
 SEEDS = "seeds.json"
 TENSORBOARD = "tensorboard"
+WANDB = "wandb"
 PROFILE = "profile"
 WEIGHTS = "model.safetensors"  # in an export, instead of checkpoints
 

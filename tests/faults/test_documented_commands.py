@@ -104,7 +104,7 @@ def check_training(arguments: tuple[str, ...]) -> None:
 def test_a_training_command_fits_4_to_32_devices(arguments: tuple[str, ...]):
     process = FORKS.Process(target=check_training, args=(arguments,))
     process.start()
-    process.join(120)
+    process.join(command_line.HANGS)
     assert process.exitcode == 0
 
 
