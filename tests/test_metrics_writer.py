@@ -9,8 +9,11 @@ import struct
 import sys
 from unittest import mock
 
+import numpy as np
 import pytest
+import tiny
 from etils import epath
+from PIL import Image
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
@@ -59,6 +62,15 @@ def events(workdir: epath.Path):
     return sorted(found, key=lambda item: item[1].wall_time)
 
 
+def pictures(workdir: epath.Path) -> dict[tuple[str, int], Image.Image]:
+    return {
+        (value.tag, event.step): Image.open(io.BytesIO(value.image.encoded_image_string))
+        for _, event in events(workdir)
+        for value in event.summary.value
+        if value.HasField("image")
+    }
+
+
 def scalars(workdir: epath.Path):
     return {
         (split, value.tag, event.step): value.simple_value
@@ -78,6 +90,22 @@ def test_a_row_can_be_read_as_soon_as_it_is_written(workdir: epath.Path):
         writer.append(row(1))
         assert lines(workdir) == [row(1)]
         assert ("train", "loss", 10) in scalars(workdir)
+
+
+def test_a_finished_run_shows_its_first_batch_and_its_confusion_matrix(compass: epath.Path):
+    (row,) = metrics_writer.read_rows(compass)
+    shown = pictures(compass)
+    assert set(shown) == {
+        ("first batch, augmented", row["step"]),
+        ("confusion matrix", row["step"]),
+    }
+    exp = tiny.build(tiny.compass())
+    first = exp.train[0][np.asarray(exp.epoch_order(0)[0])]  # this config augments nothing
+    assert len(first) == 16 and first.shape[1:] == (8, 8, 3)
+    rows = [np.concatenate(list(images), axis=1) for images in (first[:8], first[8:])]
+    np.testing.assert_array_equal(
+        shown["first batch, augmented", row["step"]], np.concatenate(rows)
+    )
 
 
 def test_a_missing_file_has_no_rows(workdir: epath.Path):

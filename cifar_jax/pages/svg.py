@@ -1,9 +1,10 @@
 """Turns matplotlib figures into inline SVG with the colors and fonts of the page."""
 
+import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import matplotlib
@@ -50,9 +51,7 @@ def draw(figure: Figure, description: str) -> Markup:
         axes.patch.set_visible(False)
     buffer = io.StringIO()
     # The salt makes element ids reproducible and different in each figure.
-    with matplotlib.rc_context({"svg.hashsalt": description}), warnings.catch_warnings():
-        # The browser draws the text, so glyphs that matplotlib lacks do not matter.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+    with matplotlib.rc_context({"svg.hashsalt": description}), _any_glyph():
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata=no_metadata)
     text = buffer.getvalue()
@@ -63,6 +62,22 @@ def draw(figure: Figure, description: str) -> Markup:
     assert box
     title = escape(description)
     return Markup(f'<svg role="img" aria-label="{title}" {box[0]}><title>{title}</title>{body}')
+
+
+def png(figure: Figure) -> bytes:
+    """Renders a figure as pixels, on white."""
+    buffer = io.BytesIO()
+    with _any_glyph():
+        figure.savefig(buffer, format="png", bbox_inches="tight", dpi=100)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _any_glyph() -> Iterator[None]:
+    """Without warnings of glyphs that matplotlib lacks: browsers draw them, pixels show boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
 
 
 def _styled(tag: re.Match) -> str:

@@ -131,6 +131,21 @@ def class_distribution(counts: dict[str, dict[str, int]]) -> Markup:
 @matplotlib.rc_context(svg.STYLE)
 def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
     """Confusion matrix `[K, K]`, rows: true class. Shading shows the share of the row."""
+    correct, count = np.trace(matrix), np.sum(matrix)
+    return svg.draw(
+        _confusion(matrix, names),
+        f"Confusion matrix: {correct:,} of {count:,} images on the diagonal; the table below lists "
+        "the most frequent confusions",
+    )
+
+
+@matplotlib.rc_context(svg.STYLE)
+def confusion_png(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> bytes:
+    """The same as a PNG."""
+    return svg.png(_confusion(matrix, names))
+
+
+def _confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Figure:
     values = np.asarray(matrix)
     share = values / np.maximum(values.sum(1, keepdims=True), 1)
     names = [terminal.label(name) for name in names]
@@ -150,12 +165,7 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
     axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    correct = int(values.trace())
-    return svg.draw(
-        figure,
-        f"Confusion matrix: {correct:,} of {values.sum():,} images on the diagonal; the table "
-        "below lists the most frequent confusions",
-    )
+    return figure
 
 
 @matplotlib.rc_context(svg.STYLE)

@@ -28,11 +28,16 @@ class Picture:
         return self.truth == self.predicted
 
 
-def data_uri(image: UInt8[np.ndarray, "h w c"]) -> str:
-    """Encodes an image as a PNG in a data URI; an image of one channel is gray."""
+def png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
+    """Encodes an image as a PNG; an image of one channel is gray."""
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def data_uri(image: UInt8[np.ndarray, "h w c"]) -> str:
+    """Encodes an image as a PNG in a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 
 class Gallery:

@@ -16,7 +16,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.evaluation import suites as robustness
 from cifar_jax.models import summary
 from cifar_jax.pages import reference
-from cifar_jax.report import evidence, figures
+from cifar_jax.report import evidence, figures, pictures
 from cifar_jax.report.evidence import Run
 from cifar_jax.report.galleries import Gallery
 from cifar_jax.runtime import workdir as files
@@ -64,8 +64,14 @@ def run(workdir: epath.Path, data_dir: str = "") -> epath.Path:
 
 
 def write(workdir: epath.Path, exp: Experiment) -> epath.Path:
-    """Writes `report.html` for the run in `workdir`, whose experiment `exp` is already built."""
-    return _write(evidence.load(workdir), exp, "")
+    """Writes `report.html` and TensorBoard's pictures for a finished run.
+
+    Args:
+      exp: the experiment of the run in `workdir`.
+    """
+    run = evidence.load(workdir)
+    pictures.add(run, exp)
+    return _write(run, exp, "")
 
 
 def _write(run: Run, exp: Experiment | None, reason: str) -> epath.Path:

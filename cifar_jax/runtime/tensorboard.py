@@ -1,16 +1,18 @@
-"""Writes the scalars of a run for TensorBoard.
+"""Writes the scalars and pictures of a run for TensorBoard.
 
 TensorBoard draws two curves in one chart if they have one name in two directories. So training and
 validation have one each, and what belongs to neither is with training.
 """
 
 import contextlib
+import io
 import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
+from PIL import Image
 from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import RecordWriter
 
@@ -18,6 +20,7 @@ from cifar_jax.runtime import checked
 from cifar_jax.runtime import workdir as files
 
 _SPLITS = ("train", "validation")
+_VERSION = "brain.Event:2"  # of the file format; the first event of each file
 _POSITION = ("epoch", "step")  # keys of a row that say where it stands
 
 
@@ -43,7 +46,7 @@ class TensorBoard:
             unless_made.callback(self.close)
             for split in _SPLITS:
                 writer = self._writers[split] = _writer(directory / split, step)
-                _write(writer, file_version="brain.Event:2")
+                _write(writer, file_version=_VERSION)
                 _write(writer, step=step + 1, session_log=start)
             unless_made.pop_all()
 
@@ -65,7 +68,25 @@ class TensorBoard:
                 each.callback(writer.close)
 
 
-def _writer(directory: epath.Path, step: int) -> RecordWriter:
+def add_images(directory: epath.Path, step: int, images: dict[str, bytes]) -> None:
+    """Adds pictures of a whole run: tag -> PNG.
+
+    Raises:
+      UserError: they cannot be written.
+    """
+    home = directory / _SPLITS[0]
+    with files.writing(home), contextlib.closing(_writer(home, f"{step}.images")) as writer:
+        _write(writer, file_version=_VERSION)
+        for tag, png in images.items():
+            width, height = Image.open(io.BytesIO(png)).size
+            image = summary_pb2.Summary.Image(
+                height=height, width=width, colorspace=3, encoded_image_string=png
+            )
+            value = summary_pb2.Summary.Value(tag=tag, image=image)
+            _write(writer, step=step, summary=summary_pb2.Summary(value=[value]))
+
+
+def _writer(directory: epath.Path, step: int | str) -> RecordWriter:
     # Not SummaryWriter: after its flush, events may still be in a queue, and a killed process would
     # lose them. Nor EventsWriter, which leaves a file open that it cannot flush. The step keeps
     # files apart that start in the same second: without it, the second would replace the first.
