@@ -6,7 +6,7 @@ import nbformat
 from nbclient import NotebookClient
 
 NOTEBOOKS = pathlib.Path(__file__).parent.parent / "notebooks"
-_SECONDS = 600  # for a cell
+_SECONDS = 600  # for a cell, and for the start
 
 
 def run(path: pathlib.Path) -> nbformat.NotebookNode:
@@ -19,8 +19,14 @@ def run(path: pathlib.Path) -> nbformat.NotebookNode:
       nbclient.exceptions.CellExecutionError: a cell failed.
     """
     notebook = nbformat.read(path, as_version=4)
-    here = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=_SECONDS, resources=here, record_timing=False).execute()
+    client = NotebookClient(
+        notebook,
+        timeout=_SECONDS,
+        startup_timeout=_SECONDS,
+        record_timing=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    client.execute()
     return notebook
 
 
