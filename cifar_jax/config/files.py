@@ -227,8 +227,13 @@ def _inside(value: Any) -> dict[Any, Any]:
 
 
 def _nearest(config: ConfigDict, key: str) -> str:
+    """A hint for a misspelled key: one whose last part is alike, or else one that is alike."""
     known = _keys(config)
-    last = key.rpartition(".")[2]
-    namesakes = [name for name in known if name.rpartition(".")[2] == last]
-    nearest = namesakes or difflib.get_close_matches(key, known, n=1)
+    ends = [name.rpartition(".")[2] for name in known]
+    like = difflib.get_close_matches(key.rpartition(".")[2], ends, n=1)
+    namesakes = [name for name, end in zip(known, ends, strict=True) if end in like]
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    if namesakes:
+        alike = difflib.SequenceMatcher
+        nearest = [max(namesakes, key=lambda name: alike(None, name, key).ratio())]
     return f"did you mean config.{nearest[0]}?" if nearest else "see docs/config.md"
