@@ -222,16 +222,24 @@ def test_a_failed_trial_does_not_end_the_search_but_five_in_a_row_do(
 @pytest.mark.parametrize(
     ("overrides", "fault"),
     [
-        ({"objectives": ("multiply_adds",)}, "must be accuracy, or accuracy and one cost"),
-        ({"objectives": ("accuracy", "multiply_adds"), "pruner": "halving"}, "one objective only"),
-        ({"objectives": ("accuracy", "step_ms"), "sampler": "evolution"}, "one objective only"),
-        ({"space": ()}, "config.search.space is empty"),
+        ({"search.objectives": ("multiply_adds",)}, "must be accuracy, or accuracy and one cost"),
+        (
+            {"search.objectives": ("accuracy", "multiply_adds"), "search.pruner": "halving"},
+            "one objective only",
+        ),
+        (
+            {"search.objectives": ("accuracy", "step_ms"), "search.sampler": "evolution"},
+            "one objective only",
+        ),
+        ({"search.space": ()}, "config.search.space is empty"),
+        ({"seeds": 2}, "config.seeds is not for a search"),
+        ({"wandb": "offline"}, "config.wandb logs one run, and a search trains many"),
     ],
 )
 def test_keys_that_contradict_a_search_are_refused(
     config: ConfigDict, tmp_path: pathlib.Path, overrides: dict[str, Any], fault: str
 ):
-    config.search.update(overrides)
+    config.update_from_flattened_dict(overrides)
     with pytest.raises(UserError, match=fault):
         search(config, tmp_path)
 

@@ -232,8 +232,8 @@ def _nearest(config: ConfigDict, key: str) -> str:
     ends = [name.rpartition(".")[2] for name in known]
     like = difflib.get_close_matches(key.rpartition(".")[2], ends, n=1)
     namesakes = [name for name, end in zip(known, ends, strict=True) if end in like]
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
-    if namesakes:
-        alike = difflib.SequenceMatcher
-        nearest = [max(namesakes, key=lambda name: alike(None, name, key).ratio())]
+    # Of namesakes, the first in the config's order wins a tie; get_close_matches takes the last.
+    alike = difflib.SequenceMatcher
+    nearest = sorted(namesakes, key=lambda name: -alike(None, name, key).ratio())
+    nearest = nearest or difflib.get_close_matches(key, known, n=1, cutoff=0.7)
     return f"did you mean config.{nearest[0]}?" if nearest else "see docs/config.md"

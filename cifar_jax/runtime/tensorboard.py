@@ -78,9 +78,12 @@ def add_images(directory: epath.Path, step: int, images: dict[str, bytes]) -> No
     with files.writing(home), contextlib.closing(_writer(home, f"{step}.images")) as writer:
         _write(writer, file_version=_VERSION)
         for tag, png in images.items():
-            width, height = Image.open(io.BytesIO(png)).size
+            picture = Image.open(io.BytesIO(png))
             image = summary_pb2.Summary.Image(
-                height=height, width=width, colorspace=3, encoded_image_string=png
+                height=picture.height,
+                width=picture.width,
+                colorspace=len(picture.getbands()),
+                encoded_image_string=png,
             )
             value = summary_pb2.Summary.Value(tag=tag, image=image)
             _write(writer, step=step, summary=summary_pb2.Summary(value=[value]))

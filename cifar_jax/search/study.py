@@ -90,6 +90,8 @@ def check(config: Config) -> None:
         )
     if config.seeds > 1:
         raise UserError("config.seeds is not for a search, whose trials have one seed: set it to 1")
+    if config.wandb:
+        raise UserError("config.wandb logs one run, and a search trains many: leave it out")
 
 
 class _Worker:

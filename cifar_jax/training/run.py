@@ -43,7 +43,7 @@ def run(
       began: `time.monotonic()` at the start of the process; None: now.
       write_report: writes the report page of a finished run; None: no page.
       on_epoch: is told the row of each epoch once it is saved. What it raises ends the run there,
-        and the run can be resumed.
+        and the run can be resumed. `main.py` passes what `config.wandb` asks for.
       tests: whether the test set is read after training. If not, resuming the run reads it.
 
     Returns:
