@@ -341,5 +341,5 @@ def test_the_overlay_is_gray_where_the_mask_is_zero_and_colored_elsewhere(channe
     assert (marked[:16, :16] == 200).all()  # gray where the mask is 0
     assert np.ptp(marked[-1, -1]) > 50  # colored where it is not
     assert (np.asarray(drawing.overlay(image, 0 * mask))[32:, 32:] == 100).all()
-    decoded = images.decode(drawing.png(image), image.shape)
+    decoded = images.decode(drawing.png(drawing.picture(image)), image.shape)
     np.testing.assert_array_equal(decoded, image)

@@ -82,6 +82,21 @@ def test_an_upload_is_answered_and_can_be_fetched(server: Server, ours: pathlib.
     assert shown(server) == '<p role="status"></p> 10'
 
 
+def test_a_file_that_a_browser_may_be_reading_is_never_written(server: Server, ours: pathlib.Path):
+    with contextlib.ExitStack() as stack:
+        for function, pictures, more in 2 * [
+            (LOAD, [], {}),
+            (SELECT, [], {"event_data": {"index": 0}}),
+            (UPLOAD, [PICTURE], {}),
+        ]:
+            reading = [stack.enter_context(path.open("rb")) for path in ours.rglob("*.png")]
+            written = [os.fstat(opened.fileno()).st_mtime_ns for opened in reading]
+            files = [file(server.uploaded("picture.png", picture)) for picture in pictures]
+            server.call(function, files, **more)
+            assert shown(server).endswith(" 10")
+            assert [os.fstat(opened.fileno()).st_mtime_ns for opened in reading] == written
+
+
 @pytest.mark.parametrize("name", [
     "../../../../tmp/picture.png", "/etc/picture.png", "..", ".", "", "a/..", "x" * 5000, "é\n.png",
     "picture.png\0.txt", "..\\..\\picture.png", "%2e%2e%2fpicture.png", "deep_links/state.json",

@@ -158,6 +158,30 @@ def test_certain_and_right_is_zero():
     assert metrics.calibration(logits, np.array([0, 1])).expected_error == 0.0
 
 
+@pytest.mark.parametrize("scale", [0.2, 1.0, 4.0])
+def test_the_temperature_undoes_a_scale(scale: float):
+    logits, _ = random_logits(20_000)
+    calibrated = logits.astype(np.float64)
+    probabilities = np.exp(calibrated) / np.exp(calibrated).sum(1, keepdims=True)
+    drawn = np.random.default_rng(0).random((len(logits), 1))
+    labels = (probabilities.cumsum(1) < drawn).sum(1).clip(max=logits.shape[1] - 1)
+    found = metrics.temperature(scale * logits, labels)
+    assert found == pytest.approx(scale, rel=0.05)
+    loss = metrics.cross_entropy(scale * logits / found, labels)
+    assert all(
+        loss < metrics.cross_entropy(scale * logits / other, labels)
+        for other in (0.9 * found, 1.1 * found)
+    )
+
+
+@pytest.mark.parametrize(("scale", "bound"), [(1.0, 1 / 20), (-1.0, 20)])
+def test_the_temperature_stays_within_bounds_where_all_or_no_answers_are_right(
+    scale: float, bound: float
+):
+    logits = scale * np.eye(3, dtype=np.float32)
+    assert metrics.temperature(logits, np.arange(3)) == pytest.approx(bound, rel=0.01)
+
+
 # ---------------------------------------------------------------------------- per class
 NAMES = ("cat", "dog", "owl")
 

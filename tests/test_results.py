@@ -18,13 +18,13 @@ import tiny
 from etils import epath
 
 from benchmarks import table
-from cifar_jax import models, search
+from cifar_jax import metrics, models, search
 from cifar_jax.config.schema import Rule
 from cifar_jax.errors import UserError
 from cifar_jax.models import summary
 from cifar_jax.pages import reference
 from cifar_jax.report import page as report_page
-from tools import flops, picture, published, results, run_tables, searches, studies
+from tools import flops, picture, published, results, run_tables, searches, studies, trust_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -154,20 +154,50 @@ def test_the_table_of_longer_training_has_the_best_so_far(tmp_path: pathlib.Path
 def test_the_table_of_harder_images_has_what_was_measured(tmp_path: pathlib.Path):
     run = tmp_path / "final" / "seed-0"
     shutil.copytree(ROOT / "results" / "final" / "seed-0", run)
-    assert len(run_tables.harder_table(tmp_path).splitlines()) == 2  # only the title
+    assert len(trust_tables.harder_table(tmp_path).splitlines()) == 2  # only the title
     means = {str(severity): 0.9 - 0.1 * severity for severity in range(1, 6)}
     attacked = {"FGSM": {"2/255": 0.3, "8/255": 0.2}, "PGD": {"2/255": 0.1, "8/255": 0.0}}
     suites = json.loads((ROOT / "results/final/seed-1/robustness.json").read_text())
     suites["corruptions"]["mean_accuracy"] = means
     suites["adversarial"]["accuracy"] = attacked
     (run / "robustness.json").write_text(json.dumps(suites))
-    row = run_tables.harder_table(tmp_path).splitlines()[2]
+    row = trust_tables.harder_table(tmp_path).splitlines()[2]
     clean = json.loads((run / "result.json").read_text())["test_accuracy"]
     figures = f"{100 * clean:.2f} | 60.00 | 80.00 | 40.00 | 30.00 | 20.00 | 10.00 | 0.00 | – |"
     assert row.endswith(f"seed 0 | {figures} 2-core AMD EPYC |")
     (run / "export").mkdir()
     (run / "export" / "model.int8.json").write_text(json.dumps({"test_accuracy": 0.8125}))
-    assert run_tables.harder_table(tmp_path).splitlines()[2].endswith(" 81.25 | 2-core AMD EPYC |")
+    assert (
+        trust_tables.harder_table(tmp_path).splitlines()[2].endswith(" 81.25 | 2-core AMD EPYC |")
+    )
+
+
+def test_the_table_of_calibration_has_what_the_seeds_say_together(
+    workdir: pathlib.Path, tmp_path: pathlib.Path
+):
+    first = published.add(workdir, tmp_path)
+    second = shutil.copytree(first, tmp_path / "tiny" / "seed-1")
+    with np.load(first / "predictions.npz") as file:
+        logits, labels = file["logits"], file["labels"]
+    others = np.where(np.eye(10)[labels] == 1, -9.0, -logits).astype(np.float32)
+    wrong = metrics.classification_figures(others, labels, tuple("0123456789"))
+    scaled = metrics.calibration(others / 2, labels).expected_error
+    edit(
+        second / "result.json",
+        test_accuracy=metrics.accuracy(others, labels),
+        test_loss=metrics.cross_entropy(others, labels),
+        **{**wrong, "temperature": 2.0, "scaled_calibration_error": scaled},
+    )
+    np.savez_compressed(second / "predictions.npz", logits=others, labels=labels)
+    together = 100 * np.mean((logits + others).argmax(1) == labels)
+    (row,) = trust_tables.calibration_table(tmp_path).splitlines()[2:]
+    cells = row.split(" | ")
+    assert cells[1] == "2" and cells[3] == f"{together:.2f}"
+    alone = json.loads((first / "result.json").read_text())
+    assert cells[5] == f"{alone['temperature']:.2f}, 2.00"
+    assert cells[6].removesuffix(" |") == (
+        f"{100 * alone['scaled_calibration_error']:.2f}, {100 * scaled:.2f}"
+    )
 
 
 def test_flops_count_three_products_a_kernel_but_two_for_the_first():
@@ -350,16 +380,19 @@ def test_figures_that_the_predictions_do_not_give_are_refused(
     result = json.loads((home / "result.json").read_text())
     confusion = np.roll(result["confusion_matrix"], 1, axis=0).tolist()
     report = result["classification_report"]
+    shown = {"temperature": "scaled_calibration_error"}
     for key, value in {
         "test_accuracy": result["test_accuracy"] + 1 / 360,
         "test_loss": 1.001 * result["test_loss"],
         "test_examples": 361,
         "expected_calibration_error": result["expected_calibration_error"] + 1e-3,
+        "temperature": 1.1 * result["temperature"],
+        "scaled_calibration_error": result["scaled_calibration_error"] + 1e-3,
         "confusion_matrix": confusion,
         "classification_report": {**report, "9": {**report["9"], "recall": 0.123}},
     }.items():
         edit(home / "result.json", **{**result, key: value})
-        with pytest.raises(UserError, match=f"disagree in {key}"):
+        with pytest.raises(UserError, match=f"disagree in {shown.get(key, key)}"):
             run_tables.table(tmp_path / "results")
     with np.load(home / "predictions.npz") as file:
         logits, labels = file["logits"], file["labels"]

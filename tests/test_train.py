@@ -34,7 +34,7 @@ RESULT_KEYS = {
     "parameters", "epochs", "best_epoch", "stopped_early", "train_seconds", "validation_accuracy",
     "test_accuracy", "test_loss", "test_objective", "test_examples", "confusion_matrix",
     "classification_report", "expected_calibration_error", "train_accuracy_clean",
-    "train_examples_clean",
+    "train_examples_clean", "temperature", "scaled_calibration_error",
 }  # fmt: skip
 
 # The results of a run are compared with what is computed from it, digit for digit.

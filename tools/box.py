@@ -47,7 +47,7 @@ def fill(workdir: pathlib.Path, home: pathlib.Path = HOME) -> str:
     pictures = partial / examples.DIRECTORY
     pictures.mkdir()
     for example in shown:
-        (pictures / f"{example.truth}.png").write_bytes(drawing.png(example.image))
+        (pictures / f"{example.truth}.png").write_bytes(drawing.png(drawing.picture(example.image)))
     shutil.rmtree(home)
     partial.rename(home)
     return f"{home} holds the network of {workdir}"

@@ -52,6 +52,9 @@ def check(run: Run) -> None:
         "test_loss": metrics.cross_entropy(logits, labels),
         **metrics.classification_figures(logits, labels, names),
     }
+    if temperature := run.result.get("temperature"):
+        scaled = metrics.calibration(logits / temperature, labels)
+        again["scaled_calibration_error"] = scaled.expected_error
     for key, value in again.items():
         if not _same(value, run.result[key]):
             shown = "" if isinstance(value, (dict, list)) else f": {value} and {run.result[key]}"

@@ -18,7 +18,7 @@ from cifar_jax import places, search, terminal
 from cifar_jax.errors import BAD_INPUT, UserError
 from cifar_jax.pages import reference
 from cifar_jax.terminal import printable, say
-from tools import box, picture, published, run_tables, searches, studies
+from tools import box, picture, published, run_tables, searches, studies, trust_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -29,7 +29,8 @@ PAGES: dict[str, dict[str, Callable[[pathlib.Path], str]]] = {
         "results": run_tables.table,
         "longer": studies.longer_table,
         "speedruns": run_tables.speed_table,
-        "harder": run_tables.harder_table,
+        "calibration": trust_tables.calibration_table,
+        "harder": trust_tables.harder_table,
         "resolution": studies.resolution_table,
         "fewer": studies.images_table,
         "search": functools.partial(searches.table, name="search"),

@@ -14,9 +14,6 @@ from etils import epath
 from cifar_jax.pages import reference
 from cifar_jax.report import evidence
 from cifar_jax.report.evidence import Run
-from cifar_jax.runtime import workdir as files
-from cifar_jax.runtime.checked import read_json
-from cifar_jax.runtime.workdir_schema import INT8
 from tools import flops, published
 
 # What sets a config apart, for a reader who has not opened it.
@@ -152,29 +149,6 @@ def speed_table(results: pathlib.Path) -> str:
                 f"{images * flops.of_run(runs[0]) / 1e15:.3f}",
             ]
         )
-    return markdown(titles, rows)
-
-
-def harder_table(results: pathlib.Path) -> str:
-    """A row for each run that was tested on harder images."""
-    attacks = [(attack, eps) for attack in ("FGSM", "PGD") for eps in ("2/255", "8/255")]
-    titles = ["accuracy %", "clean", "corrupted, mean", "severity 1", "severity 5"]
-    titles += [*(f"{attack} {eps}" for attack, eps in attacks), "int8 ONNX", "trained on"]
-    rows = []
-    for name, runs in configs(results):
-        for run in runs:
-            means = run.robustness.get("corruptions", {}).get("mean_accuracy", {})
-            attacked = run.robustness.get("adversarial", {}).get("accuracy", {})
-            cells = [statistics.mean(means.values()) if means else None]
-            cells += [means.get(severity) for severity in ("1", "5")]
-            cells += [attacked.get(attack, {}).get(eps) for attack, eps in attacks]
-            int8 = run.workdir / files.EXPORT / "model.int8.json"
-            exported = read_json(int8, INT8) if int8.exists() else {}
-            cells += [exported.get("test_accuracy")]
-            if set(cells) != {None}:
-                cells = [*figures([run], "test_accuracy"), *cells]
-                title = f"{link(name)}, seed {run.config.seed}"
-                rows.append([title, *(spread([cell]) for cell in cells), machine(run)])
     return markdown(titles, rows)
 
 

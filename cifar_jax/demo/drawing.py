@@ -65,8 +65,8 @@ def framed(content: bytes, image_shape: tuple[int, int, int]) -> Image.Image:
     return Image.fromarray(np.where(seen, whole, whole // _DARKER))
 
 
-def png(image: Pixels) -> bytes:
+def png(shown: Image.Image) -> bytes:
     """The content of a PNG file."""
     buffer = io.BytesIO()
-    picture(image).save(buffer, "PNG")
+    shown.save(buffer, "PNG")
     return buffer.getvalue()

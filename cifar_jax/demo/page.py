@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from gradio.components import Component
+from PIL import Image
 
 from cifar_jax.data import images
 from cifar_jax.demo import answers, drawing, uploads
@@ -53,7 +54,7 @@ class _Panel:
             f"{network.workdir}, epoch {network.epoch}, trained on {network.config.data.name}"
         )
         # Compile now, not at the first picture.
-        self.answer(drawing.png(np.zeros(network.image_shape, np.uint8)), None)
+        self.answer(drawing.png(drawing.picture(np.zeros(network.image_shape, np.uint8))), None)
 
     def render(self) -> list[Component]:
         """Adds the two pictures to the page, and returns them."""
@@ -81,7 +82,7 @@ class _Panel:
         by_class = dict(zip(network.class_names, map(float, probabilities), strict=True))
         pictures = (drawing.enlarged(image), drawing.overlay(image, mask))
         text = answers.shown(by_class, self._origin, truth)
-        return [text, *(gr.Image(value=picture, visible=True) for picture in pictures)]
+        return [text, *(gr.Image(value=_path(picture), visible=True) for picture in pictures)]
 
     def blank(self) -> list[Any]:
         """What stands in place of an answer."""
@@ -103,12 +104,12 @@ def build(networks: Sequence[Trained], examples: Mapping[str, list[Example]]) ->
             shown = drawing.framed(content, networks[0].image_shape)
         except UserError as error:
             return refused(f"Cannot read this picture: {error}")
-        return [shown, _message(), *values]
+        return [_path(shown), _message(), *values]
 
     def of_example(example: Example) -> list[Any]:
-        content = drawing.png(example.image)
+        content = drawing.png(drawing.picture(example.image))
         values = [value for panel in panels for value in panel.answer(content, example.truth)]
-        return [drawing.enlarged(example.image), _message(), *values]
+        return [_path(drawing.enlarged(example.image)), _message(), *values]
 
     def blank(message: str = "") -> list[Any]:
         return [None, message or _message(), *(v for panel in panels for v in panel.blank())]
@@ -179,7 +180,7 @@ def _output(title: str, description: str) -> gr.Image:
 def _gallery(name: str, examples: list[Example]) -> gr.Gallery:
     gr.Markdown(f"Test images of {name} with their true classes:")
     return gr.Gallery(
-        [(drawing.enlarged(example.image), example.truth) for example in examples],
+        [(_path(drawing.enlarged(example.image)), example.truth) for example in examples],
         elem_classes="examples",
         show_label=False,
         format="png",
@@ -188,6 +189,10 @@ def _gallery(name: str, examples: list[Example]) -> gr.Gallery:
         interactive=False,
         buttons=[],
     )
+
+
+def _path(picture: Image.Image) -> str:
+    return uploads.put(drawing.png(picture))
 
 
 def _message(text: str = "", role: str = "status") -> str:

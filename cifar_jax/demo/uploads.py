@@ -1,12 +1,15 @@
-"""The temporary directory for uploads, which is deleted however the demo ends."""
+"""The temporary directory for uploads and pictures, which is deleted however the demo ends."""
 
 import atexit
+import contextlib
+import hashlib
 import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 
 from cifar_jax.data import images
 from cifar_jax.errors import UserError
@@ -80,6 +83,21 @@ def read(path: str) -> bytes:
     raise UserError("it was not uploaded or has been removed: pick it again")
 
 
+def put(content: bytes) -> str:
+    """Stores a PNG picture that the page shows; returns its path.
+
+    Gradio would write a picture anew each time that it is shown, and a browser that was reading it
+    (the example that is answered at the start) got half of it. Here a file is replaced whole.
+    """
+    directory = os.path.join(DIRECTORY, hashlib.sha256(content).hexdigest())
+    os.makedirs(directory, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=DIRECTORY, delete=False) as file:
+        file.write(content)
+    path = os.path.join(directory, "picture.png")
+    os.replace(file.name, path)
+    return path
+
+
 def files() -> list[str]:
     """The paths of all files in the directory."""
     return [os.path.join(root, name) for root, _, names in os.walk(DIRECTORY) for name in names]
@@ -87,10 +105,14 @@ def files() -> list[str]:
 
 def make_room(kept: frozenset[str]) -> None:
     """Deletes the oldest files, except those in `kept`, until the rest fit the limit."""
-    found = [(os.stat(path), path) for path in files() if path not in kept]
+    found = []
+    for path in set(files()) - kept:
+        with contextlib.suppress(FileNotFoundError):  # a temporary file that has its name by now
+            found.append((os.stat(path), path))
     total = sum(status.st_size for status, _ in found)
     for status, path in sorted(found, key=lambda entry: entry[0].st_mtime):
         if total <= MAX_TOTAL:
             break
-        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
         total -= status.st_size

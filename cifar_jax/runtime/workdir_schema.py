@@ -118,6 +118,8 @@ def _result_together(result: dict[str, Any]) -> Iterator[str]:
         yield f"best_epoch must be at most epochs, {result['epochs']}: it is {result['best_epoch']}"
     if "train_accuracy_clean" in result and "train_examples_clean" not in result:
         yield "train_examples_clean is missing, but train_accuracy_clean is there"
+    if ("temperature" in result) != ("scaled_calibration_error" in result):
+        yield "temperature and scaled_calibration_error must both be there, or neither"
     names, matrix = list(result["class_counts"]["test"]), result["confusion_matrix"]
     if not names:
         yield "class_counts.test must name the classes"
@@ -143,16 +145,16 @@ RESULT = Schema(
         "train_examples_clean": Optional(_ORDINAL),
         "validation_accuracy": or_null(_SHARE),
         "test_accuracy": _SHARE,
-        "test_loss": _FIGURE,
-        "test_objective": _FIGURE,
+        **dict.fromkeys(("test_loss", "test_objective"), _FIGURE),
         "test_examples": _ORDINAL,
-        "validation_accuracy_tta": Optional(_SHARE),
-        "test_accuracy_tta": Optional(_SHARE),
+        **dict.fromkeys(("validation_accuracy_tta", "test_accuracy_tta"), Optional(_SHARE)),
         "confusion_matrix": [[_COUNT]],
         "classification_report": Table(
             {"precision": _SHARE, "recall": _SHARE, "f1-score": _SHARE, "support": number(0, 2**53)}
         ),
         "expected_calibration_error": _SHARE,
+        "temperature": Optional(number(1 / 20, 20)),
+        "scaled_calibration_error": Optional(_SHARE),
         "class_counts": {"train": _COUNTS, "validation": _COUNTS, "test": _COUNTS},
     },
     _EVALUATE_AGAIN,
@@ -225,7 +227,7 @@ ROBUSTNESS = Schema(
 SUMMARIZED = (
     "validation_accuracy", "test_accuracy", "test_loss", "test_objective",
     "validation_accuracy_tta", "test_accuracy_tta", "expected_calibration_error", "epochs",
-    "train_accuracy_clean",
+    "train_accuracy_clean", "temperature", "scaled_calibration_error",
 )  # fmt: skip
 
 

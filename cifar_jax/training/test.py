@@ -1,6 +1,7 @@
 """The test at the end of a run: every image counts exactly once, for any batch size."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,19 @@ def _with_tta(exp: Experiment, variables: dict) -> dict[str, float]:
     return figures
 
 
+def _calibrated(
+    predict: Callable[[np.ndarray], np.ndarray], exp: Experiment, logits: np.ndarray
+) -> dict[str, float]:
+    """The temperature that suits the validation images, and the test's calibration error with it;
+    {} without validation images."""
+    images, labels = exp.validation
+    if not len(labels):
+        return {}
+    temperature = metrics.temperature(predict(images), labels)
+    scaled = metrics.calibration(logits / temperature, exp.test[1])
+    return {"temperature": temperature, "scaled_calibration_error": scaled.expected_error}
+
+
 def final_test(
     experiment: Experiment, checkpoints: Reader, workdir: epath.Path, epochs: int
 ) -> dict[str, Any]:
@@ -68,10 +82,12 @@ def final_test(
     epoch, variables = found.epoch, found.variables
     experiment = features.replace(experiment, variables)
     eval_step = steps.make_eval_step(experiment.model, experiment.statistics, experiment.mesh)
-    logits, train_logits = (
-        forward.predict(eval_step, variables, experiment.put(images), config.eval.batch_size)
-        for images in (experiment.test[0], experiment.train[0][:TRAINING_IMAGES])
-    )
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        size = config.eval.batch_size
+        return forward.predict(eval_step, variables, experiment.put(images), size)
+
+    logits, train_logits = map(predict, (experiment.test[0], experiment.train[0][:TRAINING_IMAGES]))
     if not np.isfinite(logits).all():
         raise UserError(f"logits in {workdir} are not finite: lower config.optimizer.learning_rate")
     labels, train_labels = experiment.test[1], experiment.train[1][:TRAINING_IMAGES]
@@ -91,6 +107,7 @@ def final_test(
         "test_objective": loss + float(experiment.table.penalty(variables["params"])),
         "test_examples": len(labels),
         **_with_tta(experiment, variables),
+        **_calibrated(predict, experiment, logits),
         **metrics.classification_figures(logits, labels, experiment.dataset.class_names),
         "class_counts": experiment.class_counts(),
     }
@@ -148,6 +165,11 @@ def describe(result: dict[str, Any]) -> str:
         for name in ("validation_accuracy_tta", "test_accuracy_tta")
         if name in result
     ]
+    if "temperature" in result:
+        more.append(
+            f"calibration error {result['scaled_calibration_error']:.4f} of logits divided by "
+            f"{result['temperature']:.2f}, which suits the validation images"
+        )
     if "train_accuracy_clean" in result:  # older runs lack it
         more.append(
             f"without augmentation and dropout: accuracy {result['train_accuracy_clean']:.4f} on "
