@@ -56,7 +56,7 @@ class Reader(html.parser.HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]):
         self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "link", "br", "img"}:
+        if tag not in {"meta", "wbr", "link", "br", "img"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]):
@@ -249,7 +249,7 @@ def test_every_class_has_its_row_whatever_its_name(workdir: epath.Path):
         assert confusion.count(f">{inside}</text>") >= 2, name  # on both axes
     result = json.loads((workdir / "result.json").read_text())
     table = evaluate.describe(result)
-    assert len(table.splitlines()) == len(NAMES) + 2 + 4 and "\x1b" not in table
+    assert len(table.splitlines()) == len(NAMES) + 2 + 5 and "\x1b" not in table
 
 
 def test_a_run_whose_name_begins_with_an_underscore_is_in_the_legend(
@@ -333,7 +333,12 @@ def test_a_comparison_overlays_the_curves_and_lists_config_differences(
     assert path.name == "comparison.html" and len(reader.of("svg")) == 2
     recall = json.loads((finished / "result.json").read_text())["classification_report"]["3"]
     assert f"{100 * (0.125 - recall['recall']):+.1f}" in text
-    assert "config.optimizer.learning_rate: 0.01 -&gt; 0.02" in text
+    (config,) = re.findall(r"<h2>Config</h2>.*?</table>", text, re.DOTALL)
+    assert (
+        "<tr><td>optimizer.<wbr>learning_rate</td><td>0.01</td><td>0.02</td><td>0.02</td></tr>"
+        in config
+    )
+    assert config.count("<tr>") == 2
     assert text.count(">unfinished<") >= 2
 
 

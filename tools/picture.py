@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/: test accuracy against time, and against the number of images."""
+"""Draws the pictures of docs/: learning curves, and test accuracy against time and images."""
 
 import io
 import itertools
@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cifar_jax.pages import reference
 from tools import run_tables, studies
 
 # Each reads well on a white page and on a dark one; the background is transparent.
@@ -86,6 +87,31 @@ def draw_fewer_images(results: pathlib.Path) -> str:
         return _svg(axes)
 
 
+def draw_curves(results: pathlib.Path) -> str:
+    """Accuracy by epoch of the report's models, a panel each and a line for each seed; the test
+    accuracy of the report is dashed."""
+    with matplotlib.rc_context(_STYLE):
+        runs = dict(run_tables.configs(results))
+        figure = Figure(figsize=(9, 2.8), layout="constrained")
+        panels = figure.subplots(1, len(reference.REPORTED), sharey=True)
+        for axes, (name, reported) in zip(panels, reference.REPORTED.items(), strict=True):
+            for color, key in zip(
+                LINES[1:], ("validation_accuracy", "train_accuracy"), strict=True
+            ):
+                for run in runs.get(name, []):
+                    accuracy = [100 * row[key] for row in run.rows]
+                    axes.plot(range(1, len(accuracy) + 1), accuracy, color=color, linewidth=1.2)
+            axes.axhline(100 * reported.accuracy, color=TEXT, linestyle="--", linewidth=1)
+            axes.set_title(name, color=TEXT, fontsize=11)
+            axes.set_xlabel("epoch", color=TEXT)
+            axes.set_ylim(20, 100)  # a first epoch of batch norm may be below
+            _plain(axes)
+        panels[0].set_ylabel("accuracy %", color=TEXT)
+        for y, color, text in ((0.14, LINES[2], "training"), (0.04, LINES[1], "validation")):
+            panels[0].text(0.95, y, text, color=color, transform=panels[0].transAxes, ha="right")
+        return _text(figure)
+
+
 def _lines(
     axes: Axes, results: pathlib.Path, study: str, x: Callable[[studies.Point], float | None]
 ) -> list[tuple[str, list[studies.Point]]]:
@@ -110,19 +136,27 @@ def _axes(x_label: str, ticks: Sequence[int]) -> Axes:
     axes.minorticks_off()
     axes.set_xlabel(x_label, color=TEXT)
     axes.set_ylabel("test accuracy %", color=TEXT)
+    _plain(axes)
+    return axes
+
+
+def _plain(axes: Axes) -> None:
     axes.grid(color=TEXT, alpha=0.3, linewidth=0.8)
     axes.tick_params(length=0, labelcolor=TEXT)
     axes.spines[:].set_visible(False)
-    figure.patch.set_visible(False)
     axes.patch.set_visible(False)
-    return axes
 
 
 def _svg(axes: Axes) -> str:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, labelcolor="linecolor")
-    file, figure = io.StringIO(), axes.figure
-    assert isinstance(figure, Figure)
+    assert isinstance(axes.figure, Figure)
+    return _text(axes.figure)
+
+
+def _text(figure: Figure) -> str:
+    file = io.StringIO()
+    figure.patch.set_visible(False)
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(file, format="svg", bbox_inches="tight", metadata=nothing)
     return file.getvalue()

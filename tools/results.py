@@ -42,6 +42,7 @@ PAGES: dict[str, dict[str, Callable[[pathlib.Path], str]]] = {
 }
 PICTURES = {
     "docs/accuracy.svg": picture.draw,
+    "docs/curves.svg": picture.draw_curves,
     "docs/resolution.svg": picture.draw_resolution,
     "docs/fewer_images.svg": picture.draw_fewer_images,
 }

@@ -1,7 +1,8 @@
 """Tools to write and read the schema: dataclasses whose fields carry a check and a meaning."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_origin
 
 from cifar_jax.forms import Check
@@ -105,16 +106,27 @@ def flat(section: Any) -> dict[str, Any]:
     return {leaf.name: leaf.value for leaf in leaves(section)}
 
 
+def differing(configs: Sequence[Any], missing: str) -> dict[str, list[Any]]:
+    """The keys in which configs differ, except machine keys, each with its value in each config.
+
+    Args:
+      missing: stands for the value in a config that lacks the key.
+    """
+    found = [flat(config) for config in configs]
+    ignored = {leaf.name for config in configs for leaf in leaves(config) if leaf.key.machine}
+    names = list(dict.fromkeys(itertools.chain(*found)))
+    sections = [name.partition(".")[0] for name in names]
+    names = sorted(
+        set(names) - ignored, key=lambda n: (sections.index(n.partition(".")[0]), names.index(n))
+    )
+    values = {name: [each.get(name, missing) for each in found] for name in names}
+    return {name: row for name, row in values.items() if any(v != row[0] for v in row)}
+
+
 def differences(saved: Any, asked: Any) -> list[str]:
     """`["config.key: old -> new", ...]` for all keys that differ, except machine keys."""
-    old, new = flat(saved), flat(asked)
-    ignored = {leaf.name for leaf in leaves(asked) if leaf.key.machine}
-    missing = "(no such key)"
-    return [
-        f"config.{name}: {old.get(name, missing)} -> {new.get(name, missing)}"
-        for name in dict.fromkeys([*old, *new])
-        if name not in ignored and old.get(name, missing) != new.get(name, missing)
-    ]
+    changed = differing([saved, asked], "(no such key)")
+    return [f"config.{name}: {old} -> {new}" for name, (old, new) in changed.items()]
 
 
 def plain(value: Any) -> Any:

@@ -126,7 +126,6 @@ def compare(workdirs: Sequence[epath.Path], directory: epath.Path) -> epath.Path
         raise UserError(
             f"{' and '.join(classes.values())} have different classes: compare runs on one data set"
         )
-    differences = {run.name: keys.differences(runs[0].config, run.config) for run in runs[1:]}
     return pages.write(
         path,
         _TEMPLATES / "comparison.html",
@@ -135,7 +134,7 @@ def compare(workdirs: Sequence[epath.Path], directory: epath.Path) -> epath.Path
         finished=finished,
         class_names=next(iter(classes), ()),
         reported=reference.REPORTED,
-        differences=differences,
+        differences=keys.differing([run.config for run in runs], "–"),
         curves=[
             figures.overlay(runs, "accuracy", "accuracy"),
             figures.overlay(runs, "loss", "cross-entropy, nats"),
