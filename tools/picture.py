@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from cifar_jax.pages import reference
 from tools import run_tables, studies
@@ -52,17 +53,34 @@ def draw(results: pathlib.Path) -> str:
         axes = _axes("minutes of training on two CPU cores", TICKS)
         shown = points(results)
         for name, minutes, accuracy, seeds in shown:
-            color = next(COLORS[start] for start in COLORS if name.startswith(start))
+            color = _color(name)
             axes.scatter(*zip(*seeds, strict=True), s=14, color=color, alpha=0.5, linewidth=0)
             axes.scatter([minutes], [accuracy], s=46, color=color, zorder=3)
-            axes.annotate(
-                f"{name}  {accuracy:.1f} %", (minutes, accuracy), color=color,
-                xytext=(8, 4), textcoords="offset points",
-            )  # fmt: skip
         longest = max(minutes for _, minutes, _, _ in shown)
         axes.set_xlim(min(minutes for _, minutes, _, _ in shown) / 1.5, 3 * longest)  # for labels
         axes.margins(y=0.1)
+        taken: list[Bbox] = []
+        for name, minutes, accuracy, _ in sorted(shown, key=lambda point: point[1]):
+            text = f"{name}  {accuracy:.1f} %"
+            taken.append(_label(axes, text, (minutes, accuracy), _color(name), taken))
         return _svg(axes)
+
+
+def _color(name: str) -> str:
+    return next(COLORS[start] for start in COLORS if name.startswith(start))
+
+
+def _label(
+    axes: Axes, text: str, point: tuple[float, float], color: str, taken: Sequence[Bbox]
+) -> Bbox:
+    """Writes a label above or below the right of a point, away from other labels if it can; returns
+    its place."""
+    label = axes.annotate(text, point, color=color, xytext=(8, 4), textcoords="offset points")
+    for below in (4, -14, 16, -26):  # points
+        label.set_position((8, below))
+        if not any(label.get_window_extent().overlaps(other) for other in taken):
+            break
+    return label.get_window_extent()
 
 
 def draw_resolution(results: pathlib.Path) -> str:
