@@ -116,10 +116,8 @@ def differing(configs: Sequence[Any], missing: str) -> dict[str, list[Any]]:
     ignored = {leaf.name for config in configs for leaf in leaves(config) if leaf.key.machine}
     names = list(dict.fromkeys(itertools.chain(*found)))
     sections = [name.partition(".")[0] for name in names]
-    names = sorted(
-        set(names) - ignored, key=lambda n: (sections.index(n.partition(".")[0]), names.index(n))
-    )
-    values = {name: [each.get(name, missing) for each in found] for name in names}
+    names.sort(key=lambda name: sections.index(name.partition(".")[0]))  # a section in one piece
+    values = {n: [each.get(n, missing) for each in found] for n in names if n not in ignored}
     return {name: row for name, row in values.items() if any(v != row[0] for v in row)}
 
 
