@@ -150,10 +150,9 @@ def section(results: pathlib.Path) -> str:
             "",
             "### Fine-tuning",
             "",
-            "EfficientNet-Lite0 with all of its layers training, images resized as "
-            "`configs/transfer_finetune.py` does. Ratios as above, of the train step; plain Flax "
-            "and Keras on JAX are left out, since they need minutes a round. "
-            f"{machine.measured(transfer)}",
+            "EfficientNet-Lite0 with its first four blocks frozen, as `transfer_finetune` has it, "
+            "at 128 pixels. Ratios as above, of the train step; plain Flax and Keras on JAX are "
+            f"left out, since they need minutes a round. {machine.measured(transfer)}",
             "",
             _speed(transfer, "train"),
         ]

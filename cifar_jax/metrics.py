@@ -26,6 +26,17 @@ def accuracy(logits: Logits, labels: Labels) -> float:
     return float(np.mean(logits.argmax(1) == labels))
 
 
+def least_confident(logits: Logits, share: float) -> Integer[np.ndarray, " m"]:
+    """The indices, in order, of the images whose largest probability is lowest.
+
+    Args:
+      share: how many of them, as a fraction in [0, 1] of all; rounded up.
+    """
+    confidence = softmax(logits.astype(np.float64), axis=1).max(1)
+    count = int(np.ceil(share * len(logits)))
+    return np.sort(np.argsort(confidence, kind="stable")[:count])
+
+
 @dataclasses.dataclass(frozen=True)
 class CalibrationBins:
     """Images grouped by confidence into equally wide bins ((i - 1) / bins, i / bins].

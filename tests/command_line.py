@@ -11,6 +11,10 @@ from ml_collections import ConfigDict
 
 ROOT = pathlib.Path(__file__).parent.parent
 HANGS = 600  # seconds until a process counts as hanging; a busy machine needs minutes for little
+# LLVM optimizes nothing: compiling takes most of the time of these tests, and half of it that way.
+# What XLA itself does with a program stays the same. test_compilation.py compiles at the usual
+# level, as users do.
+QUICK = "--xla_backend_optimization_level=0"
 TINY = "--config=tests/configs/tiny.py"
 
 
@@ -24,7 +28,7 @@ def start(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "main.py", *arguments],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={**os.environ, "XLA_FLAGS": QUICK},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

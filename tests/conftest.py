@@ -15,20 +15,17 @@ from unittest import mock
 
 import filelock
 import pytest
+from command_line import QUICK
 from etils import epath
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache"  # ignored by git
 DEVICES_FLAG = "--xla_force_host_platform_device_count=8"
-# LLVM optimizes little: compiling takes most of the time of these tests, and half of it that way.
-# What XLA itself does with a program stays the same. `command_line` runs main.py without this, and
-# test_compilation.py compiles at the usual level.
-COMPILE_FLAG = "--xla_backend_optimization_level=1"
 
 if "jax" in sys.modules:
     raise RuntimeError("jax was imported before tests/conftest.py could choose its devices")
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), DEVICES_FLAG, COMPILE_FLAG])
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), DEVICES_FLAG, QUICK])
 # Keep compiled programs, so that the next run of the suite compiles almost nothing.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

@@ -182,6 +182,14 @@ def test_the_temperature_stays_within_bounds_where_all_or_no_answers_are_right(
     assert metrics.temperature(logits, np.arange(3)) == pytest.approx(bound, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0, []), (0.1, [2]), (0.5, [0, 2]), (1, [0, 1, 2, 3])]
+)
+def test_the_least_confident_images_are_found(share: float, expected: list[int]):
+    logits = np.array([[0, 2.0], [9, 5], [30, 30], [-7, 0]], np.float32)  # sure by 2, 4, 0 and 7
+    assert metrics.least_confident(logits, share).tolist() == expected
+
+
 # ---------------------------------------------------------------------------- per class
 NAMES = ("cat", "dog", "owl")
 

@@ -42,7 +42,7 @@ def run(checkout: pathlib.Path, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "main.py", *arguments],
         cwd=checkout,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={**os.environ, "XLA_FLAGS": command_line.QUICK},
         capture_output=True,
         text=True,
         timeout=command_line.HANGS,

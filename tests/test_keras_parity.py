@@ -256,7 +256,7 @@ def train_ours(name: str, seeds: tuple[int, ...] = (CHOSEN_SEED,)):
     for seed in seeds:
         train_state, arrays = exp.initial_state(), exp.put(data(seed))
         for _ in range(STEPS):
-            train_state, sums = lane.dispatch(train_state, arrays, exp.put(order), 1)
+            train_state, sums = lane.dispatch(0)(train_state, arrays, exp.put(order), 1)
         weights = as_keras_weights(jax.device_get(train_state.variables()))
         results[seed] = weights, float(sums.objective) / STEPS  # pyright: ignore[reportPossiblyUnboundVariable]
     return results

@@ -97,7 +97,7 @@ def test_a_finished_run_shows_its_first_batch_and_its_confusion_matrix(compass: 
     shown = pictures(compass)
     assert set(shown) == {
         ("first batch, augmented", row["step"]),
-        ("confusion matrix", row["step"]),
+        ("confusion matrix, test images", row["step"]),
     }
     exp = tiny.build(tiny.compass())
     first = exp.train[0][np.asarray(exp.epoch_order(0)[0])]  # this config augments nothing

@@ -2,6 +2,7 @@
 
 import re
 
+import command_line
 import nbformat
 import pytest
 
@@ -32,7 +33,7 @@ def test_tour_is_committed_as_it_ran() -> None:
 
 @pytest.mark.slow
 def test_tour_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XLA_FLAGS", "")  # on one device, as users have it
+    monkeypatch.setenv("XLA_FLAGS", command_line.QUICK)  # on one device, as users have it
     committed = nbformat.read(TOUR, as_version=4)
     assert kinds(notebook.run(TOUR).cells) == kinds(committed.cells)
     assert nbformat.read(TOUR, as_version=4) == committed

@@ -11,6 +11,7 @@ import sys
 import tomllib
 import zipfile
 
+import command_line
 import pytest
 import yaml
 from packaging import requirements, specifiers, utils
@@ -54,7 +55,12 @@ def installed(wheel: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def environment(installed: pathlib.Path) -> dict[str, str]:
     """The variables with which Python finds the installed package."""
     (packages,) = installed.glob("lib/python*/site-packages")
-    return {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(packages), "PYTHONSAFEPATH": "1"}
+    return {
+        **os.environ,
+        "XLA_FLAGS": command_line.QUICK,
+        "PYTHONPATH": str(packages),
+        "PYTHONSAFEPATH": "1",
+    }
 
 
 def parsed(lines: list[str]) -> list[requirements.Requirement]:

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from command_line import HANGS, ROOT
+from command_line import HANGS, QUICK, ROOT
 from etils import epath
 from PIL import Image
 
@@ -355,7 +355,7 @@ def test_the_command_line_predicts(
             *(str(directory / "1.png"), "LICENSE", "--format=json", "--top_k=1"),
         ],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={**os.environ, "XLA_FLAGS": QUICK},
         input=first,
         capture_output=True,
         timeout=HANGS,
@@ -374,7 +374,7 @@ def test_it_ends_quietly_when_the_reader_closes_the_pipe(
     with subprocess.Popen(
         [sys.executable, "main.py", "--mode=predict", f"--workdir={compass}", str(photos[0])],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={**os.environ, "XLA_FLAGS": QUICK},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:

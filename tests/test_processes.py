@@ -31,7 +31,7 @@ def start(workdir: pathlib.Path, *arguments: str, processes: int = 1, devices: i
             "JAX_NUM_PROCESSES": str(processes),
             "JAX_PROCESS_ID": str(index),
         }
-        flags = f"--xla_force_host_platform_device_count={devices}"
+        flags = f"--xla_force_host_platform_device_count={devices} {command_line.QUICK}"
         started.append(
             subprocess.Popen(
                 [sys.executable, "main.py", command_line.TINY, f"--workdir={workdir}", *arguments],

@@ -66,8 +66,8 @@ def after(overrides: dict[str, Any], n: int, blocks: tuple[ConfigDict, ...] = ()
     exp = tiny.build(config)
     lane, state = lanes.make_lanes([exp]), exp.initial_state()
     for i in range(n):
-        order = lane.order(i // exp.steps_per_epoch)
-        state, _ = lane.dispatch(state, lane.arrays, order, 1)
+        epoch = i // exp.steps_per_epoch
+        state, _ = lane.dispatch(epoch)(state, lane.arrays, lane.order(epoch), 1)
     return exp, jax.device_get(state)
 
 

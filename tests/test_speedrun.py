@@ -30,10 +30,10 @@ def test_dirac_filters_hand_their_channel_on(channels_out: int):
 def test_small_images_are_refused_and_larger_ones_classified(residual: bool):
     config = base.get_config()
     config.model = base.model("speedrun", widths=(8, 8), residual=residual)
-    with pytest.raises(UserError, match="config.model.widths .* 13 pixels"):
-        tiny.network(config, (12, 12, 3), 10)
-    model = tiny.network(config, (13, 13, 3), 10)
-    images = jax.random.uniform(jax.random.key(0), (4, 13, 13, 3))
+    with pytest.raises(UserError, match="config.model.widths .* 5 pixels"):
+        tiny.network(config, (4, 4, 3), 10)
+    model = tiny.network(config, (5, 5, 3), 10)
+    images = jax.random.uniform(jax.random.key(0), (4, 5, 5, 3))
     variables = model.init(jax.random.key(0), images, train=False)
     logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
     assert logits.shape == (4, 10) and logits.dtype == jnp.float32

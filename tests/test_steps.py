@@ -321,6 +321,6 @@ def test_a_gradient_that_is_not_finite_is_recorded_even_if_the_loss_is():
     optimizer = chain.make_optimizer(options, exp.schedule, table)
     exp = dataclasses.replace(exp, model=Kink(), table=table, chain=optimizer)
     lane = lanes.make_lanes([exp])
-    _, sums = lane.dispatch(exp.initial_state(), lane.arrays, lane.order(0), 1)
+    _, sums = lane.dispatch(0)(exp.initial_state(), lane.arrays, lane.order(0), 1)
     assert np.isfinite(float(sums.loss))
     assert int(sums.nonfinite_step) == 1

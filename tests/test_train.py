@@ -8,6 +8,7 @@ import shutil
 from typing import Any
 
 import command_line
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -236,13 +237,14 @@ def test_model_1_learns_real_cifar10(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("share", [1.0, 0.25])
 def test_a_run_on_all_images_tests_its_last_epoch_also_with_test_time_augmentation(
-    config: ConfigDict, tmp_path: pathlib.Path
+    config: ConfigDict, tmp_path: pathlib.Path, share: float
 ):
     config.data.validation_fraction = 0.0
     config.early_stopping.enabled = config.plateau.enabled = False
     config.epochs = 2
-    config.eval.tta = "flip"
+    config.eval.tta, config.eval.tta_share = "flip", share
     workdir = epath.Path(tmp_path)
     result = tiny.train(config, workdir, report=True)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -251,7 +253,7 @@ def test_a_run_on_all_images_tests_its_last_epoch_also_with_test_time_augmentati
     assert sum(result["class_counts"]["train"].values()) == 1437
     assert result["best_epoch"] == 2 and result["validation_accuracy"] is None
     assert "validation_accuracy_tta" not in result
-    # Compute it here: the mean of the logits of both views.
+    # Compute it here: the mean of the logits of both views, where the network is least sure.
     exp = experiment.build(tiny.typed(config))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         restored = checkpoints.restore_latest(exp.abstract_state())
@@ -261,7 +263,10 @@ def test_a_run_on_all_images_tests_its_last_epoch_also_with_test_time_augmentati
         np.asarray(exp.model.apply(restored.state.variables(), jnp.asarray(view), train=False))
         for view in (pixels, pixels[:, :, ::-1])
     ]
-    accuracy = metrics.accuracy(both[0] + both[1], exp.test[1])
+    confidence = np.asarray(jax.nn.softmax(both[0])).max(1)
+    unsure = confidence <= np.sort(confidence)[round(360 * share) - 1]
+    mixed = np.where(unsure[:, None], both[0] + both[1], both[0])
+    accuracy = metrics.accuracy(mixed, exp.test[1])
     assert result["test_accuracy_tta"] == pytest.approx(accuracy, abs=1.5 / 360)
     assert result["test_accuracy_tta"] != result["test_accuracy"]  # flips mislead on digits
     text = (tmp_path / "report.html").read_text()

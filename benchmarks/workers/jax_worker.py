@@ -42,7 +42,7 @@ def _ours(job: dict) -> dict:
     def train(n: int) -> None:
         nonlocal current
         for _ in range(n):
-            current, sums = lane.dispatch(current, arrays, order, at_once)
+            current, sums = lane.dispatch(0)(current, arrays, order, at_once)
         jax.block_until_ready(sums)
 
     def infer(n: int) -> None:

@@ -72,6 +72,7 @@ class Augment:
     mixup: float = key(0.0, number(0), "alpha of the Beta distribution of the mixing weight; 0: off")
     cutmix: float = key(0.0, number(0), "the same for a rectangle from another image; 0: off. With mixup, each batch gets one of the two")
     trivial: bool = key(False, FLAG, "TrivialAugment: one of 14 operations on each image, at a random strength")
+    sides: tuple[int, ...] = key((), all_of("a tuple of sides in pixels", whole(1, 2**10)), "progressive resizing: sides in pixels that the devices resize training images to, each for an equal part of config.epochs; (): they have the size of the test images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +173,7 @@ class Eval:
     """How a trained network is evaluated."""
 
     tta: str = key("none", one_of("none", "flip", "multicrop"), "test-time augmentation; the plain accuracy is reported as well")
+    tta_share: float = key(1.0, number(0, 1), "fraction of the images that get it: those with the least confident plain answers", needs=Needs("tta", ("flip", "multicrop")))
     batch_size: int = key(500, SIZE, "images per evaluation batch; the last one is padded, and padding is not scored")
 
 

@@ -53,6 +53,11 @@ def _contradictions(config: schema.Config) -> Iterator[str]:
             )
     if config.probe:
         yield from _probe(config)
+    if len(config.augment.sides) > config.epochs:
+        yield (
+            f"config.augment.sides has {len(config.augment.sides)} sides for config.epochs="
+            f"{config.epochs}: use at most one for each epoch"
+        )
     if not config.data.validation_fraction:
         for name in ("early_stopping", "plateau"):
             if getattr(config, name).enabled:

@@ -46,15 +46,24 @@ def build(
     Raises:
       UserError: the network does not fit the images, or whitens images that are resized.
     """
-    family = sys.modules[type(config).__module__]
-    if resize:
-        image_shape = (resize, resize, image_shape[-1])
-    network = family.build(config, image_shape, num_classes, jnp.dtype(dtype))
     if not resize:
-        return network
+        family = sys.modules[type(config).__module__]
+        return family.build(config, image_shape, num_classes, jnp.dtype(dtype))
+    network = resized(config, resize, image_shape[-1], num_classes, dtype)
     if network.whitened():
         raise UserError(
             f"config.data.resize={resize} does not go with a whitening stem, whose kernel is "
             "computed from the images as they are: set config.model.whitening=False"
         )
-    return Resized(network, resize)
+    return network
+
+
+def resized(
+    config: schema.Model, side: int, channels: int, num_classes: int, dtype: str = "float32"
+) -> Resized:
+    """Builds the network of a config so that it resizes images to `side` pixels first.
+
+    Raises:
+      UserError: the network does not fit such images.
+    """
+    return Resized(build(config, (side, side, channels), num_classes, dtype), side)

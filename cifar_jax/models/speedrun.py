@@ -90,7 +90,8 @@ class Speedrun(Network):
             if self.config.residual:
                 x = norm(conv(x, filters, f"{i}_2"), f"{i}_2") + first
                 x = nn.gelu(x, approximate=False)
-        x = Flatten(name="flatten")(MaxPool(_LAST_POOL, name="max_pooling2d")(x))
+        last = min(_LAST_POOL, *x.shape[1:3])  # small images leave a smaller map
+        x = Flatten(name="flatten")(MaxPool(last, name="max_pooling2d")(x))
         head = nn.Dense(
             self.num_classes,
             use_bias=False,
@@ -116,7 +117,7 @@ def build(
     Raises:
       UserError: the images are too small for this many groups.
     """
-    smallest = _LAST_POOL * 2 ** len(config.widths) + 1
+    smallest = 2 ** len(config.widths) + 1
     if min(image_shape[:2]) < smallest:
         raise UserError(
             f"config.model.widths has {len(config.widths)} groups, which need images of at least "

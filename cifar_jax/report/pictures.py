@@ -24,7 +24,7 @@ def add(run: Run, exp: Experiment) -> None:
         pictures["first batch, augmented"] = galleries.png(grid(first_batch(exp)))
     if run.result:
         matrix, classes = run.result["confusion_matrix"], exp.dataset.class_names
-        pictures["confusion matrix"] = figures.confusion_png(matrix, classes)
+        pictures["confusion matrix, test images"] = figures.confusion_png(matrix, classes)
     tensorboard.add_images(run.workdir / files.TENSORBOARD, run.rows[-1]["step"], pictures)
 
 

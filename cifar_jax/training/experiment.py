@@ -18,7 +18,7 @@ from cifar_jax.models import summary
 from cifar_jax.models.network import Network
 from cifar_jax.optim import callbacks, chain, rules, schedules
 from cifar_jax.runtime import compilation, sharding
-from cifar_jax.training import initial, state, steps
+from cifar_jax.training import initial, progressive, state, steps
 
 _log = logging.getLogger(__name__)
 
@@ -54,11 +54,17 @@ class Experiment:
         """Copies the arrays of a tree to every device, unsharded."""
         return jax.device_put(tree, sharding.replicated(self.mesh))
 
-    def train_step(self) -> steps.TrainStep:
-        """The train step: a pure function of state, data, batch order, seed and statistics."""
-        config = self.config
+    def train_step(self, side: int = 0) -> steps.TrainStep:
+        """The train step: a pure function of state, data, batch order, seed and statistics.
+
+        Args:
+          side: side in pixels of the images it trains on; 0: that of the images evaluated.
+        """
+        config, model = self.config, self.model
+        if side:
+            model = progressive.network(config, side, self.image_shape[-1], model.num_classes)
         return steps.TrainStep(
-            model=self.model,
+            model=model,
             table=self.table,
             chain=self.chain,
             optimizer=config.optimizer,
@@ -152,6 +158,8 @@ class Experiment:
         for part, counts in self.class_counts().items():
             each = ", ".join(f"{terminal.label(name)} {n:,}" for name, n in counts.items())
             lines.append(f"{part}: {sum(counts.values()):,} images ({each})")
+        if sides := self.config.augment.sides:
+            lines.append(f"training images of {', '.join(map(str, sides))} pixels in turn")
         kind = self.mesh.devices.flat[0].device_kind
         lines.append(f"{self.mesh.size} x {kind}, {self.steps_per_epoch} steps per epoch")
         step = int(train_state.step)
@@ -162,18 +170,12 @@ class Experiment:
     def describe_data(self) -> dict[str, Any]:
         """The content of `data.json`: what is needed to know the data and to prepare images."""
         mean, std = (None if s is None else s.tolist() for s in self.statistics)
-        return {
-            "name": self.dataset.name,
-            **self.dataset.description,
-            "mean": mean,
-            "std": std,
-        }
+        return {"name": self.dataset.name, **self.dataset.description, "mean": mean, "std": std}
 
     def class_counts(self) -> dict[str, dict[str, int]]:
         """Images in each split and class: `{"train": {"airplane": 4250, ...}, ...}`."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        classes = self.dataset.class_names
-        return {part: splits.class_counts(labels, classes) for part, (_, labels) in parts.items()}
+        parts, names = ("train", "validation", "test"), self.dataset.class_names
+        return {part: splits.class_counts(getattr(self, part)[1], names) for part in parts}
 
 
 def build(config: Config, dataset: sources.Dataset | None = None) -> Experiment:
@@ -195,13 +197,12 @@ def build(config: Config, dataset: sources.Dataset | None = None) -> Experiment:
             f"config.batch_size={config.batch_size} exceeds the {len(train)} training images of "
             f"{dataset.name}: use at most {len(train)}"
         )
-    statistics: steps.Statistics = (None, None)
-    if config.data.standardize:
-        statistics = splits.standardization(images[train])
-    shape = images.shape[1:]
-    classes, resize = len(dataset.class_names), config.data.resize
-    model = models.build(config.model, shape, classes, config.dtype, resize)
-    params = jax.eval_shape(lambda: state.init_variables(model, 0, shape))["params"]
+    shape, classes = images.shape[1:], len(dataset.class_names)
+    standardize = config.data.standardize
+    statistics = splits.standardization(images[train]) if standardize else (None, None)
+    model = models.build(config.model, shape, classes, config.dtype, config.data.resize)
+    params = progressive.shapes(model, shape)
+    progressive.check(config, params, shape, classes)
     own = (*model.rules(), *_probe_rules(config.probe, model))
     table = rules.table(params, own, config.optimizer)
     steps_per_epoch = len(train) // config.batch_size

@@ -4,6 +4,8 @@ A small network leaves much of a large device idle; other seeds can use it. Each
 run as its seed alone, up to rounding: sums are taken in another order.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cifar_jax.runtime import compilation, sharding
-from cifar_jax.training import steps
+from cifar_jax.training import progressive, steps
 from cifar_jax.training.experiment import Experiment
 from cifar_jax.training.state import TrainState
 
@@ -20,8 +22,11 @@ from cifar_jax.training.state import TrainState
 class Lanes(Protocol):
     """What the loop trains. With several lanes, all arrays have a leading axis of lanes."""
 
-    dispatch: steps.Dispatch
     arrays: Any  # the training images and labels
+
+    def dispatch(self, epoch: int) -> steps.Dispatch:
+        """What trains the steps of an epoch, counted from 0."""
+        ...
 
     def order(self, epoch: int) -> Any:
         """The batches of an epoch, counted from 0: see `Experiment.epoch_order`."""
@@ -43,9 +48,9 @@ def make_lanes(experiments: list[Experiment]) -> Lanes:
 
 class _Single:
     def __init__(self, exp: Experiment):
-        step, seed, statistics = exp.train_step(), exp.config.seed, exp.statistics
-        self.dispatch = steps.make_dispatch(
-            lambda state, arrays, order: step(state, arrays, order, seed, statistics), exp.mesh
+        seed, statistics = exp.config.seed, exp.statistics
+        self.dispatch = _dispatches(
+            exp, lambda step, state, arrays, order: step(state, arrays, order, seed, statistics)
         )
         self.arrays, self.order = exp.put(exp.train), exp.epoch_order
 
@@ -59,12 +64,13 @@ class _Single:
 class _SideBySide:
     def __init__(self, experiments: list[Experiment]):
         self._experiments, first = experiments, experiments[0]
-        step = first.train_step()
         seeds = first.put(np.array([exp.config.seed for exp in experiments], np.uint32))
         statistics = first.put(_stacked([exp.statistics for exp in experiments]))
-        self.dispatch = steps.make_dispatch(
-            lambda state, arrays, order: jax.vmap(step)(state, arrays, order, seeds, statistics),
-            first.mesh,
+        self.dispatch = _dispatches(
+            first,
+            lambda step, state, arrays, order: jax.vmap(step)(
+                state, arrays, order, seeds, statistics
+            ),
         )
         # Each lane has its own training split.
         self.arrays = first.put(_stacked([exp.train for exp in experiments]))
@@ -82,6 +88,22 @@ class _SideBySide:
     def split(self, tree: Any) -> list[Any]:
         count = len(self._experiments)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(count)]
+
+
+def _dispatches(
+    exp: Experiment, train: Callable[[steps.TrainStep, TrainState, Any, Any], TrainState]
+) -> Callable[[int], steps.Dispatch]:
+    """Returns what gives the dispatch of an epoch; one program for each size of the images.
+
+    Args:
+      train: `train(step, state, arrays, order)` -> new state, which calls `step`.
+    """
+
+    @functools.cache
+    def of_side(side: int) -> steps.Dispatch:
+        return steps.make_dispatch(functools.partial(train, exp.train_step(side)), exp.mesh)
+
+    return lambda epoch: of_side(progressive.side(exp.config, epoch))
 
 
 def _stacked(trees: list[Any]) -> Any:

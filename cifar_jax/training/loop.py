@@ -80,7 +80,8 @@ class Loop:
         running = self.running
         first = step = running[0].step
         end = (step // self.per_epoch + 1) * self.per_epoch
-        order = self.lanes.order(step // self.per_epoch)
+        epoch = step // self.per_epoch
+        dispatch, order = self.lanes.dispatch(epoch), self.lanes.order(epoch)
         state = self.lanes.join([member.state for member in self.members])
         under_way: collections.deque[tuple[int, EpochSums]] = collections.deque()
         start = time.monotonic() - 1e-6  # never zero seconds, even with a coarse clock
@@ -90,7 +91,7 @@ class Loop:
             size = min(self.per_dispatch - position % self.per_dispatch, end - step)
             self._profile()
             self.stop.poll()
-            state, sums = self.lanes.dispatch(state, self.lanes.arrays, order, size)
+            state, sums = dispatch(state, self.lanes.arrays, order, size)
             if self.dispatches == 1:
                 jax.block_until_ready(sums)
                 progress.say("first step done")

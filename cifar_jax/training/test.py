@@ -1,7 +1,6 @@
 """The test at the end of a run: every image counts exactly once, for any batch size."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,29 +23,33 @@ from cifar_jax.training.experiment import Experiment, build
 TRAINING_IMAGES = 10_000
 
 
-def _with_tta(exp: Experiment, variables: dict) -> dict[str, float]:
-    """The accuracies with test-time augmentation; {} if the config has none."""
-    figures, tta = {}, exp.config.eval.tta
-    if tta != "none":
-        eval_step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh, tta)
-        for name, (images, labels) in {"validation": exp.validation, "test": exp.test}.items():
-            if len(labels):
-                size = exp.config.eval.batch_size
-                logits = forward.predict(eval_step, variables, exp.put(images), size)
-                figures[f"{name}_accuracy_tta"] = metrics.accuracy(logits, labels)
+def _with_tta(exp: Experiment, variables: dict, plain: dict[str, np.ndarray]) -> dict[str, float]:
+    """The accuracies with test-time augmentation; {} if the config has none.
+
+    Args:
+      plain: the logits of the splits without it.
+    """
+    figures, options = {}, exp.config.eval
+    if options.tta != "none":
+        eval_step = steps.make_eval_step(exp.model, exp.statistics, exp.mesh, options.tta)
+        for name, logits in plain.items():
+            images, labels = getattr(exp, name)
+            unsure = metrics.least_confident(logits, options.tta_share)
+            mixed = logits.copy()
+            if len(unsure):
+                chosen = exp.put(images[unsure])
+                mixed[unsure] = forward.predict(eval_step, variables, chosen, options.batch_size)
+            figures[f"{name}_accuracy_tta"] = metrics.accuracy(mixed, labels)
     return figures
 
 
-def _calibrated(
-    predict: Callable[[np.ndarray], np.ndarray], exp: Experiment, logits: np.ndarray
-) -> dict[str, float]:
+def _calibrated(exp: Experiment, plain: dict[str, np.ndarray]) -> dict[str, float]:
     """The temperature that suits the validation images, and the test's calibration error with it;
     {} without validation images."""
-    images, labels = exp.validation
-    if not len(labels):
+    if "validation" not in plain:
         return {}
-    temperature = metrics.temperature(predict(images), labels)
-    scaled = metrics.calibration(logits / temperature, exp.test[1])
+    temperature = metrics.temperature(plain["validation"], exp.validation[1])
+    scaled = metrics.calibration(plain["test"] / temperature, exp.test[1])
     return {"temperature": temperature, "scaled_calibration_error": scaled.expected_error}
 
 
@@ -88,6 +91,9 @@ def final_test(
         return forward.predict(eval_step, variables, experiment.put(images), size)
 
     logits, train_logits = map(predict, (experiment.test[0], experiment.train[0][:TRAINING_IMAGES]))
+    plain = {"test": logits}
+    if len(experiment.validation[1]):
+        plain["validation"] = predict(experiment.validation[0])
     if not np.isfinite(logits).all():
         raise UserError(f"logits in {workdir} are not finite: lower config.optimizer.learning_rate")
     labels, train_labels = experiment.test[1], experiment.train[1][:TRAINING_IMAGES]
@@ -106,8 +112,8 @@ def final_test(
         "test_loss": loss,
         "test_objective": loss + float(experiment.table.penalty(variables["params"])),
         "test_examples": len(labels),
-        **_with_tta(experiment, variables),
-        **_calibrated(predict, experiment, logits),
+        **_with_tta(experiment, variables, plain),
+        **_calibrated(experiment, plain),
         **metrics.classification_figures(logits, labels, experiment.dataset.class_names),
         "class_counts": experiment.class_counts(),
     }

@@ -22,7 +22,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["cifar_jax.training.run", "cifar_jax.modes", "tiny"])
 
 DEVICES = (4, 8, 16, 32)
-MANY = f"--xla_force_host_platform_device_count={max(DEVICES)}"
+MANY = f"--xla_force_host_platform_device_count={max(DEVICES)} {command_line.QUICK}"
 DOCUMENTS = [
     *ROOT.glob("*.md"),
     # test_extending.py runs the commands of extending.md, which needs the page's own changes.

@@ -30,7 +30,7 @@ FORKS.set_forkserver_preload(["cifar_jax.training.run", "sklearn.datasets", "tes
 
 def train(directory: pathlib.Path) -> None:
     """Trains the tiny run on one device; called in a process of its own."""
-    os.environ["XLA_FLAGS"] = ""
+    os.environ["XLA_FLAGS"] = command_line.QUICK
     from cifar_jax.runtime import compilation
     from cifar_jax.training import run as train
 

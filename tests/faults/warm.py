@@ -24,9 +24,11 @@ class Warm:
     """The warm process, a context manager."""
 
     def __enter__(self) -> "Warm":
+        from command_line import QUICK
+
         from cifar_jax.runtime import memory
 
-        environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "XLA_FLAGS": QUICK, "PYTHONPATH": str(ROOT)}
         # With the tunables set, main.py need not restart itself and import everything again.
         environment["GLIBC_TUNABLES"] = memory.tunables("")
         self._process = subprocess.Popen(

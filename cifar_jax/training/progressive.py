@@ -1,0 +1,52 @@
+"""Progressive resizing: epochs with smaller images take less time (Tan and Le 2021, section 4)."""
+
+from typing import Any
+
+import jax
+
+from cifar_jax import models
+from cifar_jax.config.schema import Config
+from cifar_jax.errors import UserError
+from cifar_jax.models.network import Network
+from cifar_jax.optim import rules
+from cifar_jax.training import state
+
+
+def side(config: Config, epoch: int) -> int:
+    """Side in pixels of the training images in an epoch, counted from 0.
+
+    0: that of the images that are evaluated.
+    """
+    sides = config.augment.sides
+    return sides[epoch * len(sides) // config.epochs] if sides else 0
+
+
+def network(config: Config, side: int, channels: int, num_classes: int) -> Network:
+    """The network of a config, for images that are resized to `side` first.
+
+    Raises:
+      UserError: it does not fit such images.
+    """
+    return models.resized(config.model, side, channels, num_classes, config.dtype)
+
+
+def shapes(model: Network, image_shape: tuple[int, int, int]) -> Any:
+    """The parameters of a network, as shapes and dtypes."""
+    return jax.eval_shape(lambda: state.init_variables(model, 0, image_shape))["params"]
+
+
+def check(config: Config, params: Any, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Checks that a network with these parameters can train on images of all sizes.
+
+    Raises:
+      UserError: it cannot.
+    """
+    for side in sorted(set(config.augment.sides)):
+        resized = network(config, side, image_shape[-1], num_classes)
+        for path, leaf in rules.flatten(shapes(resized, image_shape)).items():
+            if leaf.shape != rules.flatten(params)[path].shape:
+                raise UserError(
+                    f"config.augment.sides has {side}, with which {path} has the shape "
+                    f"{leaf.shape}: leave it out, or use a network whose parameters do not depend "
+                    "on the size of the images, such as config.model.name=efficientnet_lite"
+                )
