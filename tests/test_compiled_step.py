@@ -21,7 +21,7 @@ HOST_TRANSFER = r' infeed| outfeed| send\(| recv\(|custom_call_target="[^"]*call
 def compiled_step(devices: int, size: int = 1, **overrides: Any) -> str:
     experiment = tiny.build(tiny.config({"batch_size": 16, **overrides}), devices)
     lane, state = lanes.make_lanes([experiment]), experiment.abstract_state()
-    return lane.dispatch.compile(state, lane.arrays, lane.order(0), size).as_text()  # pyright: ignore[reportFunctionMemberAccess]
+    return lane.dispatch(0).compile(state, lane.arrays, lane.order(0), size).as_text()  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def convolutional(**more: Any) -> dict:

@@ -152,16 +152,15 @@ def opset_and_ir_version(data: bytes) -> tuple[int, int]:
 
 
 def test_onnx_has_the_lowest_version_that_supports_its_operations(workdir: epath.Path):
-    """ONNX Runtime 1.17 runs opset 20 and IR version 9 (see docs/log.md); GELU needs opset 20."""
+    """ONNX Runtime 1.17 runs opset 20 and IR version 9 (see docs/log.md)."""
     needs("onnx-int8")
     from cifar_jax.export import onnx_format, onnx_int8_format
 
     network = onnx_format.in_float32(cifar_jax.load(str(workdir)))
-    gelu = network.config.model.name == "speedrun"
     model = onnx_format.to_model(network)
     small = onnx_int8_format.quantize(model, some_images(64))
     for data in (model.SerializeToString(), small):
-        assert opset_and_ir_version(data) == ((20, 9) if gelu else (13, 7))
+        assert opset_and_ir_version(data) == (13, 7)
 
 
 # docs/usage.md says that a StableHLO file needs jax and flatbuffers; here with their dependencies.

@@ -47,7 +47,7 @@ class Run:
         self.experiment = exp = tiny.build(config, devices)
         assert exp.steps_per_epoch == tiny.STEPS_PER_EPOCH
         lane = lanes.make_lanes([exp])
-        self.train_steps, self.arrays = lane.dispatch, lane.arrays
+        self.train_steps, self.arrays = lane.dispatch(0), lane.arrays
         self.state = exp.initial_state()
 
     def step(self, n: int = 1, order: jax.Array | np.ndarray | None = None):
@@ -60,7 +60,7 @@ class Run:
     def restart(self):
         """Continues like a new process: with a new step function and a state from the host."""
         exp = self.experiment
-        self.train_steps = lanes.make_lanes([exp]).dispatch
+        self.train_steps = lanes.make_lanes([exp]).dispatch(0)
         self.state = exp.put(jax.device_get(self.state))
 
     def batch(self, position: int):

@@ -20,7 +20,7 @@ from cifar_jax.export.verification import Batches
 
 INPUT, OUTPUT = "images", "logits"
 
-# Opset 13 is the first in which Squeeze takes its axes the way jax2onnx writes them. GELU needs 20,
+# Opset 13 is the first in which Squeeze takes its axes the way jax2onnx writes them. Gelu needs 20,
 # the last one that ONNX Runtime 1.17 supports.
 _OPSETS = range(13, 21)
 _RUNTIME = ">=1.17"

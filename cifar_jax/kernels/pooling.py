@@ -6,7 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
+
+from cifar_jax.kernels.unfused import unfused
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -28,15 +31,21 @@ def _maxima(x: jax.Array, window: int) -> jax.Array:
 
 def _forward(x: jax.Array, window: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     best = _maxima(x, window)
+    # By themselves, or XLA would search for them in the backward pass after all.
+    positions = unfused(functools.partial(_positions, window=window))(x, best)
+    return best, (positions, jnp.zeros((0, *x.shape[1:3]), x.dtype))  # empty: carries the shape
+
+
+def _positions(x: jax.Array, best: jax.Array, window: int) -> jax.Array:
+    """The first position in each window, row by row, that holds the maximum."""
     height, width = best.shape[1] * window, best.shape[2] * window
-    # The first position in the window, row by row, that holds the maximum.
     dtype = jnp.uint8 if window * window <= 256 else jnp.uint32
-    position = jnp.full(best.shape, window * window - 1, dtype)
+    found = lax.full(best.shape, window * window - 1, dtype)
     for offset in reversed(range(window * window - 1)):
         row, column = divmod(offset, window)
         candidate = x[:, row:height:window, column:width:window]
-        position = jnp.where(candidate == best, dtype(offset), position)
-    return best, (position, jnp.zeros((0, *x.shape[1:3]), x.dtype))  # empty: carries the shape
+        found = lax.select(candidate == best, lax.full_like(found, offset), found)
+    return found
 
 
 def _backward(

@@ -18,7 +18,7 @@ from cifar_jax.errors import UserError
 from cifar_jax.forms import FLAG, FRACTION, POSITIVE, SIZE, all_of, number
 from cifar_jax.kernels.convolution import conv_general_dilated
 from cifar_jax.models.initializers import UNIFORM, dirac, uniform
-from cifar_jax.models.layers import Flatten, MaxPool, stem, stem_rules
+from cifar_jax.models.layers import Flatten, MaxPool, gelu, stem, stem_rules
 from cifar_jax.models.network import Network
 
 _LAST_POOL = 3
@@ -68,7 +68,7 @@ class Speedrun(Network):
             )(x)
 
         def norm_gelu(x: jax.Array, name: str) -> jax.Array:
-            return nn.gelu(norm(x, name), approximate=False)
+            return gelu(norm(x, name))
 
         def conv(x: jax.Array, filters: int, name: str) -> jax.Array:
             return nn.Conv(
@@ -82,14 +82,14 @@ class Speedrun(Network):
             )(x)
 
         x = stem(images.astype(self.dtype))
-        x = nn.gelu(x, approximate=False)
+        x = gelu(x)
         for i, filters in enumerate(self.config.widths):
             x = MaxPool(2, name=f"max_pooling2d_{i}")(conv(x, filters, f"{i}_0"))
             first = norm_gelu(x, f"{i}_0")
             x = norm_gelu(conv(first, filters, f"{i}_1"), f"{i}_1")
             if self.config.residual:
                 x = norm(conv(x, filters, f"{i}_2"), f"{i}_2") + first
-                x = nn.gelu(x, approximate=False)
+                x = gelu(x)
         last = min(_LAST_POOL, *x.shape[1:3])  # small images leave a smaller map
         x = Flatten(name="flatten")(MaxPool(last, name="max_pooling2d")(x))
         head = nn.Dense(

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float32, Int32, UInt8
 from cifar_jax import rng
 from cifar_jax.config.schema import Augment, Optimizer
 from cifar_jax.data import augment
+from cifar_jax.kernels.unfused import no_borders
 from cifar_jax.models.network import Network
 from cifar_jax.optim import lookahead
 from cifar_jax.optim.rules import Table
@@ -197,12 +198,13 @@ def make_dispatch(step: Callable[[TrainState, Any, Any], TrainState], mesh: Mesh
     def dispatch(
         state: TrainState, arrays: Any, order: Any, n: int
     ) -> tuple[TrainState, EpochSums]:
-        if n == 1:  # no scan: on CPU, XLA's convolutions are very slow inside a loop
-            state = step(state, arrays, order)
-        else:
-            state, _ = jax.lax.scan(
-                lambda state, _: (step(state, arrays, order), None), state, length=n
-            )
+        with no_borders(mesh.size > 1):
+            if n == 1:  # no scan: on CPU, XLA's convolutions are very slow inside a loop
+                state = step(state, arrays, order)
+            else:
+                state, _ = jax.lax.scan(
+                    lambda state, _: (step(state, arrays, order), None), state, length=n
+                )
         return state, state.sums
 
     replicated = sharding.replicated(mesh)
@@ -242,10 +244,11 @@ def make_eval_step(
             logits = model.apply(variables, images[batch], train=False, method="classify")
             return cast(jax.Array, logits)
         pixels = augment.normalize(images[batch], *statistics)
-        logits = [
-            weight * cast(jax.Array, model.apply(variables, view, train=False, method=method))
-            for weight, view in augment.views(pixels, tta)
-        ]
+        with no_borders(mesh.size > 1):
+            logits = [
+                weight * cast(jax.Array, model.apply(variables, view, train=False, method=method))
+                for weight, view in augment.views(pixels, tta)
+            ]
         return sum(logits[1:], logits[0])
 
     everywhere = sharding.replicated(mesh)

@@ -97,7 +97,7 @@ def check_training(arguments: tuple[str, ...]) -> None:
         with mock.patch.object(sharding, "make_mesh", return_value=tiny.mesh(devices)):
             exp = experiment.build(chosen, dataset)
     order = jax.ShapeDtypeStruct((exp.steps_per_epoch, chosen.batch_size), np.int32)  # pyright: ignore[reportPossiblyUnboundVariable]
-    lanes.make_lanes([exp]).dispatch.trace(exp.abstract_state(), exp.train, order, 1)  # pyright: ignore[reportFunctionMemberAccess, reportPossiblyUnboundVariable]
+    lanes.make_lanes([exp]).dispatch(0).trace(exp.abstract_state(), exp.train, order, 1)  # pyright: ignore[reportFunctionMemberAccess, reportPossiblyUnboundVariable]
 
 
 @pytest.mark.parametrize("arguments", TRAINING, ids=" ".join)
