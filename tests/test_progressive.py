@@ -48,10 +48,10 @@ def test_a_step_trains_on_resized_images_with_the_same_parameters():
     exp = tiny.build(config((6, 8)))
     variables = exp.initial_state().variables()
     images = jnp.asarray(np.random.default_rng(0).random((4, 8, 8, 3)), jnp.float32)
-    small = exp.train_step(6).model.apply(variables, images, train=False)
+    small = exp.train_step(0).model.apply(variables, images, train=False)
     by_hand = exp.model.apply(variables, augment.resize(images, 6), train=False)
     np.testing.assert_allclose(small, by_hand, atol=1e-7)
-    full = exp.train_step(8).model.apply(variables, images, train=False)
+    full = exp.train_step(3).model.apply(variables, images, train=False)
     np.testing.assert_array_equal(full, exp.model.apply(variables, images, train=False))
     assert np.abs(np.subtract(small, full)).max() > 1e-5
 

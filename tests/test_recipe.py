@@ -1,6 +1,7 @@
 """The parts of the speedrun recipe: whitening, lookahead, Muon and the initial head."""
 
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from cifar_jax.models import initializers
-from cifar_jax.optim import lookahead
+from cifar_jax.optim import lookahead, rules
 from cifar_jax.training import lanes
 from configs import base
 
@@ -85,6 +86,22 @@ def test_a_whitening_stem_is_frozen_while_the_rest_trains():
 def test_the_bias_of_the_stem_trains_unless_frozen():
     _, state = after(WHITENING | FAST | {"optimizer.rules": ()}, 1)
     assert state.params["stem"]["bias"].any()
+
+
+# ---------------------------------------------------------------------------- stopped parameters
+def test_what_has_stopped_takes_no_gradient_and_nothing_else_changes():
+    stop = {"optimizer.rules": (base.rule("dense_0/.*", stop=1),)}
+    exp, state = after(FAST | stop, 5)  # of 3 steps an epoch
+    with mock.patch.object(rules.Table, "stopped", return_value=frozenset()):
+        _, other = after(FAST | stop, 5)
+    for ours, theirs in zip(*map(jax.tree.leaves, (state.params, other.params)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    lane, products = lanes.make_lanes([exp]), []
+    for epoch in range(3):
+        traced = lane.dispatch(epoch).trace(state, lane.arrays, lane.order(epoch), 1)  # pyright: ignore[reportFunctionMemberAccess]
+        products.append(str(traced.jaxpr).count("dot_general"))
+    # Two layers: the gradient of the first one's kernel is not computed.
+    assert products == [5, 3, 3]
 
 
 # ---------------------------------------------------------------------------- lookahead

@@ -51,6 +51,10 @@ class Table:
         """Undoes `split`."""
         return unflatten({**flatten(trained), **flatten(frozen)})
 
+    def stopped(self, epoch: int) -> frozenset[str]:
+        """The trained parameters that do not train in an epoch, counted from 0, nor after it."""
+        return frozenset(p for p, s in self.settings.items() if s.stop <= epoch and not s.frozen)
+
     def tree(self, of: Callable[[Setting], Any]) -> Any:
         """A tree with the structure of the trained parameters and the values `of(setting)`."""
         return unflatten({p: of(s) for p, s in self.settings.items() if not s.frozen})

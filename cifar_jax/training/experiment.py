@@ -54,14 +54,14 @@ class Experiment:
         """Copies the arrays of a tree to every device, unsharded."""
         return jax.device_put(tree, sharding.replicated(self.mesh))
 
-    def train_step(self, side: int = 0) -> steps.TrainStep:
+    def train_step(self, epoch: int = 0) -> steps.TrainStep:
         """The train step: a pure function of state, data, batch order, seed and statistics.
 
         Args:
-          side: side in pixels of the images it trains on; 0: that of the images evaluated.
+          epoch: in which it trains, counted from 0.
         """
         config, model = self.config, self.model
-        if side:
+        if side := progressive.side(config, epoch):
             model = progressive.network(config, side, self.image_shape[-1], model.num_classes)
         return steps.TrainStep(
             model=model,
@@ -72,6 +72,7 @@ class Experiment:
             label_smoothing=config.label_smoothing,
             epochs=config.epochs,
             mesh=self.mesh,
+            stopped=self.table.stopped(epoch),
         )
 
     def initial_state(self) -> state.TrainState:

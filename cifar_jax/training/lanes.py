@@ -93,17 +93,21 @@ class _SideBySide:
 def _dispatches(
     exp: Experiment, train: Callable[[steps.TrainStep, TrainState, Any, Any], TrainState]
 ) -> Callable[[int], steps.Dispatch]:
-    """Returns what gives the dispatch of an epoch; one program for each size of the images.
+    """Returns what gives the dispatch of an epoch. Epochs with the same step share a program.
 
     Args:
       train: `train(step, state, arrays, order)` -> new state, which calls `step`.
     """
+    made: dict[Any, steps.Dispatch] = {}
 
-    @functools.cache
-    def of_side(side: int) -> steps.Dispatch:
-        return steps.make_dispatch(functools.partial(train, exp.train_step(side)), exp.mesh)
+    def of_epoch(epoch: int) -> steps.Dispatch:
+        kind = progressive.side(exp.config, epoch), exp.table.stopped(epoch)
+        if kind not in made:
+            step = functools.partial(train, exp.train_step(epoch))
+            made[kind] = steps.make_dispatch(step, exp.mesh)
+        return made[kind]
 
-    return lambda epoch: of_side(progressive.side(exp.config, epoch))
+    return of_epoch
 
 
 def _stacked(trees: list[Any]) -> Any:

@@ -16,7 +16,7 @@ from cifar_jax.config.schema import Augment, Optimizer
 from cifar_jax.data import augment
 from cifar_jax.kernels.unfused import no_borders
 from cifar_jax.models.network import Network
-from cifar_jax.optim import lookahead
+from cifar_jax.optim import lookahead, rules
 from cifar_jax.optim.rules import Table
 from cifar_jax.runtime import compilation, sharding
 from cifar_jax.training.state import EpochSums, TrainState
@@ -63,6 +63,7 @@ class TrainStep:
     label_smoothing: float
     epochs: int  # number of epochs of the run
     mesh: Mesh
+    stopped: frozenset[str] = frozenset()  # parameters that no longer train: they take no gradient
 
     def __call__(
         self,
@@ -107,11 +108,13 @@ class TrainStep:
 
     def differentiate(self, state: TrainState, batch: Batch) -> Gradient:
         """The gradient of the mean cross-entropy with respect to the trained parameters."""
-        trained, frozen = self.table.split(state.params)
+        trained = rules.flatten(self.table.split(state.params)[0])
+        moving = {path: leaf for path, leaf in trained.items() if path not in self.stopped}
 
-        def loss_of(trained: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        def loss_of(moving: dict[str, Any]) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+            params = rules.unflatten(rules.flatten(state.params) | moving)
             logits, updated = self.model.apply(
-                {"params": self.table.merge(trained, frozen), "batch_stats": state.batch_stats},
+                {"params": params, "batch_stats": state.batch_stats},
                 batch.pixels,
                 train=True,
                 method="classify" if are_features(batch.pixels) else None,
@@ -122,7 +125,8 @@ class TrainStep:
             losses = optax.softmax_cross_entropy(logits, batch.targets)
             return losses.mean(), (logits, updated.get("batch_stats", {}))
 
-        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(trained)
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(moving)
+        grads = rules.unflatten(optax.tree.zeros_like(trained) | grads)
         return Gradient(loss, logits, batch_stats, grads)
 
     def apply(self, state: TrainState, gradient: Gradient, total: int) -> TrainState:
