@@ -40,7 +40,6 @@ def scaled(name: str, width: float) -> Config:
         config = importlib.import_module(f"configs.{name}").get_config()
         if name == "transfer_finetune":
             config.init.source, config.init.skip = "", ()  # speed does not depend on the weights
-            config.data.resize, config.augment.sides = 128, ()  # of all sizes it trains on
             if width != 1:
                 raise ValueError(f"the filters of {name} are fixed")
         else:

@@ -9,5 +9,5 @@ import importlib
 def get_config(which: str = "transfer_probe,96"):
     name, _, side = which.partition(",")
     config = importlib.import_module(f"configs.{name}").get_config()
-    config.data.resize, config.augment.sides = int(side), ()
+    config.data.resize = int(side)
     return config

@@ -1,8 +1,7 @@
-"""Transfer learning: EfficientNet-Lite0 from ImageNet, fine-tuned on images that grow.
+"""Transfer learning: EfficientNet-Lite0 from ImageNet, fine-tuned at 128 pixels.
 
 The stem and the first four blocks stay as they are: their maps are the largest, so a step takes
-half the time. Most epochs have images of 96 pixels, which take a third of the time of 160; the last
-ones get used to the size that is tested.
+half the time.
 """
 
 from configs import base
@@ -13,14 +12,12 @@ def get_config():
     config.model = base.model("efficientnet_lite", frozen_blocks=4)
     config.init.source = "imagenet"
     config.init.skip = ("classifier/.*",)
-    config.data.resize = 160
-    config.epochs = 11
+    config.data.resize = 128
+    config.epochs = 12
     config.batch_size = 64
-    config.augment.sides = (*8 * (96,), 128, 128, 160)
     config.augment.flip = True
-    config.augment.crop_padding = 4
+    config.augment.crop_padding = 2
     config.augment.crop_fill = "reflect"
-    config.augment.cutout = 12
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 0.01

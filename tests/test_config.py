@@ -471,7 +471,7 @@ CHANGED_SINCE_PUBLISHED: dict[str, list[str]] = {
         "config.optimizer.learning_rate: 0.3662 -> 0.12",
         "config.optimizer.l2: 0.0006652 -> 0.0020833333333333333",
         "config.optimizer.lookahead_every: 5 -> 0",
-        "config.optimizer.rules[0].path: batch_normalization_.*/bias -> (batch_normalization_.*|stem)/bias",
+        "config.optimizer.rules[0].path: batch_normalization_.*/bias -> (batch_normalization_.*|stem)/bias",  # noqa: E501
         "config.optimizer.rules[0].rate: 64.0 -> 110.41666666666667",
         "config.optimizer.rules[1].path: stem/bias -> head/kernel",
         "config.optimizer.rules[1].frozen: True -> (no such key)",
@@ -481,14 +481,7 @@ CHANGED_SINCE_PUBLISHED: dict[str, list[str]] = {
         "config.schedule.warmup_epochs: 0.6900000000000001 -> 0.0",
         "config.schedule.initial_fraction: 0.2 -> 0.0",
         "config.schedule.final_fraction: 0.07 -> 0.0",
-    ],
-    "transfer_finetune": [
-        "config.epochs: 12 -> 11",
-        "config.data.resize: 128 -> 160",
-        "config.augment.crop_padding: 2 -> 4",
-        "config.augment.cutout: 0 -> 12",
-        "config.augment.sides: () -> (96, 96, 96, 96, 96, 96, 96, 96, 128, 128, 160)",
-    ],
+    ]
 }
 
 

@@ -1,6 +1,7 @@
 """Convolution and pooling equal XLA's in value and gradients, also under vmap and sharding."""
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from jax import lax
 
 from cifar_jax.kernels.convolution import conv_general_dilated
 from cifar_jax.kernels.pooling import max_pool
+from cifar_jax.kernels.unfused import no_borders
 from cifar_jax.runtime import compilation, sharding
 
 # (batch, height, width, channels in, channels out, kernel, stride, padding)
@@ -25,6 +27,10 @@ SHAPES = [
     (1, 3, 3, 256, 256, 3, 1, "SAME"),
     (2, 7, 10, 80, 96, 3, 1, "VALID"),
     (1, 3, 3, 96, 80, 3, 1, "VALID"),
+    (1, 14, 10, 80, 96, 3, 1, "SAME"),
+    (1, 7, 7, 256, 256, 3, 1, "SAME"),
+    (2, 5, 13, 96, 80, 3, 1, "SAME"),
+    (1, 1, 2, 96, 80, 3, 1, "SAME"),
     (2, 9, 9, 96, 80, 3, 2, "SAME"),
     (4, 32, 32, 3, 32, 3, 1, "VALID"),
     (4, 15, 15, 32, 64, 3, 1, "VALID"),
@@ -97,6 +103,25 @@ def test_value_and_gradients_equal_xlas(shape: tuple[int, int, int, int, int, in
         for convolution in (conv_general_dilated, lax.conv_general_dilated)
     ]
     assert_close(*run)
+
+
+@pytest.mark.slow
+def test_borders_stay_in_the_program_and_change_no_number():
+    def program() -> jax.stages.Compiled:
+        function = functools.partial(value_and_gradients, conv_general_dilated, shape)
+        return (
+            jax.jit(lambda x, w, cotangent: function(jnp.sin(x), w, cotangent))
+            .lower(*arrays(shape))
+            .compile()
+        )
+
+    shape = (2, 8, 8, 96, 80, 3, 1, "SAME")
+    ours = program()
+    with no_borders():
+        plain = program()
+    calls = [len(re.findall(r" call\(", found.as_text() or "")) for found in (ours, plain)]
+    assert calls == [2, 0]  # the patches, and the whole output
+    assert_close(ours(*arrays(shape)), plain(*arrays(shape)), 1e-6)
 
 
 # (batch, height, width, channels, kernel, stride, padding)

@@ -1,15 +1,22 @@
 """The network of the fastest published trainings: what it computes, and what it refuses."""
 
 import importlib
+from typing import Any
+from unittest import mock
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
+from benchmarks import networks
 from cifar_jax.errors import UserError
+from cifar_jax.kernels.gelu import gelu
 from cifar_jax.models import initializers, summary
+from cifar_jax.runtime import sharding
+from cifar_jax.training import lanes
 from configs import base
 
 
@@ -50,3 +57,28 @@ def test_the_networks_have_the_published_size(name: str, parameters: float, mult
     rows = summary.layers(tiny.network(config, (32, 32, 3), 10), (32, 32, 3))
     assert sum(row.parameters for row in rows) == pytest.approx(parameters, rel=0.005)
     assert sum(row.multiply_adds for row in rows) == pytest.approx(multiply_adds, rel=0.002)
+
+
+def test_gelu_equals_flaxs():
+    x = jnp.linspace(-9, 9, 1001)
+    ours, theirs = (
+        jax.vmap(jax.value_and_grad(function))(x)
+        for function in (gelu, lambda x: nn.gelu(x, approximate=False))
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_library_gets_the_sums_of_batch_norm_whole():
+    """XLA splits a sum of many images into two, unless the library takes it, which is four times
+    as fast. Whether it does hangs on how the operations before it are written."""
+    config = base.get_config()
+    config.model = base.model("speedrun", widths=(16, 32, 32), whitening=True)
+    config.batch_size, config.data.validation_fraction = 250, 0.0
+    with mock.patch.object(sharding, "make_mesh", return_value=tiny.mesh(1)):
+        exp = networks.on_noise(tiny.typed(config), 250)
+    lane = lanes.make_lanes([exp])
+    step: Any = lane.dispatch(0)
+    text = step.compile(exp.initial_state(), lane.arrays, lane.order(0), 1).as_text()
+    assert "__ynn_fusion" in text and "f32[8,1,1,32]" not in text

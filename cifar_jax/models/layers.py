@@ -1,8 +1,6 @@
 """Layers as modules, so that the summary has a row for each."""
 
 import flax.linen as nn
-import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from cifar_jax.config.schema import Rule
@@ -19,15 +17,6 @@ class MaxPool(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ c"]:
         return max_pool(x, self.window)
-
-
-def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`x Phi(x)`, Phi being the normal distribution (Hendrycks and Gimpel 2016): exact to rounding.
-
-    `flax.linen.gelu` computes Phi by erfc, to keep digits of values near zero that nothing here
-    needs; on CPU that takes XLA several times as long as erf.
-    """
-    return 0.5 * x * (1 + lax.erf(np.sqrt(0.5).astype(x.dtype) * x))
 
 
 def stem(x: Float[Array, "b h w c"]) -> Float[Array, "b {x.shape[1]-1} {x.shape[2]-1} _"]:

@@ -17,8 +17,9 @@ from cifar_jax.config.schema import Model, Rule, family
 from cifar_jax.errors import UserError
 from cifar_jax.forms import FLAG, FRACTION, POSITIVE, SIZE, all_of, number
 from cifar_jax.kernels.convolution import conv_general_dilated
+from cifar_jax.kernels.gelu import gelu
 from cifar_jax.models.initializers import UNIFORM, dirac, uniform
-from cifar_jax.models.layers import Flatten, MaxPool, gelu, stem, stem_rules
+from cifar_jax.models.layers import Flatten, MaxPool, stem, stem_rules
 from cifar_jax.models.network import Network
 
 _LAST_POOL = 3

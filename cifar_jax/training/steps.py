@@ -122,7 +122,9 @@ class TrainStep:
                 mutable=["batch_stats"],
             )
             logits = cast(jax.Array, logits)
-            losses = optax.softmax_cross_entropy(logits, batch.targets)
+            # Cross-entropy, as targets sum to 1. Not optax's, whose sum has operations in it that
+            # XLA's library must not get: `compilation.jit` would do without it altogether.
+            losses = jax.nn.logsumexp(logits, -1) - (logits * batch.targets).sum(-1)
             return losses.mean(), (logits, updated.get("batch_stats", {}))
 
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(moving)
