@@ -62,6 +62,12 @@ def _predict_together(report: dict[str, Any]) -> Iterator[str]:
         yield "images must have three keys, which are numbers of images"
 
 
+def _versions_together(report: dict[str, Any]) -> Iterator[str]:
+    for name, row in report["configs"].items():
+        if len(row["this"]) != len(row["other"]):
+            yield f"configs.{name} must have equally many rounds of both versions"
+
+
 _STEP = {
     "networks": Table(
         {
@@ -115,6 +121,16 @@ SCHEMAS = {
     ),
     "roofline.json": Schema(_BEGIN | {"steps": Table(_ROOFLINE)}, _REMEDY),
     "search.json": Schema(_BEGIN | {"overheads": _RATES}, _REMEDY),
+    "versions.json": Schema(
+        _BEGIN
+        | {
+            "other_commit": or_null(TEXT),
+            "images": _COUNT,
+            "configs": Table({"this": _RATES, "other": _RATES}),
+        },
+        _REMEDY,
+        _versions_together,
+    ),
     "seeds.json": Schema(_BEGIN | {"seeds": _COUNT, "alone": _RATES, "together": _RATES}, _REMEDY),
 }
 

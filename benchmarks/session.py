@@ -166,3 +166,9 @@ def ratio(ours: Sequence[float], other: Sequence[float]) -> tuple[float, float, 
     """Median, least and greatest of the ratios in each round."""
     ratios = [a / b for a, b in zip(ours, other, strict=True)]
     return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def in_words(ours: Sequence[float], other: Sequence[float]) -> str:
+    """`ratio` as a table shows it."""
+    middle, least, greatest = ratio(ours, other)
+    return f"{middle:.2f} ({least:.2f}–{greatest:.2f})"

@@ -36,9 +36,8 @@ def _speed(report: dict[str, Any], what: str) -> str:
                 cells.append("missing")
                 ratios.append(float("inf"))
                 if name in measured:
-                    middle, low, high = session.ratio(measured["ours"][what], measured[name][what])
-                    cells[-1] = f"{middle:.2f} ({low:.2f}–{high:.2f})"
-                    ratios[-1] = middle
+                    both = measured["ours"][what], measured[name][what]
+                    cells[-1], ratios[-1] = session.in_words(*both), session.ratio(*both)[0]
             cells = _bold_least(cells, ratios)
             if what == "train":
                 peak = rate * row["train_flops_per_image"] / 1e9 / report["matmul_gflops"]
@@ -108,9 +107,9 @@ def _export_cell(form: dict[str, Any], key: str) -> str:
 
 def section(results: pathlib.Path) -> str:
     """The tables of docs/speed.md; empty before the first measurement."""
-    names = ("step", "step_transfer", "startup", "scaling", "predict", "export")
+    names = ("step", "step_transfer", "versions", "startup", "scaling", "predict", "export")
     reports = (schema.read(results, f"{name}.json") for name in names)
-    step, transfer, startup, scaling, predict, exports = reports
+    step, transfer, both, startup, scaling, predict, exports = reports
     if step is None:
         return ""
     lines = [
@@ -155,6 +154,22 @@ def section(results: pathlib.Path) -> str:
             f"left out, since they need minutes a round. {machine.measured(transfer)}",
             "",
             _speed(transfer, "train"),
+        ]
+    if both:
+        commit = both["other_commit"]
+        rows = [
+            [name, session.in_words(row["this"], row["other"])]
+            for name, row in both["configs"].items()
+        ]
+        lines += [
+            "",
+            "## Beside an earlier version",
+            "",
+            "The time of all train steps of a config as a share of the time that the same config "
+            f"took at commit {commit[:7] if commit else 'unknown'}, each as it was then: median of "
+            f"the rounds, in brackets the least and the greatest. {machine.measured(both)}",
+            "",
+            markdown(["config", "share"], rows),
         ]
     if startup:
         seconds = {kind: statistics.median(s) for kind, s in startup["seconds"].items()}

@@ -16,8 +16,8 @@ def get_config():
         base.choose("model.widths[0]", low=24, high=64, step=8),
         base.choose("model.widths[1]", low=64, high=256, step=32),
         base.choose("model.widths[2]", low=64, high=256, step=32),
-        base.choose("epochs", low=2, high=6),
-        base.choose("optimizer.learning_rate", low=0.1, high=0.8, log=True),
+        base.choose("epochs", low=1, high=4),
+        base.choose("optimizer.learning_rate", low=0.04, high=0.3, log=True),
     )
     config.search.max_minutes = 5.0
     config.search.trials = 100

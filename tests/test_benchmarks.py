@@ -1,6 +1,7 @@
 """The benchmark measures what it says, beside whom it can."""
 
 import copy
+import importlib
 import json
 import pathlib
 import shutil
@@ -12,6 +13,7 @@ from benchmarks import chips, machine, networks, peers, session, table
 from cifar_jax import models
 from cifar_jax.errors import UserError
 from cifar_jax.models import summary
+from configs import quickstart
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
@@ -50,6 +52,22 @@ def test_workers_are_measured_in_turn_and_a_broken_one_is_named():
 
 def test_ratios_are_taken_round_by_round():
     assert session.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 1.0]) == (3.0, 2.0, 4.0)
+
+
+@pytest.mark.slow
+def test_two_checkouts_are_trained_in_turn_and_a_failure_is_told(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    versions = importlib.import_module("benchmarks.versions")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    rows = versions.train(peers.ROOT, "quickstart", 256, tmp_path / "run")
+    assert len(rows) == quickstart.get_config().epochs
+    assert not (tmp_path / "run" / "result.json").exists()  # it was not tested
+    assert versions.seconds(rows, 256) > 0
+    rows = [{"images_per_second": speed} for speed in (1, 10, 20, 20)]
+    assert versions.seconds(rows, 100) == pytest.approx((10 + 5 + 5) * 4 / 3)
+    with pytest.raises(SystemExit, match="no_such_config does not train two epochs"):
+        versions.train(peers.ROOT, "no_such_config", 256, tmp_path / "none")
 
 
 def test_without_evidence_there_is_no_table(tmp_path: pathlib.Path):

@@ -486,8 +486,8 @@ CHANGED_SINCE_PUBLISHED: dict[str, list[str]] = {
 
 
 def version_1(**changes: Any):
-    """The config of `configs/speedrun_cpu.py` as saved before there were version numbers."""
-    path = next(path for path in RESULTS if "speedrun_cpu" in path.parts)
+    """The config of `configs/speedrun90.py` as saved before there were version numbers."""
+    path = next(path for path in RESULTS if "speedrun90" in path.parts)
     saved = json.loads(path.read_text())
     saved["optimizer"] |= changes.pop("optimizer", {})
     saved["model"]["whitening"] |= changes.pop("whitening", {})
