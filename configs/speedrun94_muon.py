@@ -7,6 +7,8 @@ Such batches need 40 GB here, so batches are smaller, and Muon's learning rate i
 freezes the bias of the stem after 75 steps; here it keeps training.
 """
 
+from ml_collections import ConfigDict
+
 from configs import base, speedrun94
 
 _MUON = 0.12
@@ -19,7 +21,7 @@ def get_config():
     return with_muon(config)
 
 
-def with_muon(config):
+def with_muon(config: ConfigDict) -> ConfigDict:
     """Trains the convolutions with Muon, in batches of `config.batch_size`.
 
     The recipe gives the other rates, 0.053 for biases and 0.67 for the last layer, for the sum of

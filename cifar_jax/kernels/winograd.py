@@ -12,9 +12,9 @@ dense products.
 Each axis has tiles of the size that needs the fewest points: with maps of 15 pixels, three of five.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,8 @@ _POINTS = {
 }
 
 
-class _Axis(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Axis:
     """How an axis of the output is cut into tiles."""
 
     tile: int  # pixels

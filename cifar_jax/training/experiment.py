@@ -61,7 +61,7 @@ class Experiment:
           epoch: in which it trains, counted from 0.
         """
         config, model = self.config, self.model
-        if side := progressive.side(config, epoch):
+        if side := progressive.side(config.augment.sides, config.epochs, epoch):
             model = progressive.network(config, side, self.image_shape[-1], model.num_classes)
         return steps.TrainStep(
             model=model,

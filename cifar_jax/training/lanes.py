@@ -24,7 +24,7 @@ class Lanes(Protocol):
 
     arrays: Any  # the training images and labels
 
-    def dispatch(self, epoch: int) -> steps.Dispatch:
+    def dispatch(self, epoch: int, /) -> steps.Dispatch:
         """What trains the steps of an epoch, counted from 0."""
         ...
 
@@ -101,7 +101,8 @@ def _dispatches(
     made: dict[Any, steps.Dispatch] = {}
 
     def of_epoch(epoch: int) -> steps.Dispatch:
-        kind = progressive.side(exp.config, epoch), exp.table.stopped(epoch)
+        side = progressive.side(exp.config.augment.sides, exp.config.epochs, epoch)
+        kind = side, exp.table.stopped(epoch)
         if kind not in made:
             step = functools.partial(train, exp.train_step(epoch))
             made[kind] = steps.make_dispatch(step, exp.mesh)

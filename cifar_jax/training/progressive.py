@@ -1,5 +1,6 @@
 """Progressive resizing: epochs with smaller images take less time (Tan and Le 2021, section 4)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,13 +13,16 @@ from cifar_jax.optim import rules
 from cifar_jax.training import state
 
 
-def side(config: Config, epoch: int) -> int:
+def side(sides: Sequence[int], epochs: int, epoch: int) -> int:
     """Side in pixels of the training images in an epoch, counted from 0.
 
     0: that of the images that are evaluated.
+
+    Args:
+      sides: `config.augment.sides`.
+      epochs: of the run.
     """
-    sides = config.augment.sides
-    return sides[epoch * len(sides) // config.epochs] if sides else 0
+    return sides[epoch * len(sides) // epochs] if sides else 0
 
 
 def network(config: Config, side: int, channels: int, num_classes: int) -> Network:

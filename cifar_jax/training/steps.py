@@ -122,8 +122,7 @@ class TrainStep:
                 mutable=["batch_stats"],
             )
             logits = cast(jax.Array, logits)
-            # Cross-entropy, as targets sum to 1. Not optax's, whose sum has operations in it that
-            # XLA's library must not get: `compilation.jit` would do without it altogether.
+            # Not optax's: `compilation.jit` gives the library only sums of products.
             losses = jax.nn.logsumexp(logits, -1) - (logits * batch.targets).sum(-1)
             return losses.mean(), (logits, updated.get("batch_stats", {}))
 
@@ -165,14 +164,10 @@ class TrainStep:
         )
 
     def count(
-        self,
-        state: TrainState,
-        gradient: Gradient,
-        classes: Int32[Array, " b"],
-        steps_per_epoch: int,
+        self, state: TrainState, gradient: Gradient, classes: Int32[Array, " b"], per_epoch: int
     ) -> EpochSums:
         """Adds this step to the sums of the epoch, which restart with each epoch."""
-        first = state.step % steps_per_epoch == 0
+        first = state.step % per_epoch == 0
         sums = jax.tree.map(lambda x: jnp.where(first, jnp.zeros_like(x), x), state.sums)
         correct = jnp.sum(gradient.logits.argmax(-1) == classes, dtype=jnp.int32)
         finite = jnp.isfinite(gradient.loss) & jnp.isfinite(optax.tree.norm(gradient.grads))
