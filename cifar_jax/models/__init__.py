@@ -49,7 +49,7 @@ def build(
     if not resize:
         family = sys.modules[type(config).__module__]
         return family.build(config, image_shape, num_classes, jnp.dtype(dtype))
-    network = resized(config, resize, image_shape[-1], num_classes, dtype)
+    network = resized(config, image_shape[-1], num_classes, dtype, resize)
     if network.whitened():
         raise UserError(
             f"config.data.resize={resize} does not go with a whitening stem, whose kernel is "
@@ -59,7 +59,7 @@ def build(
 
 
 def resized(
-    config: schema.Model, side: int, channels: int, num_classes: int, dtype: str = "float32"
+    config: schema.Model, channels: int, num_classes: int, dtype: str, side: int
 ) -> Resized:
     """Builds the network of a config so that it resizes images to `side` pixels first.
 

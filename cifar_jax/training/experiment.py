@@ -62,7 +62,8 @@ class Experiment:
         """
         config, model = self.config, self.model
         if side := progressive.side(config.augment.sides, config.epochs, epoch):
-            model = progressive.network(config, side, self.image_shape[-1], model.num_classes)
+            channels, classes = self.image_shape[-1], model.num_classes
+            model = models.resized(config.model, channels, classes, config.dtype, side)
         return steps.TrainStep(
             model=model,
             table=self.table,
@@ -199,11 +200,11 @@ def build(config: Config, dataset: sources.Dataset | None = None) -> Experiment:
             f"{dataset.name}: use at most {len(train)}"
         )
     shape, classes = images.shape[1:], len(dataset.class_names)
-    standardize = config.data.standardize
-    statistics = splits.standardization(images[train]) if standardize else (None, None)
+    statistics = splits.standardization(images[train]) if config.data.standardize else (None, None)
     model = models.build(config.model, shape, classes, config.dtype, config.data.resize)
     params = progressive.shapes(model, shape)
-    progressive.check(config, params, shape, classes)
+    resized = functools.partial(models.resized, config.model, shape[-1], classes, config.dtype)
+    progressive.check(config.augment.sides, resized, params, shape)
     own = (*model.rules(), *_probe_rules(config.probe, model))
     table = rules.table(params, own, config.optimizer)
     steps_per_epoch = len(train) // config.batch_size

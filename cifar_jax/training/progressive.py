@@ -1,12 +1,10 @@
 """Progressive resizing: epochs with smaller images take less time (Tan and Le 2021, section 4)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from cifar_jax import models
-from cifar_jax.config.schema import Config
 from cifar_jax.errors import UserError
 from cifar_jax.models.network import Network
 from cifar_jax.optim import rules
@@ -25,29 +23,29 @@ def side(sides: Sequence[int], epochs: int, epoch: int) -> int:
     return sides[epoch * len(sides) // epochs] if sides else 0
 
 
-def network(config: Config, side: int, channels: int, num_classes: int) -> Network:
-    """The network of a config, for images that are resized to `side` first.
-
-    Raises:
-      UserError: it does not fit such images.
-    """
-    return models.resized(config.model, side, channels, num_classes, config.dtype)
-
-
 def shapes(model: Network, image_shape: tuple[int, int, int]) -> Any:
     """The parameters of a network, as shapes and dtypes."""
     return jax.eval_shape(lambda: state.init_variables(model, 0, image_shape))["params"]
 
 
-def check(config: Config, params: Any, image_shape: tuple[int, int, int], num_classes: int) -> None:
+def check(
+    sides: Sequence[int],
+    resized: Callable[[int], Network],
+    params: Any,
+    image_shape: tuple[int, int, int],
+) -> None:
     """Checks that a network with these parameters can train on images of all sizes.
+
+    Args:
+      sides: `config.augment.sides`.
+      resized: gives the network for images of a side.
+      params: a tree of arrays or shapes.
 
     Raises:
       UserError: it cannot.
     """
-    for side in sorted(set(config.augment.sides)):
-        resized = network(config, side, image_shape[-1], num_classes)
-        for path, leaf in rules.flatten(shapes(resized, image_shape)).items():
+    for side in sorted(set(sides)):
+        for path, leaf in rules.flatten(shapes(resized(side), image_shape)).items():
             if leaf.shape != rules.flatten(params)[path].shape:
                 raise UserError(
                     f"config.augment.sides has {side}, with which {path} has the shape "
