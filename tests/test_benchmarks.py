@@ -1,7 +1,6 @@
 """The benchmark measures what it says, beside whom it can."""
 
 import copy
-import importlib
 import json
 import pathlib
 import shutil
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import chips, machine, networks, peers, session, table
+from benchmarks import chips, machine, networks, peers, session, short_runs, table
 from cifar_jax import models
 from cifar_jax.errors import UserError
 from cifar_jax.models import summary
@@ -58,16 +57,15 @@ def test_ratios_are_taken_round_by_round():
 def test_two_checkouts_are_trained_in_turn_and_a_failure_is_told(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ):
-    versions = importlib.import_module("benchmarks.versions")
     monkeypatch.setenv("XLA_FLAGS", "")
-    rows = versions.train(peers.ROOT, "quickstart", 256, tmp_path / "run")
+    rows = short_runs.train(peers.ROOT, "quickstart", 256, tmp_path / "run")
     assert len(rows) == quickstart.get_config().epochs
     assert not (tmp_path / "run" / "result.json").exists()  # it was not tested
-    assert versions.seconds(rows, 256) > 0
+    assert short_runs.seconds(rows, 256) > 0
     rows = [{"images_per_second": speed} for speed in (1, 10, 20, 20)]
-    assert versions.seconds(rows, 100) == pytest.approx((10 + 5 + 5) * 4 / 3)
+    assert short_runs.seconds(rows, 100) == pytest.approx((10 + 5 + 5) * 4 / 3)
     with pytest.raises(SystemExit, match="no_such_config does not train two epochs"):
-        versions.train(peers.ROOT, "no_such_config", 256, tmp_path / "none")
+        short_runs.train(peers.ROOT, "no_such_config", 256, tmp_path / "none")
 
 
 def test_without_evidence_there_is_no_table(tmp_path: pathlib.Path):
