@@ -70,14 +70,16 @@ def test_gelu_equals_flaxs():
 
 
 @pytest.mark.slow
-def test_the_library_gets_the_sums_of_batch_norm_whole():
+@pytest.mark.parametrize("batch_size", [250, 500])
+def test_the_library_gets_the_sums_of_batch_norm_whole(batch_size: int):
     """XLA splits a sum of many images into two, unless the library takes it, which is four times
-    as fast. Whether it does hangs on how the operations before it are written."""
+    as fast. Whether it does hangs on how the operations before it are written; from 500 images on,
+    those of the loss as well."""
     config = base.get_config()
     config.model = base.model("speedrun", widths=(16, 32, 32), whitening=True)
-    config.batch_size, config.data.validation_fraction = 250, 0.0
+    config.batch_size, config.data.validation_fraction = batch_size, 0.0
     with mock.patch.object(sharding, "make_mesh", return_value=tiny.mesh(1)):
-        exp = networks.on_noise(tiny.typed(config), 250)
+        exp = networks.on_noise(tiny.typed(config), batch_size)
     lane = lanes.make_lanes([exp])
     step: Any = lane.dispatch(0)
     text = step.compile(exp.initial_state(), lane.arrays, lane.order(0), 1).as_text()

@@ -44,9 +44,10 @@ def check(
     Raises:
       UserError: it cannot.
     """
+    known = rules.flatten(params)
     for side in sorted(set(sides)):
         for path, leaf in rules.flatten(shapes(resized(side), image_shape)).items():
-            if leaf.shape != rules.flatten(params)[path].shape:
+            if leaf.shape != known[path].shape:
                 raise UserError(
                     f"config.augment.sides has {side}, with which {path} has the shape "
                     f"{leaf.shape}: leave it out, or use a network whose parameters do not depend "
