@@ -271,6 +271,7 @@ def test_a_run_on_all_images_tests_its_last_epoch_also_with_test_time_augmentati
     assert result["test_accuracy_tta"] != result["test_accuracy"]  # flips mislead on digits
     text = (tmp_path / "report.html").read_text()
     assert "trains on all images" in text and "with flip test-time augmentation" in text
+    assert ("with the least confident answers" in text) == (share < 1)
     assert evaluate.run(workdir) == result
 
 
