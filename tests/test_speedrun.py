@@ -17,7 +17,7 @@ from cifar_jax.kernels.gelu import gelu
 from cifar_jax.models import initializers, summary
 from cifar_jax.runtime import sharding
 from cifar_jax.training import lanes
-from configs import base
+from configs import base, speedrun94
 
 
 @pytest.mark.parametrize("channels_out", [3, 8])
@@ -75,9 +75,8 @@ def test_the_library_gets_the_sums_of_batch_norm_whole(batch_size: int):
     """XLA splits a sum of many images into two, unless the library takes it, which is four times
     as fast. Whether it does hangs on how the operations before it are written; from 500 images on,
     those of the loss as well."""
-    config = base.get_config()
-    config.model = base.model("speedrun", widths=(16, 32, 32), whitening=True)
-    config.batch_size, config.data.validation_fraction = batch_size, 0.0
+    config = speedrun94.get_config()
+    config.model.widths, config.batch_size = (16, 32, 32), batch_size
     with mock.patch.object(sharding, "make_mesh", return_value=tiny.mesh(1)):
         exp = networks.on_noise(tiny.typed(config), batch_size)
     lane = lanes.make_lanes([exp])
