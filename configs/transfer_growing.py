@@ -10,8 +10,8 @@ from configs import transfer_finetune
 def get_config():
     config = transfer_finetune.get_config()
     config.data.resize = 160
-    config.epochs = 11
-    config.augment.sides = (*8 * (96,), 128, 128, 160)
+    config.epochs = 10
+    config.augment.sides = (*7 * (96,), 128, 160, 160)
     config.augment.crop_padding = 4
     config.augment.cutout = 12
     return config
