@@ -160,7 +160,48 @@ def test_with_mixup_and_cutmix_each_batch_gets_one_of_them():
     assert kinds == {"mixup", "cutmix"}
 
 
-EVERYTHING = {"flip": True, "crop_padding": 2, "trivial": True, "cutout": 3, "mixup": 0.5}
+def test_jitter_multiplies_pixels_and_their_distance_from_the_mean_gray():
+    pixels = 0.3 + 0.3 * jnp.asarray(distinct(512))
+    gray = (pixels @ jnp.array([0.299, 0.587, 0.114])).mean((1, 2))[:, None, None, None]
+    for brightness, contrast, center in ((0.4, 0.0, 0.0), (0.0, 0.4, gray)):
+        changed = augment.jitter(KEY, pixels, brightness, contrast)
+        factors = np.asarray((changed - center) / (pixels - center)).reshape(512, -1)
+        factor = np.median(factors, 1)
+        assert 0.6 <= factor.min() < 0.62 and 1.38 < factor.max() <= 1.4
+        assert abs(factor.mean() - 1) < 0.05  # 4.9 standard deviations of the mean
+        np.testing.assert_allclose(
+            changed, center + factor[:, None, None, None] * (pixels - center), atol=1e-4
+        )
+    extreme = augment.jitter(KEY, jnp.asarray(distinct(64)), 0.9, 0.9)
+    assert extreme.min() == 0 and extreme.max() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["trivial", "jitter"])
+def test_colors_change_alike_whatever_the_images_are_standardized_by(name: str):
+    images = jnp.asarray(tiny.images_and_labels(50)[0])
+    mean, std = np.array([0.5, 0.4, 0.3], np.float32), np.array([0.2, 0.3, 0.4], np.float32)
+    keys = {"trivial": True} if name == "trivial" else {"brightness": 0.5, "contrast": 0.5}
+    options = options_of({f"augment.{key}": value for key, value in keys.items()})
+
+    def changed(*statistics: np.ndarray | None) -> jax.Array:
+        draw = draw_of(images)._replace(statistics=statistics)
+        pixels = augment.normalize(images, *statistics)
+        return augment.augment(options, KEY, draw, pixels, jnp.zeros((50, 4)))[0]
+
+    plain = changed(None, None)
+    assert (plain != augment.normalize(images, None, None)).any()
+    np.testing.assert_allclose(changed(mean, std) * std + mean, plain, atol=1e-5)
+
+
+EVERYTHING = {
+    "flip": True,
+    "crop_padding": 2,
+    "brightness": 0.2,
+    "trivial": True,
+    "cutout": 3,
+    "mixup": 0.5,
+}
 MIXES = {"mixup", "cutmix"}
 
 
@@ -170,7 +211,7 @@ def test_without_augmentations_nothing_changes():
     np.testing.assert_array_equal(targets, one_hot(32))
 
 
-@pytest.mark.parametrize("name", [*EVERYTHING, "cutmix"])
+@pytest.mark.parametrize("name", [*EVERYTHING, "contrast", "cutmix"])
 def test_each_option_turns_on_its_augmentation(name: str):
     images, targets = apply({name: EVERYTHING.get(name, 0.5)})
     assert (images != distinct(32)).any()
@@ -233,6 +274,8 @@ def test_names_lists_the_active_augmentations_in_order():
     assert augment.names(options) == ["alternating_flip"]
     options = options_of({"augment.mixup": 0.2, "augment.cutmix": 1.0, "augment.trivial": True})
     assert augment.names(options) == ["trivial_augment", "mixup_or_cutmix"]
+    options = options_of({"augment.contrast": 0.1, "augment.cutout": 8})
+    assert augment.names(options) == ["color_jitter", "cutout"]
 
 
 def test_normalize_scales_bytes_to_the_unit_interval():

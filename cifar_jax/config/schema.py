@@ -68,6 +68,8 @@ class Augment:
     alternate_flips: bool = key(False, FLAG, "flip each image in every other epoch instead of at random", needs=Needs("flip"))
     crop_padding: int = key(0, whole(0), "pixels to pad each side by, before a random crop to the original size; 0: off")
     crop_fill: str = key("zero", one_of("zero", "reflect"), "fill the padding with zeros, or with a reflection of the image", needs=Needs("crop_padding"))
+    brightness: float = key(0.0, FRACTION, "multiply the pixels of each image by a random factor in [1 - brightness, 1 + brightness]; 0: off")
+    contrast: float = key(0.0, FRACTION, "the same for the distance of each pixel from the image's mean gray; 0: off")
     cutout: int = key(0, whole(0), "side of a random square that is set to zero, in pixels; 0: off")
     mixup: float = key(0.0, number(0), "alpha of the Beta distribution of the mixing weight; 0: off")
     cutmix: float = key(0.0, number(0), "the same for a rectangle from another image; 0: off. With mixup, each batch gets one of the two")

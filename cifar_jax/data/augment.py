@@ -103,14 +103,40 @@ def cutout(key: PRNGKeyArray, images: Images, size: int) -> Images:
     return jnp.where(hole[..., None], 0, images)
 
 
-def trivial(
-    key: PRNGKeyArray, images: Images, mean: Statistic | None, std: Statistic | None
+def jitter(key: PRNGKeyArray, pixels: Images, brightness: float, contrast: float) -> Images:
+    """Changes brightness, then contrast, of each image by a random factor around 1.
+
+    Args:
+      pixels: in [0, 1], as is what is returned.
+      brightness: all pixels of an image are multiplied by one factor, uniform in
+        [1 - brightness, 1 + brightness].
+      contrast: the same for their distance from the mean gray of the image.
+    """
+
+    def factors(key: PRNGKeyArray, strength: float) -> jax.Array:
+        return 1 + strength * jax.random.uniform(key, (len(pixels), 1, 1, 1), minval=-1.0)
+
+    brightness_key, contrast_key = jax.random.split(key)
+    pixels = (factors(brightness_key, brightness) * pixels).clip(0, 1)
+    mean = trivial_augment.gray(pixels).mean((1, 2), keepdims=True)
+    return (mean + factors(contrast_key, contrast) * (pixels - mean)).clip(0, 1)
+
+
+def trivial(key: PRNGKeyArray, pixels: Images) -> Images:
+    """TrivialAugment on pixels in [0, 1]: see `trivial_augment.py`."""
+    choice = trivial_augment.choose(key, len(pixels))
+    return trivial_augment.apply(choice, jnp.round(255 * pixels)) / 255
+
+
+def on_pixels(
+    change: Callable[[Images], Images],
+    images: Images,
+    mean: Statistic | None,
+    std: Statistic | None,
 ) -> Images:
-    """TrivialAugment on normalized images: see `trivial_augment.py`."""
+    """Applies a function of pixels in [0, 1] to images standardized by `mean` and `std`."""
     pixels = images if mean is None or std is None else images * std + mean
-    choice = trivial_augment.choose(key, len(images))
-    changed = trivial_augment.apply(choice, jnp.round(255 * pixels))
-    return standardize(changed / 255, mean, std)
+    return standardize(change(pixels), mean, std)
 
 
 def views(images: Images, kind: str) -> list[tuple[float, Images]]:
@@ -179,9 +205,17 @@ AUGMENTATIONS = (
         lambda o, key, _, x, y: (random_crop(key, x, o.crop_padding, o.crop_fill), y),
     ),
     Augmentation(
+        5,
+        lambda o: "color_jitter" if o.brightness or o.contrast else None,
+        lambda o, key, draw, x, y: (
+            on_pixels(lambda p: jitter(key, p, o.brightness, o.contrast), x, *draw.statistics),
+            y,
+        ),
+    ),
+    Augmentation(
         4,
         lambda o: "trivial_augment" if o.trivial else None,
-        lambda o, key, draw, x, y: (trivial(key, x, *draw.statistics), y),
+        lambda o, key, draw, x, y: (on_pixels(lambda p: trivial(key, p), x, *draw.statistics), y),
     ),
     Augmentation(
         2,
