@@ -1,24 +1,56 @@
-"""94 % from scratch on a CPU: a fast published recipe (airbench94, Jordan 2024), in JAX.
+"""94 % from scratch on a CPU: a fast published recipe (airbench94_muon, Jordan 2024), in JAX.
 
 python main.py --config=configs/speedrun94.py
 
-The recipe: a stem that whitens the images, convolutions that start as the identity, batch norm
-without scale, a few epochs of SGD with a large learning rate, alternating flips and lookahead. Test
-accuracy is given plain and averaged over six views of each image. It trains on all 50,000 images
-and tests the last epoch; the settings were chosen with --config.data.validation_fraction=0.1.
+The recipe: a stem that whitens the images, convolutions that start as the identity and are trained
+with Muon, batch norm without scale, a few epochs, and alternating flips. Test accuracy is given
+plain and averaged over six views of each image. It trains on all 50,000 images and tests the last
+epoch; the settings were chosen with --config.data.validation_fraction=0.1.
 
-The recipe is stated for batches of 1024 and the sum of the losses. For batches of 500 and the mean,
-the learning rate becomes 11.5 * 500 / (1024 * (1 + 1 / (1 - 0.85))), and the L2 weight half of its
-coefficient (the gradient of l2 * w ** 2 is 2 * l2 * w).
+Published: 94.01 % with six views, the mean of 200 runs of 8 epochs on one A100 in batches of 2000.
+Such batches need 40 GB here, so batches are smaller, and Muon's learning rate is lower.
 """
+
+from ml_collections import ConfigDict
 
 from configs import base
 
+_RATE = 0.12
+
 
 def get_config():
+    config = with_muon(widths=(64, 256, 256), epochs=8, batch_size=500)
+    # After that, backpropagation stops before the stem.
+    config.optimizer.rules += (base.rule("stem/bias", stop=3.0),)
+    config.eval.tta = "multicrop"
+    return config
+
+
+def with_muon(widths: tuple[int, int, int], epochs: int, batch_size: int) -> ConfigDict:
+    """The recipe for a network of these widths.
+
+    It gives the rates of biases, 0.053, and of the last layer, 0.67, for the sum of the losses of a
+    batch; here they are relative to Muon's rate, for the mean.
+    """
+    relative = batch_size / _RATE
+    config = common(widths, epochs, batch_size)
+    config.model.logit_scale = 1 / widths[-1]
+    config.model.head_std = 1.0
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = _RATE
+    config.optimizer.rules = (
+        base.rule("(batch_normalization_.*|stem)/bias", rate=0.053 * relative),
+        base.rule("head/kernel", rate=0.67 * relative),
+    )
+    config.optimizer.l2 = 2e-6 * relative / 2  # the gradient of l2 * w ** 2 is 2 * l2 * w
+    return config
+
+
+def common(widths: tuple[int, int, int], epochs: int, batch_size: int) -> ConfigDict:
+    """What the recipes of airbench have in common, with Muon or with SGD."""
     config = base.get_config()
-    config.epochs = 10  # validation accuracy after 8: 93.3 %, with six views 94.2 %
-    config.batch_size = 500
+    config.epochs = epochs
+    config.batch_size = batch_size
     config.label_smoothing = 0.2
     config.data.validation_fraction = 0.0
     config.data.standardize = True
@@ -26,17 +58,8 @@ def get_config():
     config.augment.alternate_flips = True
     config.augment.crop_padding = 2
     config.augment.crop_fill = "reflect"
-    config.model = base.model("speedrun", widths=(64, 256, 256), dirac=True, whitening=True)
-    config.optimizer.name = "sgd"
+    config.model = base.model("speedrun", widths=widths, dirac=True, whitening=True)
     config.optimizer.momentum = 0.85
     config.optimizer.nesterov = True
-    config.optimizer.learning_rate = 0.7324
-    config.optimizer.rules = (base.rule("batch_normalization_.*/bias", rate=64.0),)
-    config.optimizer.l2 = 6.652e-4
-    config.optimizer.lookahead_every = 5
     config.schedule.name = "linear"
-    config.schedule.initial_fraction = 0.2
-    config.schedule.warmup_epochs = 0.23 * config.epochs
-    config.schedule.final_fraction = 0.07
-    config.eval.tta = "multicrop"
     return config
