@@ -482,25 +482,6 @@ CHANGED_SINCE_PUBLISHED: dict[str, list[str]] = {
         "config.schedule.initial_fraction: 0.2 -> 0.0",
         "config.schedule.final_fraction: 0.07 -> 0.0",
     ],
-    "speedrun94": [
-        "config.epochs: 10 -> 8",
-        "config.model.logit_scale: 0.1111111111111111 -> 0.00390625",
-        "config.model.head_std: 0.0 -> 1.0",
-        "config.optimizer.name: sgd -> muon",
-        "config.optimizer.learning_rate: 0.7324 -> 0.12",
-        "config.optimizer.l2: 0.0006652 -> 0.004166666666666667",
-        "config.optimizer.lookahead_every: 5 -> 0",
-        "config.optimizer.rules[0].path: batch_normalization_.*/bias -> "
-        "(batch_normalization_.*|stem)/bias",
-        "config.optimizer.rules[0].rate: 64.0 -> 220.83333333333334",
-        "config.optimizer.rules[1].path: (no such key) -> head/kernel",
-        "config.optimizer.rules[1].rate: (no such key) -> 2791.666666666667",
-        "config.optimizer.rules[2].path: (no such key) -> stem/bias",
-        "config.optimizer.rules[2].stop: (no such key) -> 3.0",
-        "config.schedule.warmup_epochs: 2.3000000000000003 -> 0.0",
-        "config.schedule.initial_fraction: 0.2 -> 0.0",
-        "config.schedule.final_fraction: 0.07 -> 0.0",
-    ],
 }
 
 
