@@ -25,9 +25,9 @@ WHAT = {
     "final_long": "`final` for 150 epochs, with shifts, cutout and weight decay",
     "two_convolutions": "`final` with two convolutions a block, for fewer multiply-adds",
     "searched": "the network that a search found, trained as `final` is",
-    "speedrun_cpu": "a fast recipe, small, 2 epochs",
-    "speedrun90": "the same, medium, 4 epochs",
-    "speedrun94": "the same, full width, 8 epochs",
+    "speedrun_cpu": "a fast recipe, small",
+    "speedrun90": "the same, medium",
+    "speedrun94": "the same, full width",
     "transfer_probe": "a linear classifier on features of EfficientNet-Lite0 from ImageNet",
     "transfer_finetune": "EfficientNet-Lite0 from ImageNet, fine-tuned",
 }
