@@ -100,14 +100,14 @@ def gray(images: Pixels) -> Float32[Array, "b h w 1"]:
 
 def _blended(choice: Choice, images: Pixels) -> Pixels:
     """Changes brightness, color, contrast or sharpness, by a factor from 0.01 to 1.99."""
-    grayish = jnp.round(gray(images))
-    mean = jnp.round(grayish.mean((1, 2), keepdims=True))
+    luma = jnp.round(gray(images))
+    mean = jnp.round(luma.mean((1, 2), keepdims=True))
     padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
     around = jax.lax.reduce_window(padded, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "VALID")
     smooth = jnp.round((around + 4 * images) / _SMOOTH)
     # The border stays as it is.
     smooth = images.at[:, 1:-1, 1:-1].set(smooth[:, 1:-1, 1:-1])
-    others = {"brightness": 0 * images, "color": grayish, "contrast": mean, "sharpness": smooth}
+    others = {"brightness": 0 * images, "color": luma, "contrast": mean, "sharpness": smooth}
     factor = 1 + _BLEND * choice.sign * choice.strength
     for name, other in others.items():
         share = _value(choice, name, factor, 1.0)[:, None, None, None]
