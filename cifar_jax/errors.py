@@ -1,5 +1,7 @@
 """The one exception whose message is for users, and the exit statuses."""
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """A problem that the user can fix.
@@ -19,6 +21,12 @@ def missing(error: ModuleNotFoundError, what: str, requirements: str) -> UserErr
     if (error.name or "").partition(".")[0] in ("cifar_jax", "configs"):
         raise error
     return UserError(f"{what} needs {error.name}: pip install -r {requirements}")
+
+
+def first_of(texts: Sequence[str], most: int = 1, separator: str = ", ") -> str:
+    """The first `most` texts and how many more there are: "a, b, and 7 more"."""
+    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return separator.join([*texts[:most], *more])
 
 
 # Exit statuses of main.py.

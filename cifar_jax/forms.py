@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+from cifar_jax.errors import first_of
+
 
 class Damaged(Exception):
     """A value does not match its form; the message is one line that says where."""
@@ -181,8 +183,7 @@ class Schema:
         """Raises Damaged, with the first mismatch, if `value` does not match this schema."""
         found = list(faults(self.form, value)) or list(self.together(value))
         if found:
-            others = f", and {len(found) - 1} more" if found[1:] else ""
-            raise Damaged(f"{found[0]}{others}")
+            raise Damaged(first_of(found))
 
     def parse(self, data: bytes) -> Any:
         """Parses a JSON text; raises Damaged if its value does not match this schema."""

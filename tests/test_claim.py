@@ -11,7 +11,7 @@ from etils import epath
 from cifar_jax.config.schema import Config
 from cifar_jax.errors import UserError
 from cifar_jax.training import claim
-from configs import base, final
+from configs import base, final, speedrun94
 
 
 def claimed(path: pathlib.Path, config: Config) -> epath.Path:
@@ -42,6 +42,13 @@ def test_other_configs_are_refused_but_other_places_of_the_data_are_not(
     claim.check_config(workdir, elsewhere)
     with pytest.raises(UserError, match="config.epochs: 40 -> 41$"):
         claim.check_config(workdir, dataclasses.replace(elsewhere, epochs=41))
+
+
+def test_of_many_keys_that_differ_a_few_are_named(tmp_path: pathlib.Path, config: Config):
+    workdir = claimed(tmp_path, config)
+    with pytest.raises(UserError, match=r"epochs: 40 -> 8; .*; and \d\d more$") as caught:
+        claim.check_config(workdir, tiny.typed(speedrun94.get_config()))
+    assert len(str(caught.value)) < 500
 
 
 def test_a_directory_of_several_seeds_is_not_a_run(tmp_path: pathlib.Path, config: Config):

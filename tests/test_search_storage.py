@@ -32,6 +32,7 @@ from cifar_jax import places
 from cifar_jax.config.schema import Config, Search
 from cifar_jax.errors import TRY_AGAIN, UserError
 from cifar_jax.search import results, storage, trial
+from configs import search_speedrun
 
 config = pytest.fixture(searching.config)
 untrained = pytest.fixture(searching.untrained)
@@ -208,6 +209,8 @@ def test_a_study_of_another_space_is_refused_by_key(config: ConfigDict, tmp_path
     assert "config.epochs: 3 -> 5" in str(caught.value)
     assert "the range over optimizer.learning_rate" in str(caught.value)
     assert "filters" not in str(caught.value)
+    with pytest.raises(UserError, match=r"; and \d+ more$"):  # of many, a few are named
+        search(search_speedrun.get_config(), tmp_path)
 
 
 @pytest.mark.parametrize(

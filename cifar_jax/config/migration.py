@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cifar_jax.config import convert, keys, schema, validation
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, first_of
 from cifar_jax.forms import Damaged
 
 VERSION = 2  # of config.json; files from before 26 November 2026 have none
@@ -40,8 +40,7 @@ def from_json(saved: Any, families: convert.Families) -> schema.Config:
         values = {name: value for name, value in current.items() if name != "version"}
         return validation.check(convert.parse(values, families, lenient=True))
     except UserError as error:
-        first, *rest = str(error).splitlines()
-        raise Damaged(f"{first}, and {len(rest)} more" if rest else first) from error
+        raise Damaged(first_of(str(error).splitlines())) from error
 
 
 def _from_version_1(saved: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, first_of
 from cifar_jax.models import efficientnet_lite
 from cifar_jax.models.efficientnet_lite import Config
 
@@ -44,18 +44,13 @@ def to_variables(
     paths = dict(_timm(config.variant) if "conv_stem.weight" in arrays else _pypi(config.variant))
     missing, surplus = sorted(paths.keys() - arrays), sorted(arrays.keys() - paths.keys())
     if missing or surplus:
-        faults = [f"it lacks {_some(missing)}"] if missing else []
-        faults += [f"the network has no {_some(surplus)}"] if surplus else []
+        faults = [f"it lacks {first_of(missing, 3)}"] if missing else []
+        faults += [f"the network has no {first_of(surplus, 3)}"] if surplus else []
         raise UserError(
             f"{source} does not hold the weights of EfficientNet-Lite{config.variant}: "
             f"{', and '.join(faults)}; set config.model.variant, or choose another file"
         )
     return {path: _axes(path, arrays[name]) for name, path in paths.items()}
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if names[3:] else shown
 
 
 def _axes(path: str, array: np.ndarray) -> np.ndarray:

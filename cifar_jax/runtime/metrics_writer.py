@@ -11,6 +11,7 @@ from typing import Any
 from etils import epath
 from tqdm import tqdm
 
+from cifar_jax.errors import first_of
 from cifar_jax.forms import Damaged
 from cifar_jax.runtime import checked, distributed, workdir_schema
 from cifar_jax.runtime import workdir as files
@@ -60,8 +61,7 @@ def read_rows(workdir: epath.Path, steps_per_epoch: int | None = None) -> list[d
         if len(known) > 1:
             faults.append(f"{len(known)} rows of epoch {epoch} differ and are left out")
     if faults:
-        more = f", and {len(faults) - 1} more" if faults[1:] else ""
-        _log.warning("%s: %s%s", path, faults[0], more)
+        _log.warning("%s: %s", path, first_of(faults))
     return [known[0] for _, known in sorted(by_epoch.items()) if len(known) == 1]
 
 

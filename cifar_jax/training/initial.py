@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 
 from cifar_jax import places
 from cifar_jax.config.schema import Init, Model
-from cifar_jax.errors import UserError
+from cifar_jax.errors import UserError, first_of
 from cifar_jax.models import initializers
 from cifar_jax.models.network import Network
 from cifar_jax.optim import rules
@@ -78,9 +78,8 @@ def from_source(init: Init, model: Model, like: dict[str, Any]) -> Loaded:
         if _shape(found.get(path)) != _shape(wanted.get(path))
     ]
     if wrong:
-        others = f", and {len(wrong) - 1} more" if wrong[1:] else ""
         raise UserError(
-            f"the network of config.init.source={init.source} differs: {wrong[0]}{others}"
+            f"the network of config.init.source={init.source} differs: {first_of(wrong)}"
             "; list in config.init.skip what not to load"
         )
     return loaded._replace(variables={path: found[path] for path in wanted if path not in skipped})
