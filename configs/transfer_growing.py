@@ -1,7 +1,9 @@
-"""transfer_finetune with images that grow to 160 pixels, on all 50,000 images; no full run yet.
+"""transfer_finetune with images that grow to 160 pixels, on all 50,000 images.
 
-Images of 96 pixels take a third of the time of 160. The last epochs get used to the size that is
-tested. An earlier version of this config did not get further than transfer_finetune: docs/log.md.
+python main.py --config=configs/transfer_growing.py
+
+Images of 96 pixels take a third of the time of 160, and the last epochs get used to the size that is
+tested. With no images to validate on, it tests the last epoch.
 """
 
 from configs import transfer_finetune
