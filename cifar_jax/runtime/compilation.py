@@ -31,7 +31,7 @@ _MAX_AXES = 5
 
 # Two programs in flight hold their temporaries twice, so one with more bytes of them is waited for.
 # It runs so long that the time between two programs does not count.
-_LARGE = 2**29
+_LARGE = 2**28
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?(\S+) \(.*?^}", re.MULTILINE | re.DOTALL)
 _LIBRARY_CALL = re.compile(r'calls=%?([^\s,]+).*"__ynn_fusion"')
