@@ -2,8 +2,8 @@
 
 python main.py --config=configs/transfer_growing.py
 
-Images of 96 pixels take a third of the time of 160, and the last epochs get used to the size that is
-tested. With no images to validate on, it tests the last epoch.
+Images of 96 pixels take a third of the time of 160, and the last epochs get used to the size that
+is tested. With no images to validate on, it tests the last epoch.
 """
 
 from configs import transfer_finetune
