@@ -23,6 +23,9 @@ def missing(error: ModuleNotFoundError, what: str, requirements: str) -> UserErr
     return UserError(f"{what} needs {error.name}: pip install -r {requirements}")
 
 
+MOST_KEYS = 8  # that an error names with their values
+
+
 def first_of(texts: Sequence[str], most: int = 1, separator: str = ", ") -> str:
     """The first `most` texts and how many more there are: "a, b, and 7 more"."""
     more = [f"and {len(texts) - most} more"] if len(texts) > most else []

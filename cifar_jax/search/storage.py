@@ -17,7 +17,7 @@ from optuna.study import StudyDirection
 
 from cifar_jax import places
 from cifar_jax.config.schema import Search
-from cifar_jax.errors import UserError, first_of
+from cifar_jax.errors import MOST_KEYS, UserError, first_of
 from cifar_jax.runtime import workdir as files
 from cifar_jax.search.evolution import RegularizedEvolution
 from cifar_jax.terminal import printable, say
@@ -26,7 +26,6 @@ DATABASE = "search.db"
 SPACE = "space"  # the attribute of a study that describes its space
 _MISSED = 4  # signs of life; then a worker counts as dead
 _BETWEEN = 2.0  # seconds between two tries to reach the storage
-_SHOWN = 5  # keys of another space
 _RACES = 10  # tries to make what is in a new one
 # What a database driver raises if the server is away or busy; a wrong table is a fault of ours.
 AWAY = (StorageInternalError, sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
@@ -138,7 +137,7 @@ def _check_space(study: optuna.Study, name: str, space: dict[str, Any]) -> None:
         ]
         raise UserError(
             f"the study {name!r} in this storage searches another space: choose another "
-            f"config.search.name or --workdir, or undo {first_of(changed, _SHOWN, '; ')}"
+            f"config.search.name or --workdir, or undo {first_of(changed, MOST_KEYS, '; ')}"
         )
 
 

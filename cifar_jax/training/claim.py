@@ -8,11 +8,9 @@ from etils import epath
 from cifar_jax import forms, models
 from cifar_jax.config import keys, migration
 from cifar_jax.config.schema import Config
-from cifar_jax.errors import UserError, first_of
+from cifar_jax.errors import MOST_KEYS, UserError, first_of
 from cifar_jax.runtime import checked
 from cifar_jax.runtime import workdir as files
-
-_SHOWN = 5  # keys of another config
 
 
 def load_config(workdir: epath.Path) -> Config:
@@ -51,7 +49,7 @@ def check_config(workdir: epath.Path, config: Config) -> None:
         if changed:
             raise UserError(
                 f"{workdir} holds a run of another config: choose another --workdir, or undo "
-                + first_of(changed, _SHOWN, "; ")
+                + first_of(changed, MOST_KEYS, "; ")
             )
 
 
