@@ -12,14 +12,15 @@ from configs import base, speedrun_cpu
 def get_config():
     config = speedrun_cpu.get_config()
     config.data.validation_fraction = 0.1
+    # Half of the space keeps the limit. The learning rate is that of Muon.
     config.search.space = (
-        base.choose("model.widths[0]", low=24, high=64, step=8),
-        base.choose("model.widths[1]", low=64, high=256, step=32),
-        base.choose("model.widths[2]", low=64, high=256, step=32),
-        base.choose("epochs", low=1, high=4),
-        base.choose("optimizer.learning_rate", low=0.04, high=0.3, log=True),
+        base.choose("model.widths[0]", low=24, high=56, step=8),
+        base.choose("model.widths[1]", low=64, high=192, step=32),
+        base.choose("model.widths[2]", low=64, high=256, step=64),
+        base.choose("epochs", low=2, high=4),
+        base.choose("optimizer.learning_rate", low=0.06, high=0.24, log=True),
     )
     config.search.max_minutes = 5.0
-    config.search.trials = 100
+    config.search.trials = 60
     config.search.minutes = 90.0
     return config
