@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import statistics
 import sys
 import time
@@ -53,8 +54,12 @@ def measured(report: dict[str, Any]) -> str:
 
 
 def command() -> str:
-    """The command that started this benchmark, without where it writes."""
-    options = [option for option in sys.argv[1:] if not option.startswith("--output")]
+    """The command that started this benchmark, without where it writes.
+
+    An absolute path, which says nothing to others, becomes ../NAME.
+    """
+    given = [option for option in sys.argv[1:] if not option.startswith("--output")]
+    options = [re.sub("=/(.*/)?", "=../", option) for option in given]
     return " ".join(["python -m", f"benchmarks.{pathlib.Path(sys.argv[0]).stem}", *options])
 
 

@@ -3,15 +3,23 @@
 python main.py --mode=search --config=configs/search_speedrun.py
 
 The five minutes are those of the train steps, measured on this machine before a trial begins: with
-both cores, so start one worker. Compare what it finds with `configs/speedrun_cpu.py`.
+both cores, so start one worker.
+
+python main.py --config=configs/search_speedrun.py:speedrun_cpu
+
+trains another config on the same images, to compare it with the trials.
 """
 
-from configs import base, speedrun_cpu
+import importlib
+
+from configs import base
 
 
-def get_config():
-    config = speedrun_cpu.get_config()
+def get_config(which: str = ""):
+    config = importlib.import_module(f"configs.{which or 'speedrun_cpu'}").get_config()
     config.data.validation_fraction = 0.1
+    if which:
+        return config
     # Half of the space keeps the limit. The learning rate is that of Muon.
     config.search.space = (
         base.choose("model.widths[0]", low=24, high=56, step=8),

@@ -197,7 +197,7 @@ def test_tensorboard_is_told_which_steps_are_repeated(workdir: epath.Path):
 
 # ---------------------------------------------------------------------------- progress
 def test_progress_prints_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]):
-    progress = Progress(epochs=3, steps_per_epoch=10, step=0, interval=0.0)
+    progress = Progress([1, 1, 1], steps_per_epoch=10, step=0, interval=0.0)
     progress.update(10, 0.5, 0.75, 1234.0)
     progress.update(15, 0.25, 0.875, 1234.0)
     progress.close()
@@ -207,7 +207,7 @@ def test_progress_prints_plain_lines_without_a_terminal(capsys: pytest.CaptureFi
 
 
 def test_progress_prints_nothing_before_its_interval(capsys: pytest.CaptureFixture[str]):
-    progress = Progress(epochs=3, steps_per_epoch=10, step=0, interval=60.0)
+    progress = Progress([1, 1, 1], steps_per_epoch=10, step=0, interval=60.0)
     progress.update(10, 0.5, 0.75, 1234.0)
     progress.close()
     assert capsys.readouterr() == ("", "")
@@ -216,11 +216,27 @@ def test_progress_prints_nothing_before_its_interval(capsys: pytest.CaptureFixtu
 def test_time_left_is_based_on_this_process_only(monkeypatch: pytest.MonkeyPatch):
     now = 100.0
     monkeypatch.setattr(metrics_writer.time, "monotonic", lambda: now)
-    progress = Progress(epochs=10, steps_per_epoch=100, step=400)
+    progress = Progress([1] * 10, steps_per_epoch=100, step=400)
     assert progress.eta() == "?"  # no step yet in this process; those of earlier ones do not count
     now += 30.0
     progress.update(500, 0.5, 0.5, 1.0)
     assert progress.eta() == "02:30"  # 500 steps at 100 in 30 s
+    progress.close()
+
+
+def test_time_left_knows_that_later_epochs_take_longer(monkeypatch: pytest.MonkeyPatch):
+    now = 100.0
+    monkeypatch.setattr(metrics_writer.time, "monotonic", lambda: now)
+    progress = Progress([1, 1, 4, 9], steps_per_epoch=10, step=5)
+    now += 10.0
+    progress.update(15, 0.5, 0.5, 1.0)
+    assert progress.eta() == "02:15"  # 5 steps that cost 1 of 1 s, 10 of 4 s, 10 of 9 s
+    now += 25.0
+    progress.update(25, 0.5, 0.5, 1.0)
+    assert progress.eta() == "01:50"
+    now += 110.0
+    progress.update(40, 0.5, 0.5, 1.0)
+    assert progress.eta() == "00:00"
     progress.close()
 
 
@@ -231,7 +247,7 @@ def test_progress_is_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    progress = Progress(epochs=3, steps_per_epoch=10, step=0)
+    progress = Progress([1, 1, 1], steps_per_epoch=10, step=0)
     progress.update(15, 0.25, 0.875, 1234.0)
     progress.close()
     text = terminal.getvalue()

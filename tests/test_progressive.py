@@ -45,6 +45,11 @@ def test_each_side_has_an_equal_part_of_the_epochs(
     assert [progressive.side(sides, epochs, epoch) for epoch in range(epochs)] == expected
 
 
+def test_epochs_take_time_as_their_images_have_pixels():
+    assert progressive.costs((5, 6, 8), 4) == [25, 25, 36, 64]
+    assert progressive.costs((), 2) == [1, 1]
+
+
 def test_a_step_trains_on_resized_images_with_the_same_parameters():
     exp = tiny.build(config((6, 8)))
     images = jnp.asarray(np.random.default_rng(0).random((4, 8, 8, 3)), jnp.float32)

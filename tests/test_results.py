@@ -342,7 +342,7 @@ def test_published_evidence_names_no_place_of_a_machine(
     assert environment["starts"][0]["command"] == f"{OF_TINY} --workdir=runs/{workdir.name}"
     assert json.loads((home / "init.json").read_text())["file"] == package
     for path in [*ROOT.glob("results/**/*.json"), *ROOT.glob("results/**/*.py")]:
-        assert not re.search("(site-packages|workdir=/)", path.read_text()), path
+        assert not re.search("(site-packages|=/)", path.read_text()), path
 
 
 def test_a_run_of_a_study_is_apart_from_the_configs(workdir: pathlib.Path, tmp_path: pathlib.Path):
@@ -459,7 +459,7 @@ def test_a_search_is_shown_beside_networks_that_are_trained_like_its_trials(
     change_start(workdir, command="main.py --config=configs/search.py:final")
     published.add(workdir, evidence)
     accuracy = json.loads((workdir / "result.json").read_text())["validation_accuracy"]
-    _, _, final, *found = searches.table(evidence, "search").splitlines()
+    _, _, final, *found = searches.table(evidence, "search", "final").splitlines()
     assert (
         final.startswith("| [`final`](../configs/final.py) ") and f"{100 * accuracy:.2f}" in final
     )

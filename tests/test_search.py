@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import logging
 import pathlib
 import shutil
 import statistics
@@ -151,11 +152,15 @@ def test_a_limit_that_nothing_meets_is_said_with_the_least_value(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("untrained")
-def test_the_time_of_a_step_is_measured_before_training(config: ConfigDict, tmp_path: pathlib.Path):
+def test_the_time_of_a_step_is_measured_before_training(
+    config: ConfigDict, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, "cifar_jax")
     config.search.objectives, config.search.trials = ("accuracy", "step_ms"), 2
     config.search.space = (config.search.space[0],)
     found = search(config, tmp_path / "free")
     assert all(t.values[1] == t.user_attrs["step_ms"] > 0 for t in found.trials)
+    assert not caplog.records  # no line about the data for each trial
     config.search.space = (base.choose("model.blocks", low=1, high=1),)
     for figure in ("step_ms", "minutes"):
         least = min(t.user_attrs[figure] for t in found.trials)

@@ -3,6 +3,7 @@
 import csv
 import pathlib
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from etils import epath
@@ -12,7 +13,6 @@ from cifar_jax.forms import Check, Schema
 from cifar_jax.runtime import checked
 from tools import flops, published, run_tables
 
-_BASELINE = "final"
 _DIGITS = Check("1 to 18 digits", lambda v: re.fullmatch(r"\d{1,18}", v or "") is not None)
 _SHARE = Check(
     "a number from 0 to 1",
@@ -33,8 +33,12 @@ class Network(NamedTuple):
     parameters: int
 
 
-def table(results: pathlib.Path, name: str) -> str:
-    """A row for each network known before the search of this name, then for what it found."""
+def table(results: pathlib.Path, name: str, baseline: str = "") -> str:
+    """A row for each network known before the search of this name, then for what it found.
+
+    Args:
+      baseline: the config of a known network; then what was found for fewer multiply-adds is shown.
+    """
     known = {
         network: Network(
             run_tables.link(network),
@@ -47,18 +51,21 @@ def table(results: pathlib.Path, name: str) -> str:
     }
     shown = list(known.values())
     found = trials(results / name / published.FOUND / search.TABLE)
-    if found and _BASELINE in known:
-        base = known[_BASELINE]
+    ranked: list[tuple[str, list[Network], Callable[[Network], float]]] = [
+        ("the best", found, lambda one: one.accuracy)
+    ]
+    if baseline in known:
+        base = known[baseline]
         quarter = [one for one in found if one.multiply_adds <= base.multiply_adds / 4]
         as_good = [one for one in found if one.accuracy >= base.accuracy]
-        for what, some, rank in (
-            ("the best", found, lambda one: one.accuracy),
+        ranked += [
             ("the best of a quarter of the multiply-adds", quarter, lambda one: one.accuracy),
             ("the cheapest that is as good", as_good, lambda one: -one.multiply_adds),
-        ):
-            if some:
-                best = max(some, key=rank)
-                shown.append(best._replace(title=f"{what}: {best.title}"))
+        ]
+    for what, some, rank in ranked:
+        if some:
+            best = max(some, key=rank)
+            shown.append(best._replace(title=f"{what}: {best.title}"))
     titles = ("network", "validation accuracy %", "multiply-adds, millions", "parameters")
     rows = (
         [

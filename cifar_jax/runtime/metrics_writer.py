@@ -6,6 +6,7 @@ import logging
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -119,18 +120,25 @@ class MetricsWriter:
 class Progress:
     """Shows progress: one live line on a terminal, elsewhere a line every `interval` seconds."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int, step: int, interval: float = 30.0):
-        self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
+    def __init__(
+        self, costs: Sequence[float], steps_per_epoch: int, step: int, interval: float = 30.0
+    ):
+        """Begins at `step`.
+
+        Args:
+          costs: how long a step takes in each epoch of the run, up to a common factor.
+        """
+        self._costs, self._epochs, self._steps_per_epoch = costs, len(costs), steps_per_epoch
         self._start = self._step = step
         self._interval = interval
         self._began = self._spoke = time.monotonic()
         self._bar = tqdm(
-            total=epochs * steps_per_epoch,
+            total=self._epochs * steps_per_epoch,
             initial=step,
             file=sys.stderr,
             disable=not (distributed.is_writer() and sys.stderr.isatty()),
             dynamic_ncols=True,
-            bar_format="{desc} |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left",
+            bar_format="{desc} |{bar}| {n_fmt}/{total_fmt}{postfix}",
         )
 
     def update(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
@@ -140,7 +148,7 @@ class Progress:
         figures = f"loss {loss:.4f}, accuracy {accuracy:.4f}, {images_per_second:,.0f} images/s"
         if not self._bar.disable:
             self._bar.set_description_str(f"epoch {epoch}/{self._epochs}", refresh=False)
-            self._bar.set_postfix_str(figures, refresh=False)
+            self._bar.set_postfix_str(f"{figures}, {self.eta()} left", refresh=False)
             self._bar.update(step - self._bar.n)
         elif time.monotonic() - self._spoke >= self._interval:
             self._spoke = time.monotonic()
@@ -162,10 +170,16 @@ class Progress:
 
     def eta(self) -> str:
         """Estimated time until the last step of the run, as h:mm:ss."""
-        done = self._step - self._start
-        left = self._epochs * self._steps_per_epoch - self._step
+        done = self._cost(self._step) - self._cost(self._start)
+        left = self._cost(self._epochs * self._steps_per_epoch) - self._cost(self._step)
         elapsed = time.monotonic() - self._began
         return tqdm.format_interval(elapsed / done * left) if done else "?"
+
+    def _cost(self, step: int) -> float:
+        """Of all steps of the run up to `step`, in those of whole epochs."""
+        epoch, more = divmod(step, self._steps_per_epoch)
+        part = self._costs[epoch] * more / self._steps_per_epoch if more else 0
+        return sum(self._costs[:epoch]) + part
 
     def say(self, line: str) -> None:
         """Prints a line that stays, above the live line."""

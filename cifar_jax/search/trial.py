@@ -102,7 +102,8 @@ class Objective:
         search = self._search
         needs_time = "step_ms" in search.objectives or search.max_step_ms or search.max_minutes
         if is_within and needs_time:  # the slowest to learn comes last
-            found |= timing.measure(config, data)
+            with quietly():
+                found |= timing.measure(config, data)
         return found
 
     def _limits(self) -> dict[str, float]:

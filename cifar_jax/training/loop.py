@@ -15,6 +15,7 @@ import jax
 from cifar_jax.runtime import workdir as files
 from cifar_jax.runtime.interrupt import Interrupted, StopRequest
 from cifar_jax.runtime.metrics_writer import Progress
+from cifar_jax.training import progressive
 from cifar_jax.training.lanes import make_lanes
 from cifar_jax.training.member import Member
 from cifar_jax.training.state import EpochSums, TrainState
@@ -38,7 +39,8 @@ class Loop:
         self.members, self.stop, self.on_epoch = members, stop, on_epoch
         self.lanes = make_lanes([member.exp for member in members])
         config = members[0].exp.config
-        self.batch_size, self.epochs = config.batch_size, config.epochs
+        self.batch_size = config.batch_size
+        self.costs = progressive.costs(config.augment.sides, config.epochs)
         self.save_every, self.profiles = config.checkpoint.every_steps, config.profile
         self.per_epoch = members[0].exp.steps_per_epoch
         by_default = 1 if jax.default_backend() == "cpu" else 50
@@ -59,7 +61,7 @@ class Loop:
         """
         if not self.running:
             return
-        progress = Progress(self.epochs, self.per_epoch, self.running[0].step)
+        progress = Progress(self.costs, self.per_epoch, self.running[0].step)
         try:
             while running := self.running:
                 began = time.monotonic() - max(member.epoch_seconds for member in running)

@@ -23,6 +23,11 @@ def side(sides: Sequence[int], epochs: int, epoch: int) -> int:
     return sides[epoch * len(sides) // epochs] if sides else 0
 
 
+def costs(sides: Sequence[int], epochs: int) -> list[int]:
+    """How long a step of each epoch takes, up to a common factor: its images' number of pixels."""
+    return [side(sides, epochs, epoch) ** 2 or 1 for epoch in range(epochs)]
+
+
 def shapes(model: Network, image_shape: tuple[int, int, int]) -> Any:
     """The parameters of a network, as shapes and dtypes."""
     return jax.eval_shape(lambda: state.init_variables(model, 0, image_shape))["params"]
