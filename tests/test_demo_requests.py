@@ -38,7 +38,7 @@ from cifar_jax.errors import UserError
 pytestmark = pytest.mark.slow
 
 PICTURE = encoded(Image.fromarray(PIXELS), "PNG")
-UPLOAD, CLEAR, SELECT, LOAD = range(4)  # the page's functions
+UPLOAD, CLEAR, SELECT = range(3)  # the page's functions
 NOT_A_FILE = (403, b"not a file of this page")
 NOT_A_PART = (404, b"not part of this page")
 
@@ -85,7 +85,6 @@ def test_an_upload_is_answered_and_can_be_fetched(server: Server, ours: pathlib.
 def test_a_file_that_a_browser_may_be_reading_is_never_written(server: Server, ours: pathlib.Path):
     with contextlib.ExitStack() as stack:
         for function, pictures, more in 2 * [
-            (LOAD, [], {}),
             (SELECT, [], {"event_data": {"index": 0}}),
             (UPLOAD, [PICTURE], {}),
         ]:
@@ -240,8 +239,7 @@ def test_only_the_gradio_routes_that_the_page_uses_answer(server: Server):
         {}, [], 0, {"index": -1}, {"index": None}, {"index": "0"}, {"index": 0.5}, {"index": True},
         {"index": [0, 1]},
     )),
-    *({"function": function, "data": []} for function in (-1, 4, 10**30, "0", None, True)),
-    {"function": LOAD, "data": [file("/etc/passwd")]},
+    *({"function": function, "data": []} for function in (-1, 3, 10**30, "0", None, True)),
     *({"data": [], "session_hash": session} for session in ("", "../x", None, "x" * 65, 1)),
     {"data": [], "trigger_id": "x"},
 ])  # fmt: skip

@@ -87,7 +87,7 @@ def put(content: bytes) -> str:
     """Stores a PNG picture that the page shows; returns its path.
 
     Gradio would write a picture anew each time that it is shown, and a browser that was reading it
-    (the example that is answered at the start) got half of it. Here a file is replaced whole.
+    got half of it. Here a file is replaced whole.
     """
     directory = os.path.join(DIRECTORY, hashlib.sha256(content).hexdigest())
     os.makedirs(directory, exist_ok=True)
