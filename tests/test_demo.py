@@ -212,11 +212,13 @@ def test_an_unreadable_file_is_reported_and_the_page_still_works(
     with opened(browser, address) as page:
         upload(page, photos["7"])
         shows(page, "7")
+        assert page.locator(".output:visible").count() == 4
         upload(page, broken)
         page.wait_for_selector("[role=alert] >> text=Cannot read this picture: damaged")
         # It replaces the answer and the pictures.
         page.wait_for_selector(".answer", state="detached")
         page.wait_for_selector("#picture img, img[alt*='SmoothGrad']", state="detached")
+        assert page.locator(".output:visible").count() == 0  # no empty boxes
         upload(page, vector)
         page.wait_for_selector("[role=alert] >> text=not a PNG, JPEG, WebP, GIF or BMP image")
         upload(page, text)

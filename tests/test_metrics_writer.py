@@ -251,7 +251,7 @@ def test_progress_is_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
     progress.update(15, 0.25, 0.875, 1234.0)
     progress.close()
     text = terminal.getvalue()
-    assert "epoch 2/3" in text and "15/30" in text and "loss 0.2500" in text
+    assert "epoch 2/3" in text and "15/30" in text and "loss 0.2500" in text and " left" in text
     assert text.count("\n") == 1  # at the end
 
 
